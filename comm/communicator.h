@@ -1,0 +1,52 @@
+// Communicator: collectives between ranks, enqueued on a stream of the rank's device.
+//
+// Reduction order is part of the contract: every reduced element is ((x0 + x1) + x2) + ... in group rank
+// order 0..N-1, whatever range it is reduced in and whatever else is in flight. f32 and f64 are added in
+// their own type; bf16 is added in f32 and rounded once. So overlap, bucket sizes and delays change no bit.
+//
+// Ordering: a collective is an operation of `stream`: it starts when it reaches the head of the stream
+// and is complete when the stream moves on. Buffers must not be touched from another stream in between.
+// Every rank of the group enqueues the same collectives with the same sizes in the same order. One
+// communicator is used from one stream only.
+// Threads: the training thread enqueues. Errors: a failed collective poisons the device with CommError
+// naming the peer; the caller aborts the job (other ranks may be blocked).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "runtime/device/device.h"
+
+namespace strake::comm {
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+
+  virtual int rank() const = 0;  // in this group, 0..size()-1
+  virtual int size() const = 0;
+  virtual std::string backend() const = 0;  // "threads", "mpi", "nccl"
+
+  // data = sum over ranks, in place. data: contiguous f32, f64 or bf16.
+  virtual void all_reduce(Stream& stream, Label label, const Tensor& data) = 0;
+  // out = this rank's piece of the sum. in [size() * n], out [n]; out may be in's own piece.
+  virtual void reduce_scatter(Stream& stream, Label label, const Tensor& out, const Tensor& in) = 0;
+  // out = the ranks' pieces one behind the other. in [n], out [size() * n]; in may be out's own piece. Any dtype.
+  virtual void all_gather(Stream& stream, Label label, const Tensor& out, const Tensor& in) = 0;
+  // data on every rank = data of `root`.
+  virtual void broadcast(Stream& stream, Label label, const Tensor& data, int root) = 0;
+  // Rank r receives send_elems[r] elements of `in`, taken in rank order, and this rank receives recv_elems[r]
+  // from rank r, laid down in rank order in `out`. The element numbers are host data of this call and agree pairwise.
+  virtual void all_to_all(Stream& stream, Label label, const Tensor& out, std::span<const std::int64_t> recv_elems,
+                          const Tensor& in, std::span<const std::int64_t> send_elems) = 0;
+  // Completes on the stream when every rank has reached it.
+  virtual void barrier(Stream& stream, Label label) = 0;
+
+  // A communicator of the ranks that give the same `color`, ordered by (key, rank). Collective over this
+  // group; called by the training thread while none of its collectives is in flight. Null for color < 0.
+  virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
+};
+
+}  // namespace strake::comm

@@ -1,0 +1,63 @@
+// GradBuckets: starts the all-reduce of each gradient bucket while backward still runs.
+//
+// The model calls `ready(param)` as each gradient becomes final, in the layout's order. When the last
+// parameter of a bucket is ready, the communication stream is made to wait for the compute stream there
+// and the bucket's all-reduce is enqueued. With Overlap::kOff every bucket is enqueued at the end of
+// backward instead, on the same stream in the same order: the result is equal bit for bit.
+// Threads: the training thread.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "comm/bucket_plan.h"
+#include "comm/communicator.h"
+
+namespace strake::comm {
+
+enum class Overlap : bool { kOff = false, kOn = true };
+
+class GradBuckets {
+ public:
+  // `gradients`: the flat arena in plan's dtype. `compute`: the stream backward runs on; `comm_stream`: the
+  // communicator's own. All outlive this object.
+  GradBuckets(Device& device, BucketPlan plan, const ParamLayout& layout, Tensor gradients, Communicator& communicator,
+              Stream& compute, Stream& comm_stream, Overlap overlap);
+
+  // The gradient of `param` is final once what is enqueued on compute has run. REQUIRES: called once per
+  // parameter and step, in layout order, in the last micro-batch.
+  void ready(ParamId param);
+  // Completes when every bucket of this step is summed over ranks. REQUIRES: all parameters were ready.
+  // Ends the step: the next ready() starts a new one.
+  const Event& reduced();
+
+  const BucketPlan& plan() const { return plan_; }
+  // Bucket i of the step in ring slot `slot`: events on the communication stream around its all-reduce.
+  struct Timing {
+    const Event* begin;
+    const Event* end;
+  };
+  std::vector<Timing> timings(int slot) const;
+  // Which ring slot the events of the current step use; set by the trainer before each step.
+  void use_slot(int slot) { slot_ = slot; }
+  static constexpr int kSlots = 4;
+
+ private:
+  void launch(std::size_t bucket);
+
+  BucketPlan plan_;
+  std::vector<std::string> labels_;  // "bucket 3"
+  Tensor gradients_;
+  Communicator& communicator_;
+  Stream& compute_;
+  Stream& comm_;
+  Overlap overlap_;
+  int slot_ = 0;
+  std::size_t next_param_ = 0;
+  std::size_t next_bucket_ = 0;
+  std::vector<Event> grads_final_;          // per bucket, recorded on compute
+  std::vector<std::vector<Event>> begin_;   // [slot][bucket], on comm
+  std::vector<std::vector<Event>> end_;
+};
+
+}  // namespace strake::comm

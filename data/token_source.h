@@ -1,0 +1,25 @@
+// TokenSource: random access to a long sequence of token ids. TokenFile is the real one; tests wrap it
+// (a throttled or failing source).
+// Threads: read() may be called from any one thread at a time. Errors: DataError with file and offset.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace strake::data {
+
+class TokenSource {
+ public:
+  virtual ~TokenSource() = default;
+  virtual std::int64_t tokens() const = 0;
+  // out = tokens [begin, begin + out.size()). REQUIRES: in range.
+  virtual void read(std::int64_t begin, std::span<std::int32_t> out) = 0;
+  // What messages call it: the file's path.
+  virtual std::string describe() const = 0;
+
+  // Whole sequences of `sequence` tokens plus the one token that the last target needs.
+  std::int64_t sequences(std::int64_t sequence) const { return tokens() < 1 ? 0 : (tokens() - 1) / sequence; }
+};
+
+}  // namespace strake::data

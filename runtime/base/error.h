@@ -1,0 +1,76 @@
+// Errors that end a step or a run, and the process exit codes they map to.
+//
+// Every message says in one line: what is wrong, where (file, key, tensor), and the remedy. launch/
+// adds the rank. Expected absences (no checkpoint yet, event not done) are std::optional, not errors.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+namespace strake {
+
+// Documented in README.md and used by requeue scripts: never renumber.
+enum class ExitCode : int {
+  kDone = 0,
+  kConfig = 10,                // unknown key, bad value, contradiction
+  kData = 11,                  // token file missing, truncated, token id out of range
+  kNoCheckpoint = 12,          // a checkpoint was expected and none is valid
+  kIncompatibleCheckpoint = 13,
+  kNonFinite = 14,             // loss or gradient norm is NaN or infinite
+  kHang = 15,
+  kPeerOrDeviceLost = 16,
+  kStorage = 17,               // disk full, I/O error
+  kPreempted = 18,             // stopped on request, checkpoint durable: requeue
+  kNoProgress = 19,            // do not requeue
+};
+
+class Error : public std::runtime_error {
+ public:
+  Error(ExitCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
+  ExitCode exit_code() const { return code_; }
+
+ private:
+  ExitCode code_;
+};
+
+struct ConfigError : Error {
+  explicit ConfigError(const std::string& message) : Error(ExitCode::kConfig, message) {}
+};
+struct DataError : Error {
+  explicit DataError(const std::string& message) : Error(ExitCode::kData, message) {}
+};
+struct DeviceError : Error {
+  explicit DeviceError(const std::string& message) : Error(ExitCode::kPeerOrDeviceLost, message) {}
+};
+struct CommError : Error {
+  CommError(const std::string& message, int peer) : Error(ExitCode::kPeerOrDeviceLost, message), peer_rank(peer) {}
+  int peer_rank;  // -1: not known
+};
+struct NonFiniteError : Error {
+  explicit NonFiniteError(const std::string& message) : Error(ExitCode::kNonFinite, message) {}
+};
+// An operating-system call on a file failed. `message` already names path and errno text.
+struct IoError : Error {
+  IoError(const std::string& message, std::string file_path, int errno_value)
+      : Error(ExitCode::kStorage, message), path(std::move(file_path)), error_number(errno_value) {}
+  std::string path;
+  int error_number;
+};
+// The bytes of a file are not what was written (bad checksum, bad structure).
+struct CorruptError : Error {
+  CorruptError(const std::string& message, std::string file_path, std::uint64_t offset,
+               ExitCode code = ExitCode::kNoCheckpoint)
+      : Error(code, message), path(std::move(file_path)), offset_bytes(offset) {}
+  std::string path;
+  std::uint64_t offset_bytes;
+};
+struct NoCheckpointError : Error {
+  explicit NoCheckpointError(const std::string& message) : Error(ExitCode::kNoCheckpoint, message) {}
+};
+struct IncompatibleCheckpointError : Error {
+  explicit IncompatibleCheckpointError(const std::string& message)
+      : Error(ExitCode::kIncompatibleCheckpoint, message) {}
+};
+
+}  // namespace strake

@@ -1,0 +1,130 @@
+// Device, Stream, Event: the machine a rank computes on. Two backends, the CPU (cpu/) and CUDA (cuda/),
+// keep the same rules; wrappers (order checker, recording, test faults) forward to an inner device.
+//
+// Rules, for both backends:
+//  * A stream runs operations one at a time in the order they were enqueued. Operations on different
+//    streams are ordered only by events.
+//  * wait(event) binds to the latest record(event) made before the call, as in CUDA; waiting for an
+//    event that was never recorded is a no-op.
+//  * Enqueueing never blocks the host, except for the bound on queued operations (flow control).
+//
+// Threads: one host thread (the training thread) enqueues, records, waits and creates. Other host
+// threads may call only `host_wait` (ticket), `complete` and `now`.
+// Errors: a failed operation poisons its device: what is queued behind it is skipped, events still
+// complete, and the next check(), synchronize or host_wait throws what the operation threw.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "runtime/device/arena.h"
+#include "runtime/device/operation.h"
+#include "runtime/device/tensor.h"
+
+namespace strake {
+
+using Nanoseconds = std::chrono::nanoseconds;
+
+enum class DeviceKind : std::uint8_t { kCpu, kCuda, kPlan };
+
+class Device;
+
+// Backend state of an event. Owned by its device, so that queued operations may outlive the handle.
+class EventState {
+ public:
+  virtual ~EventState() = default;
+};
+
+// A point in a stream. Move-only; recorded by one stream at a time. Carries the time it completed.
+class Event {
+ public:
+  Event(EventState& state, std::string_view name) : state_(&state), name_(name) {}
+  Event(Event&&) = default;
+  Event& operator=(Event&&) = default;
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+  EventState& state() const { return *state_; }
+  const std::string& name() const { return name_; }
+
+ private:
+  EventState* state_;
+  std::string name_;
+};
+
+// One record of an event, safe to hand to another host thread.
+struct EventTicket {
+  EventState* state = nullptr;
+  std::uint32_t number = 0;
+};
+
+class Stream {
+ public:
+  virtual ~Stream() = default;  // drains; logs a pending error
+
+  // Enqueues one operation. Ordering: its writes are visible to later operations of this stream, and
+  // elsewhere behind an event recorded later.
+  virtual void launch(const Operation& operation, Body body) = 0;
+  // Enqueues a record: `event` completes when everything enqueued so far has run.
+  virtual void record(Event& event) = 0;
+  // What is enqueued after this call starts only once `event` is complete. Never blocks the host.
+  virtual void wait(const Event& event, WaitSite site) = 0;
+  // Blocks the host until the stream is idle; throws the device's error. Not for the step path (lint).
+  virtual void synchronize() = 0;
+
+  virtual Device& device() const = 0;
+  virtual const std::string& name() const = 0;
+  virtual int index() const = 0;  // position among the device's streams, from 0
+
+  // dst = src, same dtype and elems, both contiguous, on any memory kinds.
+  void copy(Label label, const Tensor& dst, const Tensor& src);
+  // Every byte of the (contiguous) tensor becomes zero.
+  void zero(Label label, const Tensor& dst);
+};
+
+enum class StreamPriority : std::uint8_t { kNormal, kHigh };
+
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  virtual DeviceKind kind() const = 0;
+  virtual std::string description() const = 0;  // "CPU: AMD EPYC, oneDNN 2.6.3"
+  virtual std::unique_ptr<Stream> make_stream(std::string_view name, StreamPriority priority) = 0;
+  virtual Event make_event(std::string_view name) = 0;
+
+  // Zero-filled memory. Throws DeviceError naming `name` and the bytes. Used by Arena only.
+  virtual DeviceAddress allocate(std::string_view name, std::size_t size_bytes, MemoryKind kind) = 0;
+  virtual void free(DeviceAddress address, MemoryKind kind) noexcept = 0;
+  // Bytes handed out so far; constant after step 1.
+  virtual std::size_t allocated_bytes() const = 0;
+
+  // Has the latest record of `event` run? Relaxed: orders nothing and never blocks, so that reading
+  // times every step hides no missing wait. True for an event never recorded.
+  virtual bool complete(const Event& event) const = 0;
+  // Blocks the training thread until the latest record of `event` has run, and orders it: the host
+  // then sees what was written before the record. Throws the device's error.
+  virtual void synchronize(const Event& event) = 0;
+  // The latest record of `event`, for host_wait. Training thread.
+  virtual EventTicket ticket(const Event& event) const = 0;
+  // As synchronize, for any other host thread (prefetch, checkpoint writer).
+  virtual void host_wait(EventTicket ticket) = 0;
+
+  // Time from one completed event to another, possibly on different streams. REQUIRES: both complete.
+  virtual Nanoseconds elapsed(const Event& from, const Event& to) const = 0;
+  // Of that time, how long the stream of `to` was idle because the host had enqueued nothing.
+  // Exact on the CPU device; zero where the backend cannot tell. REQUIRES: same stream, both complete.
+  virtual Nanoseconds starved(const Event& from, const Event& to) const = 0;
+
+  // Throws the first error of any operation, if there was one. Cheap; once a step.
+  virtual void check() = 0;
+
+  // Bodies of Stream::copy and Stream::zero.
+  virtual Body copy_body(const Tensor& dst, const Tensor& src) = 0;
+  virtual Body zero_body(const Tensor& dst) = 0;
+};
+
+}  // namespace strake
