@@ -1,0 +1,190 @@
+#include "runtime/device/cpu/cpu_device.h"
+
+#include <pthread.h>
+#include <sys/mman.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <fstream>
+#include <thread>
+#include <unordered_map>
+
+#include <fmt/format.h>
+
+#include "runtime/base/error.h"
+#include "runtime/device/cpu/cpu_memory.h"
+#include "runtime/device/cpu/operation_queue.h"
+
+namespace strake {
+namespace {
+
+using cpu::CpuEventState;
+
+// The first error of any operation of a device. Workers publish it once; the host reads it on check().
+class StickyError {
+ public:
+  bool raised() const { return raised_.load(std::memory_order_relaxed); }
+  void raise(std::exception_ptr error) {
+    if (claimed_.exchange(true, std::memory_order_relaxed)) return;
+    error_ = std::move(error);
+    raised_.store(true, std::memory_order_release);
+  }
+  void rethrow_if_raised() const {
+    if (raised_.load(std::memory_order_acquire)) std::rethrow_exception(error_);
+  }
+
+ private:
+  std::atomic<bool> claimed_{false};
+  std::atomic<bool> raised_{false};
+  std::exception_ptr error_;
+};
+
+class CpuStream final : public Stream {
+ public:
+  CpuStream(Device& device, StickyError& error, std::string_view name, int index)
+      : device_(device), error_(error), name_(name), index_(index), worker_([this] { run(); }) {}
+
+  ~CpuStream() override {
+    queue_.push(nullptr);
+    worker_.join();
+  }
+
+  void launch(const Operation&, Body body) override {
+    queue_.push([this, body = std::move(body)] {
+      if (error_.raised()) return;
+      try {
+        body(NativeStream{});
+      } catch (...) {
+        error_.raise(std::current_exception());
+      }
+    });
+  }
+
+  void record(Event& event) override { record_state(static_cast<CpuEventState&>(event.state())); }
+
+  void wait(const Event& event, WaitSite) override {
+    auto& state = static_cast<CpuEventState&>(event.state());
+    queue_.push([&state, number = state.recorded] { state.await(number); });
+  }
+
+  void synchronize() override {
+    record_state(idle_);
+    idle_.await(idle_.recorded);
+    error_.rethrow_if_raised();
+  }
+
+  Device& device() const override { return device_; }
+  const std::string& name() const override { return name_; }
+  int index() const override { return index_; }
+
+ private:
+  void record_state(CpuEventState& state) {
+    queue_.push([this, &state, number = ++state.recorded] { state.complete(number, cpu::monotonic_ns(), starved_ns_); });
+  }
+
+  void run() {
+    pthread_setname_np(pthread_self(), name_.substr(0, 15).c_str());
+    while (auto operation = queue_.pop(starved_ns_)) operation();
+  }
+
+  Device& device_;
+  StickyError& error_;
+  std::string name_;
+  int index_;
+  CpuEventState idle_;
+  std::int64_t starved_ns_ = 0;  // worker side
+  cpu::OperationQueue queue_;
+  std::thread worker_;  // last: it uses everything above
+};
+
+std::string cpu_model() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);) {
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  }
+  return "unknown processor";
+}
+
+class CpuDevice final : public Device {
+ public:
+  ~CpuDevice() override {
+    for (const auto& [address, size] : sizes_) munmap(reinterpret_cast<void*>(address), size);
+  }
+
+  DeviceKind kind() const override { return DeviceKind::kCpu; }
+  std::string description() const override { return "CPU: " + cpu_model(); }
+
+  std::unique_ptr<Stream> make_stream(std::string_view name, StreamPriority) override {
+    return std::make_unique<CpuStream>(*this, error_, name, next_stream_++);
+  }
+  Event make_event(std::string_view name) override { return Event(events_.emplace_back(), name); }
+
+  DeviceAddress allocate(std::string_view name, std::size_t size_bytes, MemoryKind) override {
+    // Fresh pages: zero-filled, and never shared with the C++ heap.
+    void* memory = mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+      throw DeviceError(fmt::format("cannot allocate {} bytes for '{}' on the CPU device: {}. Use a smaller "
+                                    "train.micro_batch or model",
+                                    size_bytes, name, std::strerror(errno)));
+    }
+    const auto address = reinterpret_cast<std::uintptr_t>(memory);
+    sizes_[address] = size_bytes;
+    allocated_bytes_ += size_bytes;
+    return {address};
+  }
+  void free(DeviceAddress address, MemoryKind) noexcept override {
+    const auto found = sizes_.find(address.value);
+    if (found == sizes_.end()) return;
+    munmap(reinterpret_cast<void*>(address.value), found->second);
+    allocated_bytes_ -= found->second;
+    sizes_.erase(found);
+  }
+  std::size_t allocated_bytes() const override { return allocated_bytes_; }
+
+  bool complete(const Event& event) const override {
+    const auto& state = state_of(event);
+    return CpuEventState::reached(state.done.load(cpu::kLookOrder), state.recorded);
+  }
+  void synchronize(const Event& event) override { host_wait(ticket(event)); }
+  EventTicket ticket(const Event& event) const override { return {&event.state(), state_of(event).recorded}; }
+  void host_wait(EventTicket ticket) override {
+    static_cast<CpuEventState*>(ticket.state)->await(ticket.number);
+    error_.rethrow_if_raised();
+  }
+
+  Nanoseconds elapsed(const Event& from, const Event& to) const override {
+    return Nanoseconds(state_of(to).time_ns.load(std::memory_order_relaxed) -
+                       state_of(from).time_ns.load(std::memory_order_relaxed));
+  }
+  Nanoseconds starved(const Event& from, const Event& to) const override {
+    return Nanoseconds(state_of(to).starved_ns.load(std::memory_order_relaxed) -
+                       state_of(from).starved_ns.load(std::memory_order_relaxed));
+  }
+
+  void check() override { error_.rethrow_if_raised(); }
+
+  Body copy_body(const Tensor& dst, const Tensor& src) override {
+    return [dst, src](NativeStream) { std::memcpy(cpu::bytes(dst), cpu::bytes(src), src.extent_bytes()); };
+  }
+  Body zero_body(const Tensor& dst) override {
+    return [dst](NativeStream) { std::memset(cpu::bytes(dst), 0, dst.extent_bytes()); };
+  }
+
+ private:
+  static CpuEventState& state_of(const Event& event) { return static_cast<CpuEventState&>(event.state()); }
+
+  StickyError error_;
+  std::deque<CpuEventState> events_;  // outlive every queued operation
+  std::unordered_map<std::uintptr_t, std::size_t> sizes_;
+  std::size_t allocated_bytes_ = 0;
+  int next_stream_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Device> make_cpu_device() { return std::make_unique<CpuDevice>(); }
+
+}  // namespace strake

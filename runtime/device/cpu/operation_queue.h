@@ -1,0 +1,119 @@
+// One-way plumbing between the host and a stream's worker, and between streams.
+//
+// Information flows host -> worker (operations) and recorder -> waiter (events), never back: no mutex, no
+// condition variable, no std::atomic::wait. So running an operation orders nothing by luck, and
+// ThreadSanitizer sees exactly the order that events promise: a missing wait is a reported race. The flow
+// control and the clock reads are relaxed for the same reason.
+#pragma once
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <climits>
+#include <cstdint>
+#include <ctime>
+#include <functional>
+#include <utility>
+
+#include "runtime/device/device.h"
+
+namespace strake::cpu {
+
+// Reads that only look (completion, times) order nothing under ThreadSanitizer. On weakly ordered
+// machines they still must not run ahead of the flag, so elsewhere they acquire.
+#ifdef STRAKE_TSAN
+inline constexpr std::memory_order kLookOrder = std::memory_order_relaxed;
+#else
+inline constexpr std::memory_order kLookOrder = std::memory_order_acquire;
+#endif
+
+// Raw futex: unlike std::atomic::wait it shares no waiter pool that would order unrelated threads.
+inline void park(std::atomic<std::uint32_t>& word, std::uint32_t seen) {
+  syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, seen, nullptr, nullptr, 0);
+}
+inline void unpark_all(std::atomic<std::uint32_t>& word) {
+  syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+}
+
+inline std::int64_t monotonic_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * std::int64_t{1'000'000'000} + now.tv_nsec;
+}
+
+// State of an event. `recorded` is host side: the number of records enqueued. `done` is the number of
+// the latest record that has run.
+struct CpuEventState final : EventState {
+  std::atomic<std::uint32_t> done{0};
+  std::uint32_t recorded = 0;
+  std::atomic<std::int64_t> time_ns{0};     // of the latest record that has run
+  std::atomic<std::int64_t> starved_ns{0};  // of the recording stream until then
+
+  void complete(std::uint32_t number, std::int64_t now_ns, std::int64_t starved_total_ns) {
+    time_ns.store(now_ns, std::memory_order_relaxed);
+    starved_ns.store(starved_total_ns, std::memory_order_relaxed);
+    done.store(number, std::memory_order_release);
+    unpark_all(done);
+  }
+  static bool reached(std::uint32_t done_number, std::uint32_t number) {
+    return static_cast<std::int32_t>(done_number - number) >= 0;
+  }
+  // Blocks the calling thread until record `number` has run, and orders it.
+  void await(std::uint32_t number) {
+    for (std::uint32_t seen; !reached(seen = done.load(std::memory_order_acquire), number);) park(done, seen);
+  }
+};
+
+// Single producer (the training thread), single consumer (the worker), in order, bounded.
+class OperationQueue {
+ public:
+  static constexpr std::uint32_t kMaxQueued = 16384;
+
+  OperationQueue() = default;
+  OperationQueue(const OperationQueue&) = delete;
+  OperationQueue& operator=(const OperationQueue&) = delete;
+  ~OperationQueue() {
+    while (head_ != nullptr) delete std::exchange(head_, head_->next);
+  }
+
+  // Host. Blocks only while kMaxQueued operations are waiting to run.
+  void push(std::function<void()> operation) {
+    const std::uint32_t submitted = submitted_.load(std::memory_order_relaxed);
+    while (submitted - taken_.load(std::memory_order_relaxed) >= kMaxQueued) {
+      const timespec pause{.tv_sec = 0, .tv_nsec = 50'000};
+      nanosleep(&pause, nullptr);
+    }
+    tail_ = tail_->next = new Node{std::move(operation), nullptr};
+    submitted_.store(submitted + 1, std::memory_order_release);
+    unpark_all(submitted_);
+  }
+
+  // Worker. Blocks until there is an operation; adds the time it was blocked to `starved_ns`.
+  std::function<void()> pop(std::int64_t& starved_ns) {
+    std::uint32_t submitted = submitted_.load(std::memory_order_acquire);
+    if (submitted == popped_) {
+      const std::int64_t idle_since_ns = monotonic_ns();
+      while ((submitted = submitted_.load(std::memory_order_acquire)) == popped_) park(submitted_, submitted);
+      starved_ns += monotonic_ns() - idle_since_ns;
+    }
+    ++popped_;
+    taken_.store(popped_, std::memory_order_relaxed);
+    delete std::exchange(head_, head_->next);
+    return std::move(head_->operation);
+  }
+
+ private:
+  struct Node {
+    std::function<void()> operation;
+    Node* next = nullptr;
+  };
+  Node* head_ = new Node;  // worker side: the node taken last
+  std::uint32_t popped_ = 0;
+  std::atomic<std::uint32_t> taken_{0};
+  alignas(64) Node* tail_ = head_;  // host side
+  std::atomic<std::uint32_t> submitted_{0};
+};
+
+}  // namespace strake::cpu

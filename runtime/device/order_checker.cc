@@ -1,0 +1,200 @@
+#include "runtime/device/order_checker.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "runtime/base/error.h"
+
+namespace strake {
+
+std::string OrderChecker::Report::describe() const {
+  return fmt::format("{}: '{}' on stream {} is not ordered after '{}' on stream {} (arena {}, bytes {}-{})",
+                     write_after_write ? "WAW" : name_of(hazard), operation, stream, earlier_operation, earlier_stream,
+                     arena, begin_bytes, end_bytes);
+}
+
+void OrderChecker::join(Clock& into, const Clock& from) {
+  if (into.size() < from.size()) into.resize(from.size(), 0);
+  for (std::size_t i = 0; i < from.size(); ++i) into[i] = std::max(into[i], from[i]);
+}
+
+OrderChecker::Clock& OrderChecker::clock_of(int stream) {
+  const auto index = static_cast<std::size_t>(stream);
+  if (streams_.size() <= index) streams_.resize(index + 1);
+  if (streams_[index].size() <= index) streams_[index].resize(index + 1, 0);
+  return streams_[index];
+}
+
+std::uint32_t OrderChecker::name_index(std::string_view name) {
+  const auto [found, inserted] = name_indices_.try_emplace(std::string(name), static_cast<std::uint32_t>(names_.size()));
+  if (inserted) names_.emplace_back(name);
+  return found->second;
+}
+
+void OrderChecker::name_stream(int stream, std::string name) {
+  const auto index = static_cast<std::size_t>(stream);
+  if (stream_names_.size() <= index) stream_names_.resize(index + 1);
+  stream_names_[index] = std::move(name);
+}
+
+OrderChecker::Cells::iterator OrderChecker::cover(Cells& cells, std::size_t begin_bytes, std::size_t end_bytes) {
+  const auto split_at = [&cells](std::size_t at) {
+    auto after = cells.upper_bound(at);
+    if (after == cells.begin()) return;
+    auto cell = std::prev(after);
+    if (cell->first == at || cell->second.end_bytes <= at) return;
+    Cell upper = cell->second;
+    cell->second.end_bytes = at;
+    cells.emplace_hint(after, at, std::move(upper));
+  };
+  split_at(begin_bytes);
+  split_at(end_bytes);
+  // Fill the gaps with untouched cells.
+  std::size_t at = begin_bytes;
+  auto cell = cells.lower_bound(begin_bytes);
+  while (at < end_bytes) {
+    if (cell == cells.end() || cell->first > at) {
+      const std::size_t gap_end = cell == cells.end() ? end_bytes : std::min(end_bytes, cell->first);
+      cell = cells.emplace_hint(cell, at, Cell{gap_end, {}, {}});
+    }
+    at = cell->second.end_bytes;
+    ++cell;
+  }
+  return cells.find(begin_bytes);
+}
+
+bool OrderChecker::ordered(const Access& earlier, const Clock& now) const {
+  if (earlier.stream < 0) return true;
+  const auto index = static_cast<std::size_t>(earlier.stream);
+  return index < now.size() && now[index] >= earlier.number;
+}
+
+void OrderChecker::report(const Access& earlier, int stream, std::string_view operation, const Tensor& tensor,
+                          Hazard hazard, bool write_after_write) {
+  Report found{.hazard = hazard,
+               .write_after_write = write_after_write,
+               .operation = std::string(operation),
+               .stream = stream_names_.at(static_cast<std::size_t>(stream)),
+               .earlier_operation = names_.at(earlier.name),
+               .earlier_stream = stream_names_.at(static_cast<std::size_t>(earlier.stream)),
+               .arena = tensor.arena().name(),
+               .begin_bytes = tensor.offset_bytes(),
+               .end_bytes = tensor.offset_bytes() + tensor.extent_bytes()};
+  const bool seen = std::any_of(reports_.begin(), reports_.end(), [&](const Report& other) {
+    return other.operation == found.operation && other.earlier_operation == found.earlier_operation &&
+           other.hazard == found.hazard;
+  });
+  if (!seen) reports_.push_back(std::move(found));
+}
+
+void OrderChecker::launch(int stream, const Operation& operation) {
+  ++operations_;
+  join(clock_of(stream), host_);
+  Clock& now = clock_of(stream);
+  const Access access{stream, ++now[static_cast<std::size_t>(stream)], name_index(operation.label.name)};
+
+  for (const Tensor& tensor : operation.reads) {
+    if (!tensor.defined() || tensor.extent_bytes() == 0) continue;
+    Cells& cells = arenas_[&tensor.arena()];
+    const std::size_t end_bytes = tensor.offset_bytes() + tensor.extent_bytes();
+    for (auto cell = cover(cells, tensor.offset_bytes(), end_bytes); cell != cells.end() && cell->first < end_bytes;
+         ++cell) {
+      Cell& touched = cell->second;
+      if (!ordered(touched.last_write, now)) {
+        report(touched.last_write, stream, operation.label.name, tensor, Hazard::kReadAfterWrite, false);
+      }
+      const auto same = std::find_if(touched.reads.begin(), touched.reads.end(),
+                                     [&](const Access& read) { return read.stream == stream; });
+      if (same != touched.reads.end()) {
+        *same = access;
+      } else {
+        touched.reads.push_back(access);
+      }
+    }
+  }
+  for (const Tensor& tensor : operation.writes) {
+    if (!tensor.defined() || tensor.extent_bytes() == 0) continue;
+    Cells& cells = arenas_[&tensor.arena()];
+    const std::size_t end_bytes = tensor.offset_bytes() + tensor.extent_bytes();
+    for (auto cell = cover(cells, tensor.offset_bytes(), end_bytes); cell != cells.end() && cell->first < end_bytes;
+         ++cell) {
+      Cell& touched = cell->second;
+      if (!ordered(touched.last_write, now)) {
+        report(touched.last_write, stream, operation.label.name, tensor, Hazard::kWriteAfterRead, true);
+      }
+      for (const Access& read : touched.reads) {
+        if (!ordered(read, now)) report(read, stream, operation.label.name, tensor, Hazard::kWriteAfterRead, false);
+      }
+      touched.last_write = access;
+      touched.reads.clear();
+    }
+  }
+}
+
+void OrderChecker::record(int stream, const EventState& event) {
+  join(clock_of(stream), host_);
+  events_[&event] = clock_of(stream);
+}
+
+void OrderChecker::wait(int stream, const EventState& event) {
+  join(clock_of(stream), host_);
+  const auto found = events_.find(&event);
+  if (found != events_.end()) join(clock_of(stream), found->second);
+}
+
+void OrderChecker::synchronize_stream(int stream) { join(host_, clock_of(stream)); }
+
+void OrderChecker::synchronize_event(const EventState& event) {
+  const auto found = events_.find(&event);
+  if (found != events_.end()) join(host_, found->second);
+}
+
+namespace {
+
+class CheckedStream final : public ForwardingStream {
+ public:
+  CheckedStream(CheckedDevice& device, std::unique_ptr<Stream> inner)
+      : ForwardingStream(device, std::move(inner)), device_(device) {
+    device_.checker().name_stream(index(), name());
+  }
+  void launch(const Operation& operation, Body body) override {
+    device_.checker().launch(index(), operation);
+    device_.enforce();
+    ForwardingStream::launch(operation, std::move(body));
+  }
+  void record(Event& event) override {
+    device_.checker().record(index(), event.state());
+    ForwardingStream::record(event);
+  }
+  void wait(const Event& event, WaitSite site) override {
+    device_.checker().wait(index(), event.state());
+    ForwardingStream::wait(event, site);
+  }
+  void synchronize() override {
+    ForwardingStream::synchronize();
+    device_.checker().synchronize_stream(index());
+  }
+
+ private:
+  CheckedDevice& device_;
+};
+
+}  // namespace
+
+std::unique_ptr<Stream> CheckedDevice::make_stream(std::string_view name, StreamPriority priority) {
+  return std::make_unique<CheckedStream>(*this, inner().make_stream(name, priority));
+}
+
+void CheckedDevice::synchronize(const Event& event) {
+  ForwardingDevice::synchronize(event);
+  checker_.synchronize_event(event.state());
+}
+
+void CheckedDevice::enforce() const {
+  if (policy_ == Policy::kThrow && !checker_.reports().empty()) {
+    throw DeviceError("order check: " + checker_.reports().front().describe() + ". This is a bug in the schedule");
+  }
+}
+
+}  // namespace strake

@@ -1,0 +1,76 @@
+// Recording: the schedule of a step as data, and the plan device that makes it without running anything.
+//
+// The plan device accepts every call, allocates nothing and throws operation bodies away. A dry run on it
+// precedes allocation: the memory plan, `--print-schedule` and the list of waits come from its recording.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/device/device.h"
+
+namespace strake {
+
+struct RecordedAccess {
+  const Arena* arena;
+  std::string arena_name;
+  std::size_t begin_bytes;
+  std::size_t end_bytes;
+};
+
+struct RecordedEntry {
+  enum class Kind { kOperation, kRecord, kWait } kind;
+  int stream;
+  std::string name;         // of the operation, or of the event
+  std::string kernel;       // Operation::kind
+  Phase phase = Phase::kOther;
+  std::vector<RecordedAccess> reads;
+  std::vector<RecordedAccess> writes;
+  double flops = 0;
+  double bytes = 0;
+  std::string wait_site;    // of a wait
+  Hazard hazard = Hazard::kReadAfterWrite;
+};
+
+struct Recording {
+  std::vector<std::string> streams;  // by index
+  std::vector<RecordedEntry> entries;
+
+  double flops() const;
+  double bytes(Phase phase) const;
+  // One line an entry: stream, operation or wait with its hazard, GFLOP, MB; then totals a stream.
+  std::string describe() const;
+};
+
+class PlanDevice final : public Device {
+ public:
+  PlanDevice();
+  ~PlanDevice() override;
+
+  Recording& recording() { return recording_; }
+
+  DeviceKind kind() const override { return DeviceKind::kPlan; }
+  std::string description() const override { return "plan"; }
+  std::unique_ptr<Stream> make_stream(std::string_view name, StreamPriority priority) override;
+  Event make_event(std::string_view name) override;
+  DeviceAddress allocate(std::string_view name, std::size_t size_bytes, MemoryKind kind) override;
+  void free(DeviceAddress, MemoryKind) noexcept override {}
+  std::size_t allocated_bytes() const override { return 0; }
+  bool complete(const Event&) const override { return true; }
+  void synchronize(const Event&) override {}
+  EventTicket ticket(const Event& event) const override { return {&event.state(), 0}; }
+  void host_wait(EventTicket) override {}
+  Nanoseconds elapsed(const Event&, const Event&) const override { return Nanoseconds(0); }
+  Nanoseconds starved(const Event&, const Event&) const override { return Nanoseconds(0); }
+  void check() override {}
+  Body copy_body(const Tensor&, const Tensor&) override { return {}; }
+  Body zero_body(const Tensor&) override { return {}; }
+
+ private:
+  Recording recording_;
+  std::vector<std::unique_ptr<EventState>> events_;
+};
+
+}  // namespace strake
