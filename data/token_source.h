@@ -1,6 +1,7 @@
 // TokenSource: random access to a long sequence of token ids. TokenFile is the real one; tests wrap it
 // (a throttled or failing source).
-// Threads: read() may be called from any one thread at a time. Errors: DataError with file and offset.
+// Threads: read() may be called from any one thread at a time.
+// Errors: DataError with file and offset; IoError if the system cannot read.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,8 @@ class TokenSource {
  public:
   virtual ~TokenSource() = default;
   virtual std::int64_t tokens() const = 0;
-  // out = tokens [begin, begin + out.size()). REQUIRES: in range.
+  // out = tokens [begin, begin + out.size()). Ids are >= 0; whether they fit the model is the loader's check.
+  // REQUIRES: in range.
   virtual void read(std::int64_t begin, std::span<std::int32_t> out) = 0;
   // What messages call it: the file's path.
   virtual std::string describe() const = 0;
@@ -21,5 +23,8 @@ class TokenSource {
   // Whole sequences of `sequence` tokens plus the one token that the last target needs.
   std::int64_t sequences(std::int64_t sequence) const { return tokens() < 1 ? 0 : (tokens() - 1) / sequence; }
 };
+
+// As source.sequences(sequence); DataError naming the source if there is not one whole sequence.
+std::int64_t require_sequences(const TokenSource& source, std::int64_t sequence);
 
 }  // namespace strake::data
