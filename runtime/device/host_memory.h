@@ -14,7 +14,8 @@ namespace strake {
 template <typename T>
 std::span<T> host_span(const Tensor& tensor) {
   STRAKE_CHECK(tensor.arena().kind() == MemoryKind::kHost, "arena '" + tensor.arena().name() + "' is device memory");
-  STRAKE_CHECK(tensor.dtype() == dtype_of<T> && tensor.contiguous(), "tensor " + tensor.describe() + " read as another type");
+  STRAKE_CHECK(tensor.dtype() == dtype_of<T> && tensor.contiguous(),
+               "tensor " + tensor.describe() + " read as another type");
   return {reinterpret_cast<T*>(tensor.address().value), static_cast<std::size_t>(tensor.elems())};
 }
 

@@ -74,9 +74,10 @@ std::size_t plan_memory(std::vector<MemoryBlock>& blocks, const Arena& planning,
     }
     block.offset_bytes = offset_bytes;
     total_bytes = std::max(total_bytes, aligned(offset_bytes + block.size_bytes));
-    placed.insert(std::upper_bound(placed.begin(), placed.end(), &block,
-                                   [](const MemoryBlock* a, const MemoryBlock* b) { return a->offset_bytes < b->offset_bytes; }),
-                  &block);
+    placed.insert(
+        std::upper_bound(placed.begin(), placed.end(), &block,
+                         [](const MemoryBlock* a, const MemoryBlock* b) { return a->offset_bytes < b->offset_bytes; }),
+        &block);
   }
   return total_bytes;
 }

@@ -41,8 +41,8 @@ struct MemoryBlock {
   std::string name;
   std::size_t size_bytes = 0;
   std::size_t planning_offset_bytes = 0;
-  std::size_t offset_bytes = 0;     // in the real arena
-  std::size_t first_entry = 0;      // of the recording
+  std::size_t offset_bytes = 0;  // in the real arena
+  std::size_t first_entry = 0;   // of the recording
   std::size_t last_entry = 0;
   bool used = false;
 };

@@ -1,8 +1,8 @@
 #include "runtime/device/order_checker.h"
 
-#include <algorithm>
-
 #include <fmt/format.h>
+
+#include <algorithm>
 
 #include "runtime/base/error.h"
 
@@ -27,7 +27,8 @@ OrderChecker::Clock& OrderChecker::clock_of(int stream) {
 }
 
 std::uint32_t OrderChecker::name_index(std::string_view name) {
-  const auto [found, inserted] = name_indices_.try_emplace(std::string(name), static_cast<std::uint32_t>(names_.size()));
+  const auto [found, inserted] =
+      name_indices_.try_emplace(std::string(name), static_cast<std::uint32_t>(names_.size()));
   if (inserted) names_.emplace_back(name);
   return found->second;
 }

@@ -27,14 +27,15 @@ class OrderChecker {
   struct Report {
     Hazard hazard;
     bool write_after_write = false;
-    std::string operation;         // the later one
+    std::string operation;  // the later one
     std::string stream;
     std::string earlier_operation;
     std::string earlier_stream;
     std::string arena;
     std::size_t begin_bytes;
     std::size_t end_bytes;
-    // "RAW: 'adamw' on stream compute is not ordered after 'bucket 0 all-reduce' on stream comm (arena gradients, bytes 0-4096)"
+    // "RAW: 'adamw' on stream compute is not ordered after 'bucket 0 all-reduce' on stream comm (arena gradients, bytes
+    // 0-4096)"
     std::string describe() const;
   };
 

@@ -6,7 +6,8 @@ namespace strake {
 
 int Mesh::coordinate(int rank, MeshAxis axis) const {
   int stride = 1;
-  for (int inner = kMeshAxes - 1; inner > static_cast<int>(axis); --inner) stride *= sizes[static_cast<std::size_t>(inner)];
+  for (int inner = kMeshAxes - 1; inner > static_cast<int>(axis); --inner)
+    stride *= sizes[static_cast<std::size_t>(inner)];
   return rank / stride % size(axis);
 }
 

@@ -37,9 +37,10 @@ struct InitialValue {
 struct ParamSpec {
   static constexpr int kReplicated = -1;
 
-  std::string name;                              // logical name, unique: "h.3.attn.qkv.weight"
+  std::string name;  // logical name, unique: "h.3.attn.qkv.weight"
   std::vector<std::int64_t> global_shape;
-  std::array<int, kMeshAxes> sharded_axis{kReplicated, kReplicated, kReplicated};  // tensor axis split over each mesh axis
+  std::array<int, kMeshAxes> sharded_axis{kReplicated, kReplicated,
+                                          kReplicated};          // tensor axis split over each mesh axis
   std::array<bool, kMeshAxes> reduced_over{true, false, false};  // gradient is summed over these mesh axes
   bool weight_decay = false;
   InitialValue initial;
@@ -80,7 +81,7 @@ struct TensorTable {
   struct Entry {
     std::string name;  // "param/h.3.attn.qkv.weight", "adam_m/h.3.attn.qkv.weight"
     std::vector<std::int64_t> global_shape;
-    Tensor view;                  // contiguous, device memory; holds [begin_elems, begin_elems + view.elems())
+    Tensor view;                   // contiguous, device memory; holds [begin_elems, begin_elems + view.elems())
     std::int64_t begin_elems = 0;  // of the row-major global tensor
     bool replicated = true;        // every rank of the data axis holds the same range
   };

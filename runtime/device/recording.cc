@@ -41,13 +41,23 @@ class PlanStream final : public Stream {
     device_.recording().entries.push_back(std::move(entry));
   }
   void record(Event& event) override {
-    device_.recording().entries.push_back({.kind = RecordedEntry::Kind::kRecord, .stream = index_, .name = event.name(),
-                                           .kernel = {}, .reads = {}, .writes = {}, .wait_site = {}});
+    device_.recording().entries.push_back({.kind = RecordedEntry::Kind::kRecord,
+                                           .stream = index_,
+                                           .name = event.name(),
+                                           .kernel = {},
+                                           .reads = {},
+                                           .writes = {},
+                                           .wait_site = {}});
   }
   void wait(const Event& event, WaitSite site) override {
-    device_.recording().entries.push_back({.kind = RecordedEntry::Kind::kWait, .stream = index_, .name = event.name(),
-                                           .kernel = {}, .reads = {}, .writes = {},
-                                           .wait_site = std::string(site.name), .hazard = site.hazard});
+    device_.recording().entries.push_back({.kind = RecordedEntry::Kind::kWait,
+                                           .stream = index_,
+                                           .name = event.name(),
+                                           .kernel = {},
+                                           .reads = {},
+                                           .writes = {},
+                                           .wait_site = std::string(site.name),
+                                           .hazard = site.hazard});
   }
   void synchronize() override {}
   Device& device() const override { return device_; }

@@ -23,14 +23,14 @@ struct RecordedAccess {
 struct RecordedEntry {
   enum class Kind { kOperation, kRecord, kWait } kind;
   int stream;
-  std::string name;         // of the operation, or of the event
-  std::string kernel;       // Operation::kind
+  std::string name;    // of the operation, or of the event
+  std::string kernel;  // Operation::kind
   Phase phase = Phase::kOther;
   std::vector<RecordedAccess> reads;
   std::vector<RecordedAccess> writes;
   double flops = 0;
   double bytes = 0;
-  std::string wait_site;    // of a wait
+  std::string wait_site;  // of a wait
   Hazard hazard = Hazard::kReadAfterWrite;
 };
 

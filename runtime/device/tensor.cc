@@ -55,7 +55,8 @@ Tensor Tensor::reshape(std::initializer_list<std::int64_t> shape) const {
 }
 
 Tensor Tensor::slice(int axis, std::int64_t begin, std::int64_t length) const {
-  STRAKE_CHECK(axis < rank_ && begin >= 0 && length >= 0 && begin + length <= size(axis), "slice outside " + describe());
+  STRAKE_CHECK(axis < rank_ && begin >= 0 && length >= 0 && begin + length <= size(axis),
+               "slice outside " + describe());
   Tensor out = *this;
   out.offset_bytes_ += static_cast<std::size_t>(begin * stride(axis)) * size_bytes(dtype_);
   out.shape_[static_cast<std::size_t>(axis)] = length;

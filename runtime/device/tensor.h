@@ -50,7 +50,8 @@ class Tensor {
   Tensor slice(int axis, std::int64_t begin, std::int64_t length) const;
   // Flat range of a contiguous tensor, as rank 1.
   Tensor flat(std::int64_t begin_elems, std::int64_t length_elems) const;
-  Tensor with_strides(std::initializer_list<std::int64_t> shape, std::initializer_list<std::int64_t> strides_elems) const;
+  Tensor with_strides(std::initializer_list<std::int64_t> shape,
+                      std::initializer_list<std::int64_t> strides_elems) const;
 
   // "f32[8, 128]" for messages.
   std::string describe() const;

@@ -1,5 +1,6 @@
 #include "runtime/device/cpu/cpu_device.h"
 
+#include <fmt/format.h>
 #include <pthread.h>
 #include <sys/mman.h>
 
@@ -11,8 +12,6 @@
 #include <fstream>
 #include <thread>
 #include <unordered_map>
-
-#include <fmt/format.h>
 
 #include "runtime/base/error.h"
 #include "runtime/device/cpu/cpu_memory.h"
@@ -82,7 +81,8 @@ class CpuStream final : public Stream {
 
  private:
   void record_state(CpuEventState& state) {
-    queue_.push([this, &state, number = ++state.recorded] { state.complete(number, cpu::monotonic_ns(), starved_ns_); });
+    queue_.push(
+        [this, &state, number = ++state.recorded] { state.complete(number, cpu::monotonic_ns(), starved_ns_); });
   }
 
   void run() {
@@ -126,9 +126,10 @@ class CpuDevice final : public Device {
     // Fresh pages: zero-filled, and never shared with the C++ heap.
     void* memory = mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
-      throw DeviceError(fmt::format("cannot allocate {} bytes for '{}' on the CPU device: {}. Use a smaller "
-                                    "train.micro_batch or model",
-                                    size_bytes, name, std::strerror(errno)));
+      throw DeviceError(
+          fmt::format("cannot allocate {} bytes for '{}' on the CPU device: {}. Use a smaller "
+                      "train.micro_batch or model",
+                      size_bytes, name, std::strerror(errno)));
     }
     const auto address = reinterpret_cast<std::uintptr_t>(memory);
     sizes_[address] = size_bytes;
