@@ -1,0 +1,181 @@
+#include "launch/config.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <string_view>
+
+#include "runtime/base/check.h"
+#include "runtime/base/error.h"
+#include "runtime/base/text.h"
+
+namespace strake::launch {
+namespace {
+
+constexpr std::int64_t kMany = 1'000'000'000'000;
+constexpr auto kNoEffect = ConfigReader::Effect::kNone;
+
+// The table of keys. Order is that of the documentation and of the JSON.
+void bind_keys(ConfigReader& reader, Config& c) {
+  reader.bind("run.dir", c.run.dir, "Run folder: metrics, step records, checkpoints.", kNoEffect);
+  reader.bind("run.seed", c.run.seed, {0, kMany}, "Initial weights and the order of samples follow from it.");
+  reader.bind<DeviceChoice>("run.device", c.run.device,
+                            {{"auto", DeviceChoice::kAuto}, {"cpu", DeviceChoice::kCpu}, {"cuda", DeviceChoice::kCuda}},
+                            "Device of every rank; auto takes GPUs if there are any.", kNoEffect);
+
+  reader.bind("model.kind", c.model.kind, "Model family: gpt2.");
+  reader.bind("model.layers", c.model.layers, {1, 1000}, "Transformer blocks.");
+  reader.bind("model.channels", c.model.channels, {1, 1 << 20}, "Width; a multiple of model.heads.");
+  reader.bind("model.heads", c.model.heads, {1, 1 << 12}, "Attention heads.");
+  reader.bind("model.vocab", c.model.vocab, {0, 1 << 24}, "Token ids; 0: as the token file's tokenizer has.");
+
+  reader.bind("data.train", c.data.train, "Token file to train on.");
+  reader.bind("data.val", c.data.val, "Token file for the held-out loss; empty: none.", kNoEffect);
+
+  reader.bind("train.steps", c.train.steps, {1, kMany}, "Optimizer steps of the whole run.");
+  reader.bind("train.stop_at", c.train.stop_at, {0, kMany}, "End after this step, with a checkpoint; 0: off.",
+              kNoEffect);
+  reader.bind("train.global_batch", c.train.global_batch, {1, 1 << 24}, "Sequences a step, over all ranks.");
+  reader.bind("train.micro_batch", c.train.micro_batch, {1, 1 << 20}, "Sequences that a rank computes at once.");
+  reader.bind("train.sequence", c.train.sequence, {1, 1 << 24}, "Tokens a sequence.");
+  reader.bind("train.deterministic", c.train.deterministic, "GPUs: only algorithms that repeat their bits.");
+
+  reader.bind("optimizer.learning_rate", c.optimizer.learning_rate, {0, 10}, "Peak of the cosine schedule.");
+  reader.bind("optimizer.min_learning_rate", c.optimizer.min_learning_rate, {0, 10}, "Where the schedule ends.");
+  reader.bind("optimizer.warmup_steps", c.optimizer.warmup_steps, {0, kMany}, "Steps of linear warm-up.");
+  reader.bind("optimizer.beta1", c.optimizer.beta1, {0, 0.999999}, "Decay of AdamW's first moment.");
+  reader.bind("optimizer.beta2", c.optimizer.beta2, {0, 0.999999}, "Decay of AdamW's second moment.");
+  reader.bind("optimizer.epsilon", c.optimizer.epsilon, {1e-30, 1}, "AdamW's epsilon.");
+  reader.bind("optimizer.weight_decay", c.optimizer.weight_decay, {0, 10}, "On matrices only.");
+  reader.bind("optimizer.clip_norm", c.optimizer.clip_norm, {0, 1e12}, "Largest gradient norm; 0: no clipping.");
+
+  reader.bind("comm.overlap", c.comm.overlap, "Reduce gradients while backward runs.", kNoEffect);
+  reader.bind("comm.bucket_mib", c.comm.bucket_mib, {1e-6, 65536}, "Size of a gradient bucket.", kNoEffect);
+
+  reader.bind("checkpoint.every", c.checkpoint.every, {0, kMany}, "Steps between checkpoints; 0: none.", kNoEffect);
+  reader.bind<Resume>("checkpoint.resume", c.checkpoint.resume,
+                      {{"auto", Resume::kAuto}, {"true", Resume::kMust}, {"false", Resume::kNever}},
+                      "auto: resume if the run folder holds a run; true: must; false: refuse a folder in use.",
+                      kNoEffect);
+  reader.bind("checkpoint.keep", c.checkpoint.keep, {1, 1 << 20}, "Newest valid checkpoints that stay.", kNoEffect);
+
+  reader.bind("eval.every", c.eval.every, {0, kMany}, "Steps between held-out losses; 0: after the last step only.",
+              kNoEffect);
+  reader.bind("eval.batches", c.eval.batches, {1, kMany}, "Batches of a held-out loss.", kNoEffect);
+
+  reader.bind("log.every", c.log.every, {1, kMany}, "Steps between progress lines.", kNoEffect);
+
+  reader.bind("debug.order_check", c.debug.order_check, "Check every access against stream order and events.",
+              kNoEffect);
+  reader.bind("debug.jitter_us", c.debug.jitter_us, {0, 1'000'000}, "Random delay before operations, up to this.",
+              kNoEffect);
+}
+
+// Divisors of n in ascending order, at most `most` of the largest.
+std::vector<std::int64_t> largest_divisors(std::int64_t n, std::size_t most) {
+  std::vector<std::int64_t> small, large;
+  for (std::int64_t d = 1; d * d <= n; ++d) {
+    if (n % d != 0) continue;
+    small.push_back(d);
+    if (d * d != n) large.push_back(n / d);
+  }
+  small.insert(small.end(), large.rbegin(), large.rend());
+  if (small.size() > most) small.erase(small.begin(), small.end() - static_cast<std::ptrdiff_t>(most));
+  return small;
+}
+
+void check_contradictions(ConfigReader& reader, const Config& c) {
+  if (reader.sound({"run.dir"}) && c.run.dir.empty()) reader.problem("run.dir", "is empty; write the path of a folder");
+  if (reader.sound({"model.kind"}) && c.model.kind != "gpt2") {
+    reader.problem("model.kind", fmt::format("{} is not known; write \"gpt2\"", json_quote(c.model.kind)));
+  }
+  if (reader.sound({"model.channels", "model.heads"}) && c.model.channels % c.model.heads != 0) {
+    reader.problem("model.channels",
+                   fmt::format("{} cannot be split over model.heads = {}; use model.heads = {}, or model.channels = {}",
+                               c.model.channels, c.model.heads, fmt::join(largest_divisors(c.model.channels, 4), ", "),
+                               (c.model.channels / c.model.heads + 1) * c.model.heads));
+  }
+  if (reader.sound({"data.train"}) && c.data.train.empty()) {
+    reader.problem("data.train", "is not set; write the path of a token file, made by `strake data prepare`");
+  }
+  if (reader.sound({"eval.every", "data.val"}) && c.eval.every > 0 && c.data.val.empty()) {
+    reader.problem("eval.every", fmt::format("{} needs held-out data; set data.val, or eval.every = 0", c.eval.every));
+  }
+  if (reader.sound({"train.global_batch", "train.micro_batch"}) && c.train.global_batch % c.train.micro_batch != 0) {
+    const std::int64_t below = c.train.global_batch / c.train.micro_batch * c.train.micro_batch;
+    reader.problem(
+        "train.global_batch",
+        fmt::format("{} is not a multiple of train.micro_batch = {}; use {}{}, or train.micro_batch = {}",
+                    c.train.global_batch, c.train.micro_batch, below > 0 ? fmt::format("{} or ", below) : "",
+                    below + c.train.micro_batch, fmt::join(largest_divisors(c.train.global_batch, 4), ", ")));
+  }
+  if (reader.sound({"train.stop_at", "train.steps"}) && c.train.stop_at > c.train.steps) {
+    reader.problem("train.stop_at", fmt::format("{} lies behind train.steps = {}; lower it, or set 0 to run to the end",
+                                                c.train.stop_at, c.train.steps));
+  }
+  if (reader.sound({"optimizer.warmup_steps", "train.steps"}) && c.optimizer.warmup_steps > c.train.steps) {
+    reader.problem("optimizer.warmup_steps", fmt::format("{} is longer than train.steps = {}; lower it",
+                                                         c.optimizer.warmup_steps, c.train.steps));
+  }
+  if (reader.sound({"optimizer.min_learning_rate", "optimizer.learning_rate"}) &&
+      c.optimizer.min_learning_rate > c.optimizer.learning_rate) {
+    reader.problem("optimizer.min_learning_rate",
+                   fmt::format("{} is above optimizer.learning_rate = {}; lower it", c.optimizer.min_learning_rate,
+                               c.optimizer.learning_rate));
+  }
+}
+
+}  // namespace
+
+Config load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
+  Config config;
+  ConfigReader reader;
+  bind_keys(reader, config);
+  if (!file.empty()) reader.read_file(file);
+  for (const std::string& text : overrides) reader.read_override(text);
+  check_contradictions(reader, config);
+  reader.finish();
+  return config;
+}
+
+std::string config_to_json(const Config& config) {
+  Config copy = config;
+  ConfigReader reader;
+  bind_keys(reader, copy);
+  return reader.to_json();
+}
+
+std::string config_hash(const Config& config) {
+  Config copy = config;
+  ConfigReader reader;
+  bind_keys(reader, copy);
+  return fmt::format("{:016x}", hash64(reader.results_json()));
+}
+
+std::vector<ConfigReader::KeyInfo> config_keys() {
+  Config config;
+  ConfigReader reader;
+  bind_keys(reader, config);
+  return reader.keys();
+}
+
+Derived derive(const Config& config, int ranks) {
+  STRAKE_CHECK(ranks >= 1, "a run has ranks");
+  const Config::Train& train = config.train;
+  const std::int64_t at_once = train.micro_batch * ranks;
+  if (train.global_batch % at_once != 0) {
+    const std::int64_t below = train.global_batch / at_once * at_once;
+    std::string remedy =
+        fmt::format("use train.global_batch = {}{}", below > 0 ? fmt::format("{} or ", below) : "", below + at_once);
+    if (train.global_batch % ranks == 0) {
+      remedy +=
+          fmt::format(", or train.micro_batch = {}", fmt::join(largest_divisors(train.global_batch / ranks, 4), ", "));
+    }
+    throw ConfigError(
+        fmt::format("train.global_batch: {} is not a multiple of train.micro_batch x ranks = {} x {} = {}; {}",
+                    train.global_batch, train.micro_batch, ranks, at_once, remedy));
+  }
+  return {train.global_batch / at_once, train.global_batch / ranks, train.global_batch * train.sequence};
+}
+
+}  // namespace strake::launch

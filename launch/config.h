@@ -1,0 +1,114 @@
+// Config: everything a user can set about a run. The defaults below are the documentation of the
+// defaults; `strake info --keys` lists them with their ranges.
+//
+// Errors: ConfigError that lists every problem, one a line, with file and line, before anything is
+// allocated. Threads: a value.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "runtime/base/config_reader.h"
+
+namespace strake::launch {
+
+enum class DeviceChoice : std::uint8_t { kAuto, kCpu, kCuda };
+enum class Resume : std::uint8_t {
+  kAuto,   // resume if the run folder holds a run
+  kMust,   // the run folder must hold a checkpoint
+  kNever,  // refuse a run folder that is not empty
+};
+
+struct Config {
+  struct Run {
+    std::string dir = "runs/default";
+    std::int64_t seed = 1;
+    DeviceChoice device = DeviceChoice::kAuto;
+  } run;
+
+  struct Model {
+    std::string kind = "gpt2";
+    std::int64_t layers = 4;
+    std::int64_t channels = 128;
+    std::int64_t heads = 4;
+    std::int64_t vocab = 0;  // 0: that of the token file's tokenizer
+  } model;
+
+  struct Data {
+    std::string train;  // token files
+    std::string val;    // empty: no evaluation
+  } data;
+
+  struct Train {
+    std::int64_t steps = 1000;       // the learning-rate schedule is laid out for them
+    std::int64_t stop_at = 0;        // end after this step, with a checkpoint; 0: off
+    std::int64_t global_batch = 16;  // sequences a step, over all ranks
+    std::int64_t micro_batch = 8;    // sequences a rank computes at once
+    std::int64_t sequence = 128;     // tokens
+    bool deterministic = false;      // GPUs: only algorithms that give the same bits again
+  } train;
+
+  struct Optimizer {
+    double learning_rate = 6e-4;
+    double min_learning_rate = 6e-5;
+    std::int64_t warmup_steps = 100;
+    double beta1 = 0.9;
+    double beta2 = 0.95;
+    double epsilon = 1e-8;
+    double weight_decay = 0.1;
+    double clip_norm = 1.0;  // of the whole gradient; 0: no clipping
+  } optimizer;
+
+  struct Comm {
+    bool overlap = true;
+    double bucket_mib = 25;
+  } comm;
+
+  struct Checkpoint {
+    std::int64_t every = 0;  // steps; 0: none
+    Resume resume = Resume::kAuto;
+    std::int64_t keep = 2;  // newest valid ones that stay
+  } checkpoint;
+
+  struct Eval {
+    std::int64_t every = 0;     // steps; 0: only after the last step
+    std::int64_t batches = 20;  // of train.micro_batch sequences, over all ranks
+  } eval;
+
+  struct Log {
+    std::int64_t every = 10;  // steps between progress lines
+  } log;
+
+  struct Debug {
+    bool order_check = false;    // report accesses that no stream order or event covers
+    std::int64_t jitter_us = 0;  // longest random delay put before operations of every stream
+  } debug;
+};
+
+// Defaults, then the file, then the overrides ("train.steps=10") in their order; then what contradicts
+// itself. An empty path means no file.
+Config load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides);
+
+// All values, one line, the same for the same values.
+std::string config_to_json(const Config& config);
+
+// 16 hex digits over the keys that are meant to change results: not folders, logging, overlap,
+// buckets, checkpoints, evaluation, device or debugging.
+std::string config_hash(const Config& config);
+
+// Every key with what it accepts, its default and its meaning.
+std::vector<ConfigReader::KeyInfo> config_keys();
+
+// What follows from a config and the number of ranks.
+struct Derived {
+  std::int64_t accumulation;        // micro-batches a rank adds up in a step
+  std::int64_t sequences_per_rank;  // a step
+  std::int64_t tokens_per_step;     // over all ranks
+};
+
+// Throws ConfigError if train.global_batch cannot be divided so, naming values that can.
+Derived derive(const Config& config, int ranks);
+
+}  // namespace strake::launch

@@ -1,0 +1,23 @@
+// RankEnvironment: how this process was started, read from the environment before MPI is up. For
+// messages that come early and for choosing a device; the truth about ranks is the Communicator's.
+// Threads: a value. Errors: none; a variable that is not a number counts as absent.
+#pragma once
+
+#include <string>
+
+namespace strake::launch {
+
+struct RankEnvironment {
+  enum class Launcher { kPlain, kMpirun, kSrun } launcher = Launcher::kPlain;
+  int rank = 0;
+  int ranks = 1;
+  int local_rank = 0;  // among the ranks of this machine
+  int local_ranks = 1;
+
+  bool under_launcher() const { return launcher != Launcher::kPlain; }
+  std::string launcher_name() const;
+
+  static RankEnvironment detect();
+};
+
+}  // namespace strake::launch

@@ -1,0 +1,60 @@
+// Logger: one line a message on standard error, "strake: [rank 3] warning: disk is nearly full".
+//
+// A small value that is passed down; there is no global one, so that ranks as threads keep their own.
+// By default rank 0 says everything from kInfo, the other ranks only warnings and errors.
+// Threads: any; a line is one write(2), so lines of threads and ranks do not mix. Errors: none; a line
+// that cannot be written is lost.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <string_view>
+#include <utility>
+
+namespace strake {
+
+enum class LogLevel : std::uint8_t { kDebug, kInfo, kWarning, kError };
+
+class Logger {
+ public:
+  // The Logger of the only rank.
+  Logger() = default;
+  explicit Logger(int rank, int ranks) : Logger(rank, ranks, rank == 0 ? LogLevel::kInfo : LogLevel::kWarning) {}
+  Logger(int rank, int ranks, LogLevel least) : rank_(rank), ranks_(ranks), least_(least) {}
+
+  template <typename... Args>
+  void debug(fmt::format_string<Args...> text, Args&&... args) const {
+    line(LogLevel::kDebug, text, std::forward<Args>(args)...);
+  }
+  template <typename... Args>
+  void info(fmt::format_string<Args...> text, Args&&... args) const {
+    line(LogLevel::kInfo, text, std::forward<Args>(args)...);
+  }
+  template <typename... Args>
+  void warning(fmt::format_string<Args...> text, Args&&... args) const {
+    line(LogLevel::kWarning, text, std::forward<Args>(args)...);
+  }
+  template <typename... Args>
+  void error(fmt::format_string<Args...> text, Args&&... args) const {
+    line(LogLevel::kError, text, std::forward<Args>(args)...);
+  }
+
+  bool says(LogLevel level) const { return level >= least_; }
+  // Writes `text`, which may hold several lines: each gets the prefix.
+  void write(LogLevel level, std::string_view text) const;
+  // What write() puts on standard error.
+  std::string format(LogLevel level, std::string_view text) const;
+
+ private:
+  template <typename... Args>
+  void line(LogLevel level, fmt::format_string<Args...> text, Args&&... args) const {
+    if (says(level)) write(level, fmt::format(text, std::forward<Args>(args)...));
+  }
+
+  int rank_ = 0;
+  int ranks_ = 1;
+  LogLevel least_ = LogLevel::kInfo;
+};
+
+}  // namespace strake
