@@ -125,6 +125,8 @@ class Device {
   // Bodies of Stream::copy and Stream::zero.
   virtual Body copy_body(const Tensor& dst, const Tensor& src) = 0;
   virtual Body zero_body(const Tensor& dst) = 0;
+  // As copy_body for one element into host memory that the host looks at without ordering (ScalarMailbox).
+  virtual Body publish_body(const Tensor& host_dst, const Tensor& src) { return copy_body(host_dst, src); }
 };
 
 }  // namespace strake
