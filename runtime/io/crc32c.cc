@@ -7,14 +7,14 @@
 namespace strake {
 
 std::uint32_t crc32c(std::span<const std::byte> bytes, std::uint32_t previous) {
-  // ISA-L works on the inverted register, takes an int of bytes, and does not write through its pointer.
-  constexpr std::size_t kPieceBytes = std::size_t{1} << 30;
+  constexpr std::size_t kMostAtOnce = std::size_t{1} << 30;  // the library takes the length as int
   std::uint32_t state = ~previous;
   while (!bytes.empty()) {
-    const std::span piece = bytes.first(std::min(bytes.size(), kPieceBytes));
-    auto* begin = reinterpret_cast<unsigned char*>(const_cast<std::byte*>(piece.data()));
-    state = crc32_iscsi(begin, static_cast<int>(piece.size()), state);
-    bytes = bytes.subspan(piece.size());
+    const std::span<const std::byte> part = bytes.first(std::min(bytes.size(), kMostAtOnce));
+    // The library reads only; its signature lacks const.
+    auto* data = const_cast<unsigned char*>(reinterpret_cast<const unsigned char*>(part.data()));
+    state = crc32_iscsi(data, static_cast<int>(part.size()), state);
+    bytes = bytes.subspan(part.size());
   }
   return ~state;
 }

@@ -1,5 +1,6 @@
-// CRC-32C (Castagnoli), the checksum of every file format here. Hardware speed through ISA-L.
-// Threads: any. Errors: none.
+// CRC32C (Castagnoli), the checksum of every durable file. It finds accidents, not attackers.
+//
+// Pure, any thread, never fails.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +9,8 @@
 
 namespace strake {
 
-// Of `bytes`, or of what `previous` is the checksum of followed by `bytes`. "123456789" gives 0xE3069283.
+// Checksum of `bytes`, or of what `previous` covered followed by `bytes`: crc32c(b, crc32c(a)) == crc32c(a + b).
+// The nine characters "123456789" give 0xE3069283.
 std::uint32_t crc32c(std::span<const std::byte> bytes, std::uint32_t previous = 0);
 
 }  // namespace strake
