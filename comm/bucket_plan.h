@@ -14,21 +14,24 @@ namespace strake::comm {
 struct Bucket {
   std::int64_t begin_elems;  // range of the flat gradient arena, alignment gaps included
   std::int64_t end_elems;
-  ParamId first;             // parameters first..last, in the order their gradients become final
+  ParamId first;  // parameters first..last, in the order their gradients become final
   ParamId last;
+
+  std::int64_t elems() const { return end_elems - begin_elems; }
 };
 
 struct BucketPlan {
-  std::vector<Bucket> buckets;  // in launch order; consecutive, together the whole arena
-  DType wire;                   // element type of the reduction
+  std::vector<Bucket> buckets;   // in launch order; consecutive, together the whole arena
+  DType wire;                    // element type of the reduction
   std::string describe() const;  // one line a bucket
 };
 
-// Cuts the layout into buckets of at most `bucket_bytes` (a parameter larger than that is a bucket of
-// its own), in ready order. The first bucket is cut at a quarter of the size, so that reduction starts early.
-// Parameters whose gradient is only final at the end of backward (`last_group`, how many at the end of the
-// layout: the tied embedding) get a bucket of their own: it is structurally exposed and must stay small.
-// REQUIRES: bucket_bytes > 0.
+// Cuts the layout into buckets of at most `bucket_bytes`, alignment gaps included, in ready order. A parameter
+// is never split: one larger than that is a bucket of its own. The first bucket is cut at a quarter of the
+// size, so that reduction starts early. The last `last_group` parameters of the layout, whose gradients are
+// final only at the end of backward (the tied embedding), share no bucket with the rest: their reduction is
+// structurally exposed and must not grow. A fraction of an element at the end of `bucket_bytes` is dropped.
+// REQUIRES: a layout that is not empty; bucket_bytes > 0; last_group <= layout.size().
 BucketPlan plan_buckets(const ParamLayout& layout, DType wire, std::int64_t bucket_bytes, std::size_t last_group);
 
 }  // namespace strake::comm

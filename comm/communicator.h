@@ -7,9 +7,11 @@
 // Ordering: a collective is an operation of `stream`: it starts when it reaches the head of the stream
 // and is complete when the stream moves on. Buffers must not be touched from another stream in between.
 // Every rank of the group enqueues the same collectives with the same sizes in the same order. One
-// communicator is used from one stream only.
+// communicator is used from one stream only, and outlives what is enqueued on it. On a plan device
+// (DeviceKind::kPlan) nothing is exchanged.
+// Tensors are contiguous; views of the same memory are allowed only where a call says so.
 // Threads: the training thread enqueues. Errors: a failed collective poisons the device with CommError
-// naming the peer; the caller aborts the job (other ranks may be blocked).
+// naming the peer by its rank in the world; the caller aborts the job (other ranks may be blocked).
 #pragma once
 
 #include <cstdint>
@@ -29,16 +31,17 @@ class Communicator {
   virtual int size() const = 0;
   virtual std::string backend() const = 0;  // "threads", "mpi", "nccl"
 
-  // data = sum over ranks, in place. data: contiguous f32, f64 or bf16.
+  // data = sum over ranks, in place. data: f32, f64 or bf16.
   virtual void all_reduce(Stream& stream, Label label, const Tensor& data) = 0;
   // out = this rank's piece of the sum. in [size() * n], out [n]; out may be in's own piece.
   virtual void reduce_scatter(Stream& stream, Label label, const Tensor& out, const Tensor& in) = 0;
   // out = the ranks' pieces one behind the other. in [n], out [size() * n]; in may be out's own piece. Any dtype.
   virtual void all_gather(Stream& stream, Label label, const Tensor& out, const Tensor& in) = 0;
-  // data on every rank = data of `root`.
+  // data on every rank = data of `root`. Any dtype.
   virtual void broadcast(Stream& stream, Label label, const Tensor& data, int root) = 0;
   // Rank r receives send_elems[r] elements of `in`, taken in rank order, and this rank receives recv_elems[r]
-  // from rank r, laid down in rank order in `out`. The element numbers are host data of this call and agree pairwise.
+  // from rank r, laid down in rank order in `out`. The element numbers are host data of this call, copied,
+  // and agree pairwise; they may be zero, and may leave the end of `in` and `out` unused. Any dtype.
   virtual void all_to_all(Stream& stream, Label label, const Tensor& out, std::span<const std::int64_t> recv_elems,
                           const Tensor& in, std::span<const std::int64_t> send_elems) = 0;
   // Completes on the stream when every rank has reached it.

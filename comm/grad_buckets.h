@@ -4,10 +4,10 @@
 // parameter of a bucket is ready, the communication stream is made to wait for the compute stream there
 // and the bucket's all-reduce is enqueued. With Overlap::kOff every bucket is enqueued at the end of
 // backward instead, on the same stream in the same order: the result is equal bit for bit.
-// Threads: the training thread.
+// Threads: the training thread. Errors: as Communicator; readiness out of order is a programmer error.
 #pragma once
 
-#include <span>
+#include <string>
 #include <vector>
 
 #include "comm/bucket_plan.h"
@@ -27,36 +27,38 @@ class GradBuckets {
   // The gradient of `param` is final once what is enqueued on compute has run. REQUIRES: called once per
   // parameter and step, in layout order, in the last micro-batch.
   void ready(ParamId param);
-  // Completes when every bucket of this step is summed over ranks. REQUIRES: all parameters were ready.
-  // Ends the step: the next ready() starts a new one.
+  // Completes when every bucket of this step is summed over ranks: the end of the last bucket, since the
+  // communication stream is in order. REQUIRES: all parameters were ready.
+  // Ends the step: the next ready() starts a new one. The event means this step until its slot is used again.
   const Event& reduced();
 
   const BucketPlan& plan() const { return plan_; }
-  // Bucket i of the step in ring slot `slot`: events on the communication stream around its all-reduce.
+  // Bucket i of the step in ring slot `slot`: events on the communication stream, begin behind the wait for
+  // its gradients, end behind its all-reduce.
   struct Timing {
     const Event* begin;
     const Event* end;
   };
   std::vector<Timing> timings(int slot) const;
-  // Which ring slot the events of the current step use; set by the trainer before each step.
-  void use_slot(int slot) { slot_ = slot; }
+  // Which ring slot the events of the current step use; set by the trainer before the first ready() of a step.
+  void use_slot(int slot);
   static constexpr int kSlots = 4;
 
  private:
-  void launch(std::size_t bucket);
+  void launch(std::size_t index);
 
   BucketPlan plan_;
-  std::vector<std::string> labels_;  // "bucket 3"
+  std::vector<std::string> labels_;  // "bucket 3 all-reduce"
   Tensor gradients_;
   Communicator& communicator_;
   Stream& compute_;
   Stream& comm_;
   Overlap overlap_;
-  int slot_ = 0;
+  std::size_t slot_ = 0;
   std::size_t next_param_ = 0;
   std::size_t next_bucket_ = 0;
-  std::vector<Event> grads_final_;          // per bucket, recorded on compute
-  std::vector<std::vector<Event>> begin_;   // [slot][bucket], on comm
+  std::vector<Event> grads_final_;         // per bucket, recorded on compute
+  std::vector<std::vector<Event>> begin_;  // [slot][bucket], on comm
   std::vector<std::vector<Event>> end_;
 };
 

@@ -1,0 +1,73 @@
+#include "comm/grad_buckets.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+namespace strake::comm {
+
+GradBuckets::GradBuckets(Device& device, BucketPlan plan, const ParamLayout& layout, Tensor gradients,
+                         Communicator& communicator, Stream& compute, Stream& comm_stream, Overlap overlap)
+    : plan_(std::move(plan)),
+      gradients_(gradients),
+      communicator_(communicator),
+      compute_(compute),
+      comm_(comm_stream),
+      overlap_(overlap) {
+  STRAKE_CHECK(!plan_.buckets.empty() && plan_.buckets.back().end_elems == layout.total_elems() &&
+                   index_of(plan_.buckets.back().last) + 1 == layout.size(),
+               "the bucket plan belongs to another layout");
+  STRAKE_CHECK(gradients_.dtype() == plan_.wire && gradients_.elems() == layout.total_elems(),
+               "gradients " + gradients_.describe() + " do not lie as planned");
+  begin_.resize(kSlots);
+  end_.resize(kSlots);
+  for (std::size_t i = 0; i < plan_.buckets.size(); ++i) {
+    labels_.push_back(fmt::format("bucket {} all-reduce", i));
+    grads_final_.push_back(device.make_event(fmt::format("bucket {} gradients final", i)));
+    for (std::size_t slot = 0; slot < kSlots; ++slot) {
+      begin_[slot].push_back(device.make_event(fmt::format("bucket {} begin, slot {}", i, slot)));
+      end_[slot].push_back(device.make_event(fmt::format("bucket {} end, slot {}", i, slot)));
+    }
+  }
+}
+
+void GradBuckets::use_slot(int slot) {
+  STRAKE_CHECK(slot >= 0 && slot < kSlots, "no such slot");
+  STRAKE_CHECK(next_param_ == 0, "the slot changes between steps only");
+  slot_ = static_cast<std::size_t>(slot);
+}
+
+void GradBuckets::ready(ParamId param) {
+  STRAKE_CHECK(index_of(param) == next_param_,
+               fmt::format("parameter {} is ready where parameter {} was expected", index_of(param), next_param_));
+  ++next_param_;
+  if (overlap_ == Overlap::kOn && param == plan_.buckets[next_bucket_].last) launch(next_bucket_++);
+}
+
+const Event& GradBuckets::reduced() {
+  const std::size_t params = index_of(plan_.buckets.back().last) + 1;
+  STRAKE_CHECK(next_param_ == params, fmt::format("only {} of {} gradients are ready", next_param_, params));
+  while (next_bucket_ < plan_.buckets.size()) launch(next_bucket_++);
+  next_param_ = 0;
+  next_bucket_ = 0;
+  return end_[slot_].back();
+}
+
+std::vector<GradBuckets::Timing> GradBuckets::timings(int slot) const {
+  STRAKE_CHECK(slot >= 0 && slot < kSlots, "no such slot");
+  const auto index = static_cast<std::size_t>(slot);
+  std::vector<Timing> timings;
+  for (std::size_t i = 0; i < plan_.buckets.size(); ++i) timings.push_back({&begin_[index][i], &end_[index][i]});
+  return timings;
+}
+
+void GradBuckets::launch(std::size_t index) {
+  const Bucket& bucket = plan_.buckets[index];
+  compute_.record(grads_final_[index]);
+  comm_.wait(grads_final_[index], {"communication waits for gradients", Hazard::kReadAfterWrite});
+  comm_.record(begin_[slot_][index]);
+  communicator_.all_reduce(comm_, {labels_[index], Phase::kComm}, gradients_.flat(bucket.begin_elems, bucket.elems()));
+  comm_.record(end_[slot_][index]);
+}
+
+}  // namespace strake::comm
