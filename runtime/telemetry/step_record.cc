@@ -74,30 +74,6 @@ std::optional<StepRecord> read_record(const File& file, std::uint64_t offset) {
 
 }  // namespace
 
-std::string_view name_of(StepClass step_class) {
-  switch (step_class) {
-    case StepClass::kDataWait:
-      return "data_wait";
-    case StepClass::kH2d:
-      return "h2d";
-    case StepClass::kForward:
-      return "forward";
-    case StepClass::kBackward:
-      return "backward";
-    case StepClass::kExposedComm:
-      return "exposed_comm";
-    case StepClass::kOptimizer:
-      return "optimizer";
-    case StepClass::kCheckpoint:
-      return "checkpoint";
-    case StepClass::kHostGap:
-      return "host_gap";
-    case StepClass::kOther:
-      return "other";
-  }
-  return "?";
-}
-
 std::chrono::nanoseconds StepRecord::unexplained() const {
   std::chrono::nanoseconds rest = wall;
   for (const std::chrono::nanoseconds duration : durations) rest -= duration;

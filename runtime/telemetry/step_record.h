@@ -12,30 +12,14 @@
 #include <filesystem>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "runtime/io/files.h"
+#include "runtime/telemetry/step_class.h"
 
 namespace strake {
 
-// The classes of the step breakdown. Each instant of a step belongs to one. Values are on disk: never renumber.
-enum class StepClass : std::uint8_t {
-  kDataWait = 0,  // the host waited for the loader
-  kH2d = 1,       // compute waited for the copy of a batch
-  kForward = 2,
-  kBackward = 3,
-  kExposedComm = 4,  // compute waited for a collective
-  kOptimizer = 5,    // norm, clipping, update
-  kCheckpoint = 6,
-  kHostGap = 7,  // the device was idle because the host had not launched yet
-  kOther = 8,    // explicit spans such as evaluation
-};
-inline constexpr std::size_t kStepClasses = 9;
-
-// "data_wait", "h2d", ...: the name in metrics.jsonl is this with "_ms".
-std::string_view name_of(StepClass step_class);
-
+// By class, indexed by StepClass.
 using StepDurations = std::array<std::chrono::nanoseconds, kStepClasses>;
 
 // Set bits of StepRecord::flags. On disk: never renumber.

@@ -1,0 +1,13 @@
+// The one line a failed run ends with, "strake: error: rank 1: train.bin: truncated ...", and its exit code.
+// Threads: any. Errors: none.
+#pragma once
+
+#include <exception>
+
+namespace strake::launch {
+
+// Prints what went wrong to standard error and returns the exit code of README.md's table for it; an error
+// that is none of ours gives 1. `rank` is left out when there is only one.
+int report_error(const std::exception& error, int rank, int ranks);
+
+}  // namespace strake::launch

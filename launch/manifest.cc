@@ -1,0 +1,95 @@
+#include "launch/manifest.h"
+
+#include <fmt/chrono.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "launch/machine.h"
+#include "runtime/base/check.h"
+
+namespace strake::launch {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::uint64_t kLargestManifestBytes = 64 << 20;
+
+std::string utc_now() {
+  const auto seconds = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(seconds));
+}
+
+}  // namespace
+
+std::string to_text(const RankDescription& rank) {
+  return Json{{"rank", rank.rank}, {"host", rank.host}, {"pid", rank.pid}, {"device", rank.device}}.dump();
+}
+
+RankDescription rank_description(const std::string& text) {
+  const Json json = Json::parse(text, nullptr, false);
+  STRAKE_CHECK(json.is_object(), "text of to_text: " + text);
+  return {json.at("rank"), json.at("host"), json.at("pid"), json.at("device")};
+}
+
+void write_manifest(Files& files, const std::filesystem::path& run_folder, const Manifest& manifest) {
+  const Machine machine = read_machine();
+  const Build build = build_description();
+  Json json;
+  json["format"] = "strake-manifest-1";
+  json["run"] = fmt::format("{:016x}", manifest.run);
+  json["attempt"] = manifest.attempt;
+  json["started"] = utc_now();
+  json["resumed_from_step"] = manifest.resumed_from_step;
+  json["command_line"] = manifest.command_line;
+  json["directory"] = std::filesystem::current_path().string();
+  json["config"] = Json::parse(config_to_json(manifest.config));
+  json["config_hash"] = config_hash(manifest.config);
+  json["build"] = {{"version", build.version},
+                   {"commit", build.commit},
+                   {"type", build.type},
+                   {"compiler", build.compiler},
+                   {"backends", build.backends}};
+  json["hardware"] = {
+      {"cpu", machine.cpu}, {"cores", machine.cores}, {"memory_bytes", machine.memory_bytes}, {"os", machine.os}};
+  for (const auto& [name, version] : library_versions()) json["libraries"][name] = version;
+
+  std::set<std::string> hosts;
+  Json ranks = Json::array();
+  for (const RankDescription& rank : manifest.ranks) {
+    hosts.insert(rank.host);
+    ranks.push_back({{"rank", rank.rank}, {"host", rank.host}, {"pid", rank.pid}, {"device", rank.device}});
+  }
+  json["topology"] = {{"launcher", manifest.launcher},
+                      {"hosts", hosts.size()},
+                      {"ranks", manifest.ranks.size()},
+                      {"mesh",
+                       {{"data", manifest.mesh.size(MeshAxis::kData)},
+                        {"tensor", manifest.mesh.size(MeshAxis::kTensor)},
+                        {"expert", manifest.mesh.size(MeshAxis::kExpert)}}}};
+  json["ranks"] = std::move(ranks);
+  json["choices"] = Json::parse(manifest.choices);
+
+  const std::filesystem::path path = run_folder / "manifest.json";
+  if (const EarlierAttempt earlier = read_earlier_attempt(files, run_folder); earlier.attempt > 0) {
+    files.rename(path, run_folder / fmt::format("manifest-{:04}.json", earlier.attempt));
+  }
+  // Names and paths come from the operating system: a byte that is not UTF-8 must not end the run.
+  write_file_durably(files, path, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+EarlierAttempt read_earlier_attempt(Files& files, const std::filesystem::path& run_folder) {
+  const std::filesystem::path path = run_folder / "manifest.json";
+  if (!files.exists(path)) return {};
+  const Json json = Json::parse(read_file(files, path, kLargestManifestBytes), nullptr, false);
+  if (!json.is_object() || !json.contains("attempt") || !json["attempt"].is_number_integer()) return {};
+  EarlierAttempt earlier;
+  earlier.attempt = json["attempt"];
+  if (json.contains("run") && json["run"].is_string()) {
+    earlier.run = std::strtoull(json["run"].get<std::string>().c_str(), nullptr, 16);
+  }
+  return earlier;
+}
+
+}  // namespace strake::launch

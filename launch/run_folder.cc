@@ -1,0 +1,74 @@
+#include "launch/run_folder.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <random>
+
+#include "launch/manifest.h"
+#include "launch/metrics.h"
+#include "runtime/base/error.h"
+#include "runtime/telemetry/step_record.h"
+
+namespace strake::launch {
+namespace {
+
+constexpr std::string_view kLockName = "run.lock";
+
+std::uint64_t new_run() {
+  std::random_device entropy;
+  return (static_cast<std::uint64_t>(entropy()) << 32) | entropy();
+}
+
+}  // namespace
+
+RunFolder RunFolder::start(Files& files, const std::filesystem::path& path, Resume resume) {
+  if (files.exists(path) && !files.is_directory(path)) {
+    throw ConfigError(fmt::format("run.dir: {} is a file; name a folder", path.string()));
+  }
+  const bool has_checkpoints =
+      files.is_directory(checkpoint_folder(path)) && !files.list(checkpoint_folder(path)).empty();
+  const bool has_run = has_checkpoints || files.exists(path / "manifest.json") || files.exists(metrics_path(path));
+  if (resume == Resume::kMust && !has_run) {
+    throw NoCheckpointError(fmt::format(
+        "run.dir: {} holds no run, but checkpoint.resume = true; correct run.dir, or set checkpoint.resume = auto",
+        path.string()));
+  }
+  if (resume == Resume::kNever && files.exists(path)) {
+    const std::vector<std::string> names = files.list(path);
+    if (std::any_of(names.begin(), names.end(), [](const std::string& name) { return name != kLockName; })) {
+      throw ConfigError(fmt::format(
+          "run.dir: {} is not empty, and checkpoint.resume = false; name a new folder, or set checkpoint.resume = auto",
+          path.string()));
+    }
+  }
+
+  files.make_directories(path);
+  RunFolder folder;
+  folder.path_ = path;
+  folder.lock_ = files.open(path / kLockName, OpenMode::kOpen);
+  if (folder.lock_->try_lock() == File::Lock::kHeldByOther) {
+    throw ConfigError(
+        fmt::format("run.dir: another run is at work in {}; wait for it, or name another folder", path.string()));
+  }
+
+  EarlierAttempt earlier = read_earlier_attempt(files, path);
+  if (files.exists(metrics_path(path))) {
+    // An attempt that lost its manifest still counts.
+    earlier.attempt = std::max(earlier.attempt, read_metrics(files, metrics_path(path)).highest_attempt);
+  }
+  if (has_run) earlier.attempt = std::max<std::int64_t>(earlier.attempt, 1);
+  folder.attempt_ = earlier.attempt + 1;
+  folder.run_ = earlier.run != 0 ? earlier.run : new_run();
+  return folder;
+}
+
+std::filesystem::path metrics_path(const std::filesystem::path& run_folder) { return run_folder / "metrics.jsonl"; }
+
+std::filesystem::path step_record_path(const std::filesystem::path& run_folder, int rank) {
+  return run_folder / step_record_file_name(rank);
+}
+
+std::filesystem::path checkpoint_folder(const std::filesystem::path& run_folder) { return run_folder / "ckpt"; }
+
+}  // namespace strake::launch
