@@ -176,13 +176,17 @@ void ConfigReader::set(std::string_view name, const Value& value, int order, int
 }
 
 void ConfigReader::read_file(const std::filesystem::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::string text;
-  if (in) text.assign(std::istreambuf_iterator<char>(in), {});
-  if (!in || in.bad() || std::filesystem::is_directory(path)) {
+  std::string text, reason;
+  if (std::filesystem::is_directory(path)) {
+    reason = "it is a folder";
+  } else if (std::ifstream in(path, std::ios::binary); in) {
+    text.assign(std::istreambuf_iterator<char>(in), {});
+  } else {
+    reason = std::strerror(errno);
+  }
+  if (!reason.empty()) {
     report(kFile, 0, path.string(),
-           fmt::format("cannot be read ({}); give the path of a TOML file such as examples/quickstart.toml",
-                       std::filesystem::is_directory(path) ? "it is a folder" : std::strerror(errno)));
+           fmt::format("cannot be read ({}); give the path of a TOML file such as examples/quickstart.toml", reason));
     return;
   }
 
