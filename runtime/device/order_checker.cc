@@ -84,7 +84,7 @@ void OrderChecker::report(const Access& earlier, int stream, std::string_view op
                .end_bytes = tensor.offset_bytes() + tensor.extent_bytes()};
   const bool seen = std::any_of(reports_.begin(), reports_.end(), [&](const Report& other) {
     return other.operation == found.operation && other.earlier_operation == found.earlier_operation &&
-           other.hazard == found.hazard;
+           other.hazard == found.hazard && other.write_after_write == found.write_after_write;
   });
   if (!seen) reports_.push_back(std::move(found));
 }
