@@ -1,0 +1,57 @@
+// StepBreakdown: step times of all ranks, gathered a step late, as tables for people.
+// Threads: the training thread.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "launch/step_account.h"
+
+namespace strake::launch {
+
+// One rank's numbers of one step as they travel: milliseconds.
+struct RankStep {
+  double wall_ms = 0;
+  std::array<double, kStepClasses> class_ms{};
+  double comm_busy_ms = 0;
+
+  static constexpr std::size_t kValues = kStepClasses + 2;
+  void append_to(std::vector<double>& values) const;
+  static RankStep from(std::span<const double> values);
+  double of(StepClass step_class) const { return class_ms[static_cast<std::size_t>(step_class)]; }
+};
+
+class StepBreakdown {
+ public:
+  explicit StepBreakdown(int ranks) : sums_(static_cast<std::size_t>(ranks)) {}
+
+  void add(std::span<const RankStep> ranks);
+  std::int64_t steps() const { return steps_; }
+  void clear();
+
+  // Mean over the steps added, of `rank`.
+  RankStep mean(int rank) const;
+  // The rank that computes longest (forward, backward, optimizer, and what delays them: data, H2D, host), and by what
+  // factor over the mean of ranks.
+  struct Slowest {
+    int rank;
+    double factor;
+    StepClass step_class;  // whose excess over the mean is largest
+  };
+  Slowest slowest() const;
+
+  // "12.3 ms | fwd 4.1 bwd 7.0 opt 0.6 | exposed 0.3 | data 0.0 h2d 0.0 ckpt 0.0 host 0.2 other 0.0 | slow r1 1.02x
+  // (backward)"
+  std::string line() const;
+  // A row a rank, then min, mean, max over ranks, then what is hidden and what is unexplained.
+  std::string table() const;
+
+ private:
+  std::vector<RankStep> sums_;
+  std::int64_t steps_ = 0;
+};
+
+}  // namespace strake::launch

@@ -1,0 +1,387 @@
+// The training loop of one rank: start or resume, step, read the past step, checkpoint, evaluate, stop.
+//
+// While the device computes step k the host reads step k - 1 and starts the exchange of its numbers between
+// ranks; it reads that exchange while step k + 1 runs. So the host is a step ahead of the device and nothing
+// waits for control.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "data/data_cursor.h"
+#include "launch/agreement.h"
+#include "launch/breakdown.h"
+#include "launch/exit_report.h"
+#include "launch/job_inputs.h"
+#include "launch/manifest.h"
+#include "launch/metrics.h"
+#include "launch/rank_environment.h"
+#include "launch/run_folder.h"
+#include "launch/train.h"
+
+namespace strake::launch {
+namespace {
+
+using std::chrono::steady_clock;
+
+double milliseconds(Nanoseconds time) { return std::chrono::duration<double, std::milli>(time).count(); }
+
+std::int64_t unix_ns() {
+  return std::chrono::duration_cast<Nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+// What every rank tells the others about a finished step.
+struct StepNote {
+  double loss;  // its share
+  double stop_signal;
+  RankStep times;
+
+  static constexpr std::size_t kValues = 2 + RankStep::kValues;
+  std::vector<double> to_values() const {
+    std::vector<double> values{loss, stop_signal};
+    times.append_to(values);
+    return values;
+  }
+};
+
+RankStep rank_step(const StepReport& report) {
+  RankStep out{.wall_ms = milliseconds(report.times.wall), .comm_busy_ms = milliseconds(report.comm_busy)};
+  for (std::size_t i = 0; i < kStepClasses; ++i) out.class_ms[i] = milliseconds(report.times.classes[i]);
+  return out;
+}
+
+class RankRun {
+ public:
+  RankRun(const Config& config, RankParts parts, const TrainHooks& hooks, const std::vector<std::string>& command_line)
+      : config_(config),
+        parts_(parts),
+        hooks_(hooks),
+        command_line_(command_line),
+        rank_(parts.control.rank()),
+        ranks_(parts.control.size()),
+        breakdown_(ranks_),
+        window_(ranks_) {}
+
+  TrainResult run() {
+    open();
+    try {
+      resume_or_initialize();
+      loop();
+    } catch (const AgreedError&) {
+      throw;
+    } catch (const std::exception& error) {
+      // The others may be waiting for this rank: end the job before our streams are drained.
+      parts_.control.abort(report_error(error, rank_, ranks_));
+      throw;
+    }
+    return std::move(result_);
+  }
+
+ private:
+  bool leads() const { return rank_ == 0; }
+
+  // Everything that can fail on bad input, before and while memory is taken.
+  void open() {
+    agree(parts_.control, [&] {
+      inputs_ = JobInputs::open(config_, rank_, ranks_);
+      if (hooks_.wrap_train_source) wrapped_source_ = hooks_.wrap_train_source(*inputs_.train);
+    });
+    open_run_folder();
+    TokenSources sources = inputs_.sources();
+    if (wrapped_source_ != nullptr) sources.train = wrapped_source_.get();
+    agree(parts_.control, [&] {
+      const StepPlan plan = Trainer::plan(inputs_.job, parts_.communicator, sources);
+      trainer_ = std::make_unique<Trainer>(inputs_.job, parts_.device, parts_.communicator, sources, &plan);
+    });
+    trainer_->keep_checkpoints(parts_.files, parts_.control,
+                               {.directory = checkpoint_folder(config_.run.dir),
+                                .keep = static_cast<int>(config_.checkpoint.keep),
+                                .attempt = attempt_});
+    agree(parts_.control, [&] { trainer_->allocate(); });
+    parts_.log.info("memory of each rank:\n{}", trainer_->memory_table());
+    parts_.log.info("{} buckets of gradients:\n{}", trainer_->buckets().buckets.size(), trainer_->buckets().describe());
+  }
+
+  void open_run_folder() {
+    // Rank 0 looks at the folder and takes it; the others learn what it found.
+    agree(parts_.control, [&] {
+      if (!leads()) return;
+      folder_.emplace(RunFolder::start(parts_.files, config_.run.dir, config_.checkpoint.resume));
+      parts_.files.make_directories(checkpoint_folder(config_.run.dir));
+    });
+    const nlohmann::json told = nlohmann::json::parse(parts_.control.broadcast(
+        leads() ? nlohmann::json{folder_->attempt(), folder_->run(), folder_->holds_run()}.dump() : std::string(), 0));
+    attempt_ = told.at(0);
+    run_ = told.at(1);
+    holds_run_ = told.at(2);
+    agree(parts_.control, [&] {
+      records_.emplace(parts_.files, step_record_path(config_.run.dir, rank_));
+      if (leads()) metrics_.emplace(parts_.files, metrics_path(config_.run.dir));
+    });
+  }
+
+  void resume_or_initialize() {
+    const std::string model = inputs_.job.shape.to_json();
+    const std::optional<checkpoint::Meta> meta = trainer_->checkpointer().load_newest(model);
+    if (meta.has_value()) {
+      agree(parts_.control, [&] { data::require_same_data(data::cursor_from_json(meta->data_cursor), cursor(0)); });
+      result_.first_step = meta->step;
+      parts_.log.info("resumed behind step {} of {}", meta->step, config_.run.dir);
+    } else {
+      if (config_.checkpoint.resume == Resume::kMust) {
+        throw AgreedError(
+            ExitCode::kNoCheckpoint,
+            fmt::format("checkpoint.resume = true, but {} holds no checkpoint; set checkpoint.resume = auto "
+                        "to start from the beginning",
+                        config_.run.dir));
+      }
+      if (holds_run_)
+        parts_.log.warning("{} holds a run without a checkpoint: starting from the beginning", config_.run.dir);
+      trainer_->initialize();
+    }
+    trainer_->seek(result_.first_step);
+    result_.steps_done = result_.first_step;
+    write_run_manifest();
+  }
+
+  void write_run_manifest() {
+    const RankEnvironment environment = RankEnvironment::detect();
+    char host[256] = "unknown";
+    gethostname(host, sizeof host - 1);
+    const std::vector<std::string> texts = parts_.control.all_gather(
+        to_text({.rank = rank_, .host = host, .pid = getpid(), .device = parts_.device.description()}));
+    agree(parts_.control, [&] {
+      if (!leads()) return;
+      Manifest manifest{.run = run_,
+                        .attempt = attempt_,
+                        .command_line = command_line_,
+                        .config = config_,
+                        .ranks = {},
+                        .mesh = {{ranks_, 1, 1}},
+                        .launcher = environment.launcher_name(),
+                        .choices = choices(),
+                        .resumed_from_step = result_.first_step};
+      for (const std::string& text : texts) manifest.ranks.push_back(rank_description(text));
+      write_manifest(parts_.files, config_.run.dir, manifest);
+    });
+  }
+
+  // Everything chosen by measurement or derived from the machine.
+  std::string choices() const {
+    return nlohmann::json{{"accumulation", inputs_.job.derived.accumulation},
+                          {"buckets", trainer_->buckets().buckets.size()},
+                          {"communicator", parts_.communicator.backend()},
+                          {"peak_flops_per_rank", hooks_.peak_flops}}
+        .dump();
+  }
+
+  data::DataCursor cursor(std::int64_t steps_done) const {
+    return data::make_cursor(*inputs_.train, static_cast<std::uint64_t>(config_.run.seed), config_.train.sequence,
+                             steps_done * config_.train.global_batch);
+  }
+
+  void loop() {
+    const std::int64_t last =
+        config_.train.stop_at > 0 ? std::min(config_.train.stop_at, config_.train.steps) : config_.train.steps;
+    if (result_.first_step >= last) {
+      parts_.log.info("nothing to do: step {} of {} is done", result_.first_step, last);
+      if (inputs_.val != nullptr) evaluate(result_.first_step, false);
+      return;
+    }
+    if (hooks_.before_first_step) hooks_.before_first_step(*trainer_);
+    bool stopping = false;
+    for (std::int64_t step = result_.first_step; step < last && !stopping; ++step) {
+      if (hooks_.before_step) hooks_.before_step(step);
+      trainer_->step(step);
+      result_.steps_done = step + 1;
+      finish_exchange();
+      stopping = result_.stop_signal != 0;
+      if (step > result_.first_step) start_exchange(step - 1);
+      parts_.device.check();
+
+      const bool ends = stopping || step + 1 == last;
+      if (inputs_.val != nullptr && (ends || (config_.eval.every > 0 && (step + 1) % config_.eval.every == 0))) {
+        evaluate(step + 1, true);
+      }
+      const bool wanted = config_.checkpoint.every > 0 && (ends || (step + 1) % config_.checkpoint.every == 0);
+      if (wanted || stopping || (ends && config_.train.stop_at == step + 1)) save(step + 1);
+    }
+    trainer_->end();
+    finish_exchange();
+    start_exchange(result_.steps_done - 1);
+    finish_exchange();
+    if (leads()) say_summary();
+  }
+
+  // Waits until the device has ended `step`, reads it and starts telling the other ranks.
+  void start_exchange(std::int64_t step) {
+    while (!trainer_->complete(step)) {
+      parts_.device.check();
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+    StepReport report = trainer_->report(step);
+    if (hooks_.on_report) hooks_.on_report(report);
+    const int signal = hooks_.stop_requested ? hooks_.stop_requested() : 0;
+    const StepNote note{report.loss, static_cast<double>(signal), rank_step(report)};
+    parts_.control.post(note.to_values());
+    posted_ = std::move(report);
+  }
+
+  // What all ranks said about the step posted last, if any.
+  void finish_exchange() {
+    if (!posted_.has_value()) return;
+    const StepReport report = std::move(*posted_);
+    posted_.reset();
+    const std::vector<double> values = parts_.control.finish();
+    double loss = 0;
+    std::vector<RankStep> times;
+    for (std::size_t rank = 0; rank < static_cast<std::size_t>(ranks_); ++rank) {
+      const std::span<const double> note = std::span(values).subspan(rank * StepNote::kValues, StepNote::kValues);
+      loss += note[0];
+      if (note[1] != 0 && result_.stop_signal == 0) result_.stop_signal = static_cast<int>(note[1]);
+      times.push_back(RankStep::from(note.subspan(2)));
+    }
+    const std::int64_t step = report.step + 1;  // people and files count from 1
+    result_.steps.push_back({step, loss, report.grad_norm});
+    write_step(report, step, loss);
+    if (!std::isfinite(loss) || !std::isfinite(report.grad_norm)) {
+      // The same numbers on every rank: all of them leave here.
+      throw NonFiniteError(
+          fmt::format("step {}: loss {}, gradient norm {}: not finite. Lower optimizer.learning_rate or "
+                      "set optimizer.clip_norm, and resume from the last checkpoint",
+                      step, loss, report.grad_norm));
+    }
+    if (report.step - result_.first_step >= kWarmupSteps) breakdown_.add(times);
+    window_.add(times);
+    say_progress(step, loss);
+  }
+
+  void write_step(const StepReport& report, std::int64_t step, double loss) {
+    const double wall_s = std::chrono::duration<double>(report.times.wall).count();
+    StepRecord record{
+        .run = run_,
+        .attempt = static_cast<std::uint32_t>(attempt_),
+        .rank = static_cast<std::uint32_t>(rank_),
+        .step = step,
+        .unix_ns = unix_ns(),
+        .monotonic_ns = std::chrono::duration_cast<Nanoseconds>(steady_clock::now().time_since_epoch()).count(),
+        .wall = report.times.wall,
+        .tokens = inputs_.job.derived.tokens_per_step / ranks_,
+        .loss = loss,
+        .grad_norm = report.grad_norm,
+        .learning_rate = trainer_->learning_rate(report.step),
+        .flags = std::isfinite(loss) ? 0 : kStepNonFinite,
+        .collectives = static_cast<std::uint32_t>(report.buckets.size()),
+        .comm_busy = report.comm_busy};
+    for (const comm::Bucket& bucket : trainer_->buckets().buckets) {
+      record.comm_bytes += static_cast<std::uint64_t>(bucket.elems()) * size_bytes(trainer_->buckets().wire);
+    }
+    if (report.times.of(StepClass::kCheckpoint).count() > 0) record.flags |= kStepHasCheckpoint;
+    if (report.times.of(StepClass::kOther).count() > 0) record.flags |= kStepHasEval;
+    for (std::size_t i = 0; i < kStepClasses; ++i) record.durations[i] = report.times.classes[i];
+    records_->append(record);
+    if (!leads()) return;
+    const double tokens_per_s = static_cast<double>(inputs_.job.derived.tokens_per_step) / wall_s;
+    metrics_->append({.step = step,
+                      .attempt = attempt_,
+                      .loss = loss,
+                      .learning_rate = record.learning_rate,
+                      .grad_norm = report.grad_norm,
+                      .tokens_per_s = tokens_per_s,
+                      .mfu = mfu(tokens_per_s),
+                      .wall = report.times.wall,
+                      .durations = record.durations});
+  }
+
+  double mfu(double tokens_per_s) const {
+    return hooks_.peak_flops > 0
+               ? tokens_per_s * inputs_.job.shape.model_flops_per_token() / (hooks_.peak_flops * ranks_)
+               : 0;
+  }
+
+  void evaluate(std::int64_t step, bool in_step) {
+    const double share = trainer_->evaluate();
+    double loss = 0;
+    for (const std::string& text : parts_.control.all_gather(fmt::format("{:.17g}", share))) loss += std::stod(text);
+    result_.val_loss = loss;
+    parts_.log.info("step {} | held-out loss {:.4f} nats per token", step, loss);
+    if (leads() && in_step)
+      metrics_->append(EvalMetrics{.step = step, .attempt = attempt_, .val_loss = loss, .tokens = 0});
+  }
+
+  void save(std::int64_t step) {
+    const checkpoint::SaveReport report = trainer_->save({.step = step,
+                                                          .tokens = step * inputs_.job.derived.tokens_per_step,
+                                                          .attempt = attempt_,
+                                                          .data_cursor = data::to_json(cursor(step)),
+                                                          .tokenizer = data::to_json(inputs_.train->info().tokenizer),
+                                                          .model = inputs_.job.shape.to_json(),
+                                                          .choices = choices(),
+                                                          .config_hash = config_hash(config_),
+                                                          .world_size = ranks_});
+    parts_.log.info("step {} | checkpoint: {:.1f} MB a rank, durable after {:.0f} ms", step,
+                    static_cast<double>(report.bytes) / 1e6, report.durable_s * 1e3);
+  }
+
+  void say_progress(std::int64_t step, double loss) {
+    const bool due = step % config_.log.every == 0 || step == result_.first_step + 1;
+    if (!due) return;
+    const double wall_ms = window_.mean(0).wall_ms;
+    const double tokens_per_s = static_cast<double>(inputs_.job.derived.tokens_per_step) / (wall_ms / 1e3);
+    parts_.log.info("step {}/{} | loss {:.4f} | {:.0f} tok/s | {}", step, config_.train.steps, loss, tokens_per_s,
+                    window_.line());
+    window_.clear();
+  }
+
+  void say_summary() {
+    if (breakdown_.steps() > 0) {
+      const double wall_ms = breakdown_.mean(0).wall_ms;
+      const double tokens_per_s = static_cast<double>(inputs_.job.derived.tokens_per_step) / (wall_ms / 1e3);
+      std::string mfu_text;
+      if (hooks_.peak_flops > 0) {
+        mfu_text = fmt::format(", MFU {:.1f} % of the measured matmul rate {:.0f} GFLOP/s a rank",
+                               100 * mfu(tokens_per_s), hooks_.peak_flops / 1e9);
+      }
+      parts_.log.info("step breakdown, mean of {} steps ({:.0f} tok/s{}):\n{}", breakdown_.steps(), tokens_per_s,
+                      mfu_text, breakdown_.table());
+    }
+    if (result_.stop_signal != 0) {
+      parts_.log.info("stopped by signal {} after step {}: checkpoint written, start again to go on",
+                      result_.stop_signal, result_.steps_done);
+    }
+    parts_.log.info("run folder: {}", config_.run.dir);
+  }
+
+  static constexpr std::int64_t kWarmupSteps = 3;  // not part of the summary
+
+  const Config& config_;
+  RankParts parts_;
+  const TrainHooks& hooks_;
+  const std::vector<std::string>& command_line_;
+  int rank_, ranks_;
+  JobInputs inputs_;
+  std::unique_ptr<data::TokenSource> wrapped_source_;
+  std::optional<RunFolder> folder_;
+  std::int64_t attempt_ = 1;
+  std::uint64_t run_ = 0;
+  bool holds_run_ = false;
+  std::optional<StepRecordFile> records_;
+  std::optional<MetricsFile> metrics_;
+  std::unique_ptr<Trainer> trainer_;
+  std::optional<StepReport> posted_;
+  StepBreakdown breakdown_, window_;
+  TrainResult result_;
+};
+
+}  // namespace
+
+TrainResult train_rank(const Config& config, RankParts parts, const TrainHooks& hooks,
+                       const std::vector<std::string>& command_line) {
+  return RankRun(config, parts, hooks, command_line).run();
+}
+
+}  // namespace strake::launch

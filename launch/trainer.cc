@@ -1,0 +1,267 @@
+#include "launch/trainer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <thread>
+
+#include "models/initialize.h"
+#include "runtime/base/error.h"
+
+namespace strake::launch {
+namespace {
+
+constexpr std::size_t kSlots = StepAccount::kSlots;
+static_assert(kSlots == static_cast<std::size_t>(comm::GradBuckets::kSlots), "one ring");
+
+// Mailbox values of a step.
+constexpr std::size_t kLoss = 0, kGradNorm = 1, kEvalLoss = 2, kMailboxValues = 3;
+
+data::LoaderOptions loader_options(const Job& job, std::string name, std::int64_t global_batch) {
+  return {.name = std::move(name),
+          .global_batch = global_batch,
+          .micro_batch = job.config.train.micro_batch,
+          .sequence = job.config.train.sequence,
+          .rank = job.rank,
+          .ranks = job.ranks,
+          .vocab = job.shape.vocab};
+}
+
+// begin, then 4 a micro-batch, exposed communication (2), optimizer, host, checkpoint, evaluation.
+int marks_of(const Job& job) { return static_cast<int>(4 * job.derived.accumulation) + 8; }
+
+}  // namespace
+
+struct Trainer::Memory {
+  Arena weights{"weights", MemoryKind::kDevice};
+  Arena gradients{"gradients", MemoryKind::kDevice};
+  Arena optimizer{"optimizer state", MemoryKind::kDevice};
+  Arena activations{"activations", MemoryKind::kDevice};
+  Arena scalars{"scalars", MemoryKind::kDevice};
+  Arena input{"input batches", MemoryKind::kDevice};
+  Arena host{"host staging", MemoryKind::kHost};
+
+  std::vector<Arena*> all() { return {&weights, &gradients, &optimizer, &activations, &scalars, &input, &host}; }
+};
+
+Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicator, TokenSources sources,
+                 const StepPlan* planned)
+    : job_(job),
+      device_(device),
+      layout_(models::Gpt::parameters(job.shape)),
+      memory_(std::make_unique<Memory>()),
+      compute_(device.make_stream("compute", StreamPriority::kNormal)),
+      comm_(device.make_stream("comm", StreamPriority::kHigh)),
+      copy_in_(device.make_stream("copy-in", StreamPriority::kNormal)),
+      copy_out_(device.make_stream("copy-out", StreamPriority::kNormal)),
+      activations_(planned == nullptr ? ActivationMemory(memory_->activations)
+                                      : ActivationMemory(memory_->activations, planned->activations)),
+      schedule_{.peak = job.config.optimizer.learning_rate,
+                .floor = job.config.optimizer.min_learning_rate,
+                .warmup_steps = job.config.optimizer.warmup_steps,
+                .total_steps = job.config.train.steps},
+      account_(device, *compute_, marks_of(job)),
+      updated_(device.make_event("weights updated")) {
+  const DType dtype = job.dtype;
+  const std::int64_t flat_elems = layout_.total_elems();
+  weights_ = Tensor::reserve(memory_->weights, dtype, {flat_elems});
+  gradients_ = Tensor::reserve(memory_->gradients, dtype, {flat_elems});
+  first_moment_ = Tensor::reserve(memory_->optimizer, dtype, {flat_elems});
+  second_moment_ = Tensor::reserve(memory_->optimizer, dtype, {flat_elems});
+  for (std::size_t i = 0; i < layout_.size(); ++i) {
+    const ParamId id{static_cast<std::int32_t>(i)};
+    segments_.push_back({layout_.offset_elems(id), layout_.spec(id).elems(), layout_.spec(id).weight_decay});
+  }
+  const DType scalar = dtype == DType::kF64 ? DType::kF64 : DType::kF32;
+  loss_total_ = Tensor::reserve(memory_->scalars, scalar, {1});
+  eval_total_ = Tensor::reserve(memory_->scalars, scalar, {1});
+  grad_norm_ = Tensor::reserve(memory_->scalars, scalar, {1});
+  clip_ = Tensor::reserve(memory_->scalars, scalar, {1});
+  norm_block_sums_ = Tensor::reserve(memory_->scalars, DType::kF64, {kernels::norm_blocks(segments_)});
+  mailbox_ = std::make_unique<ScalarMailbox>(memory_->host, scalar, kMailboxValues, kSlots);
+  initial_staging_ = Tensor::reserve(memory_->host, dtype, {models::initial_staging_elems(layout_)});
+
+  if (planned != nullptr) memory_->activations.reserve(planned->activation_bytes);
+  model_ = std::make_unique<models::Gpt>(job.shape, job.config.train.micro_batch, layout_, weights_, gradients_,
+                                         activations_,
+                                         device.kind() == DeviceKind::kPlan ? DeviceKind::kCpu : device.kind());
+  const auto bucket_bytes = static_cast<std::int64_t>(job.config.comm.bucket_mib * 1024 * 1024);
+  buckets_ = std::make_unique<comm::GradBuckets>(
+      device, comm::plan_buckets(layout_, dtype, bucket_bytes, models::Gpt::kFinalAtEnd), layout_, gradients_,
+      communicator, *compute_, *comm_, job.config.comm.overlap ? comm::Overlap::kOn : comm::Overlap::kOff);
+
+  const std::int64_t sequence = job.config.train.sequence;
+  train_loader_ = std::make_unique<data::Loader>(
+      device, *copy_in_, memory_->host, memory_->input, *sources.train,
+      data::SampleOrder::shuffled(static_cast<std::uint64_t>(job.config.run.seed), sources.train->sequences(sequence)),
+      loader_options(job, "train", job.config.train.global_batch));
+  if (sources.val != nullptr) {
+    const std::int64_t val_global_batch = job.config.train.micro_batch * job.ranks;
+    const std::int64_t val_sequences = sources.val->sequences(sequence);
+    val_batches_ = std::clamp<std::int64_t>(val_sequences / val_global_batch, 1, job.config.eval.batches);
+    val_loader_ = std::make_unique<data::Loader>(device, *copy_in_, memory_->host, memory_->input, *sources.val,
+                                                 data::SampleOrder::sequential(val_sequences),
+                                                 loader_options(job, "val", val_global_batch));
+  }
+}
+
+Trainer::~Trainer() = default;
+
+StepPlan Trainer::plan(const Job& job, comm::Communicator& communicator, TokenSources sources) {
+  PlanDevice device;
+  StepPlan plan;
+  {
+    Trainer trainer(job, device, communicator, sources, nullptr);
+    trainer.step(0);
+    trainer.end();
+    plan.activations = trainer.activations_.blocks();
+    plan.activation_bytes = plan_memory(plan.activations, trainer.memory_->activations, device.recording());
+  }
+  plan.recording = std::move(device.recording());
+  return plan;
+}
+
+void Trainer::keep_checkpoints(Files& files, comm::Control& control, checkpoint::Options options) {
+  checkpointer_ = std::make_unique<checkpoint::Checkpointer>(files, control, device_, *copy_out_, memory_->host,
+                                                             state_table(), std::move(options));
+}
+
+void Trainer::allocate() {
+  for (Arena* arena : memory_->all()) arena->allocate(device_);
+}
+
+void Trainer::initialize() {
+  models::initialize_weights(*compute_, weights_, initial_staging_, layout_,
+                             static_cast<std::uint64_t>(job_.config.run.seed));
+}
+
+void Trainer::seek(std::int64_t done_steps) { train_loader_->seek(done_steps * job_.config.train.global_batch); }
+
+void Trainer::step(std::int64_t step) {
+  const auto slot = static_cast<std::size_t>(step) % kSlots;
+  const std::int64_t micro_batches = job_.derived.accumulation;
+  const double per_token = 1.0 / static_cast<double>(job_.derived.tokens_per_step);
+  const bool planning = device_.kind() == DeviceKind::kPlan;
+  account_.begin(step);
+  buckets_->use_slot(static_cast<int>(slot));
+
+  for (std::int64_t micro = 0; micro < micro_batches; ++micro) {
+    const bool last = micro + 1 == micro_batches;
+    account_.mark(StepClass::kHostGap);
+    const data::Batch batch = planning ? train_loader_->plan_batch() : train_loader_->next();
+    account_.mark(StepClass::kDataWait);
+    compute_->wait(*batch.ready, {"compute waits for the batch", Hazard::kReadAfterWrite});
+    account_.mark(StepClass::kH2d);
+    model_->forward(*compute_, batch.tokens);
+    // The mean over every token of the step, on all ranks: sums over ranks need no further scaling.
+    model_->loss_and_gradient(*compute_, batch.targets, loss_total_, per_token, per_token, micro > 0);
+    account_.mark(StepClass::kForward);
+    model_->backward(*compute_, batch.tokens, micro > 0, [&](ParamId param) {  // in layout order
+      if (last) buckets_->ready(param);  // RAW inside: communication waits for the gradients
+    });
+    train_loader_->release(batch, *compute_);  // WAR: copy-in may refill the slot behind this
+    account_.mark(StepClass::kBackward);
+  }
+  compute_->wait(buckets_->reduced(), {"compute waits for reduced gradients", Hazard::kReadAfterWrite});
+  account_.mark(StepClass::kExposedComm);
+  kernels::gradient_norm(*compute_, {"gradient norm", Phase::kOptimizer}, grad_norm_, clip_, norm_block_sums_,
+                         gradients_, segments_, job_.config.optimizer.clip_norm);
+  const Config::Optimizer& optimizer = job_.config.optimizer;
+  kernels::adamw(*compute_, {"adamw", Phase::kOptimizer}, weights_, first_moment_, second_moment_, gradients_, clip_,
+                 segments_,
+                 {.learning_rate = schedule_.at(step),
+                  .beta1 = optimizer.beta1,
+                  .beta2 = optimizer.beta2,
+                  .epsilon = optimizer.epsilon,
+                  .weight_decay = optimizer.weight_decay,
+                  .step = step + 1});
+  mailbox_->post(*compute_, {"loss to host", Phase::kOptimizer}, slot, kLoss, loss_total_);
+  mailbox_->post(*compute_, {"norm to host", Phase::kOptimizer}, slot, kGradNorm, grad_norm_);
+  compute_->record(updated_);
+  account_.mark(StepClass::kOptimizer);
+  last_step_ = step;
+}
+
+checkpoint::SaveReport Trainer::save(const checkpoint::Meta& meta) {
+  account_.mark(StepClass::kHostGap);
+  // The norm is the same on every rank, so all of them write or none does.
+  device_.synchronize(updated_);
+  const double norm = mailbox_->look(static_cast<std::size_t>(last_step_) % kSlots, kGradNorm);
+  if (!std::isfinite(norm)) {
+    throw NonFiniteError(
+        fmt::format("gradient norm is {} at step {}: no checkpoint is written. Resume from the last one with a "
+                    "lower optimizer.learning_rate",
+                    norm, last_step_ + 1));
+  }
+  checkpoint::SaveReport report = checkpointer_->save(updated_, meta);
+  account_.mark(StepClass::kCheckpoint);
+  return report;
+}
+
+double Trainer::evaluate() {
+  STRAKE_CHECK(val_loader_ != nullptr, "no held-out tokens");
+  account_.mark(StepClass::kHostGap);
+  val_loader_->seek(0);
+  const double per_token =
+      1.0 / static_cast<double>(val_batches_ * job_.config.train.micro_batch * job_.ranks * job_.config.train.sequence);
+  for (std::int64_t i = 0; i < val_batches_; ++i) {
+    const data::Batch batch = val_loader_->next();
+    compute_->wait(*batch.ready, {"evaluation waits for the batch", Hazard::kReadAfterWrite});
+    model_->forward(*compute_, batch.tokens, Phase::kEval);
+    model_->loss(*compute_, batch.targets, eval_total_, per_token, i > 0);
+    val_loader_->release(batch, *compute_);
+  }
+  const auto slot = static_cast<std::size_t>(std::max<std::int64_t>(last_step_, 0)) % kSlots;
+  mailbox_->post(*compute_, {"held-out loss to host", Phase::kEval}, slot, kEvalLoss, eval_total_);
+  compute_->synchronize();
+  account_.mark(StepClass::kOther);
+  return mailbox_->look(slot, kEvalLoss);
+}
+
+void Trainer::end() { account_.end(); }
+
+StepReport Trainer::report(std::int64_t step) const {
+  const auto slot = static_cast<std::size_t>(step) % kSlots;
+  StepReport report{.step = step,
+                    .times = account_.read(step),
+                    .loss = mailbox_->look(slot, kLoss),
+                    .grad_norm = mailbox_->look(slot, kGradNorm),
+                    .buckets = {},
+                    .backward = account_.last(step, StepClass::kBackward)};
+  for (const comm::GradBuckets::Timing& timing : buckets_->timings(static_cast<int>(slot))) {
+    report.comm_busy += device_.elapsed(*timing.begin, *timing.end);
+    report.buckets.push_back({account_.since_begin(step, *timing.begin), account_.since_begin(step, *timing.end)});
+  }
+  return report;
+}
+
+std::string Trainer::memory_table() const {
+  std::string table;
+  std::size_t total_bytes = 0;
+  for (const Arena* arena : memory_->all()) {
+    table += fmt::format("  {:<16} {:<6} {:>14} bytes\n", arena->name(),
+                         arena->kind() == MemoryKind::kDevice ? "device" : "host", arena->size_bytes());
+    total_bytes += arena->size_bytes();
+  }
+  return table + fmt::format("  {:<16} {:<6} {:>14} bytes", "total", "", total_bytes);
+}
+
+TensorTable Trainer::state_table() const {
+  TensorTable table;
+  const auto add = [&](const char* prefix, const Tensor& flat) {
+    for (std::size_t i = 0; i < layout_.size(); ++i) {
+      const ParamId id{static_cast<std::int32_t>(i)};
+      const ParamSpec& spec = layout_.spec(id);
+      table.entries.push_back({.name = prefix + spec.name,
+                               .global_shape = spec.global_shape,
+                               .view = layout_.view(flat, id).reshape({spec.elems()})});
+    }
+  };
+  add("param/", weights_);
+  add("adam_m/", first_moment_);
+  add("adam_v/", second_moment_);
+  return table;
+}
+
+}  // namespace strake::launch

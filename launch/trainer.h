@@ -1,0 +1,140 @@
+// Trainer: one rank's training step. All streams of a rank meet in step() and nowhere else.
+//
+//   copy-in  --batch-->  compute: forward, backward --buckets--> comm: all-reduce --> compute: optimizer
+//                                                                                      |--> copy-out: snapshot
+// Building a trainer plans; allocate() takes all memory; after that a step allocates nothing and never
+// synchronises the host. The same code runs on the plan device (plan()), which is how the memory plan and the
+// printed schedule are made.
+// Threads: the training thread. Errors: what the parts throw.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpointer.h"
+#include "comm/communicator.h"
+#include "comm/grad_buckets.h"
+#include "data/loader.h"
+#include "data/token_source.h"
+#include "kernels/optimizer.h"
+#include "launch/config.h"
+#include "launch/step_account.h"
+#include "models/gpt.h"
+#include "models/schedule.h"
+#include "runtime/device/device.h"
+#include "runtime/device/memory_plan.h"
+#include "runtime/device/recording.h"
+#include "runtime/device/scalar_mailbox.h"
+
+namespace strake::launch {
+
+// What a rank trains: pure values, the same on every rank but for `rank`.
+struct Job {
+  Config config;
+  Derived derived;
+  models::GptShape shape;
+  int rank = 0;
+  int ranks = 1;
+  DType dtype = DType::kF32;  // of weights, activations and gradients
+};
+
+// Activations placed by a dry run, and the step it recorded.
+struct StepPlan {
+  std::vector<MemoryBlock> activations;
+  std::size_t activation_bytes = 0;
+  Recording recording;
+};
+
+struct TokenSources {
+  data::TokenSource* train;
+  data::TokenSource* val;  // null: no evaluation
+};
+
+// What one finished step says, read late. Sums and losses are this rank's part.
+struct StepReport {
+  std::int64_t step = 0;
+  StepTimes times;
+  double loss = 0;       // this rank's share of the mean over all tokens of the step: ranks' shares add up to the loss
+  double grad_norm = 0;  // of the reduced gradient, the same on every rank
+  Nanoseconds comm_busy{0};  // time in all-reduces, hidden or not
+  struct BucketSpan {        // from the step's first mark
+    Nanoseconds begin, end;
+  };
+  std::vector<BucketSpan> buckets;
+  StepAccount::Span backward;  // of the last micro-batch
+};
+
+class Trainer {
+ public:
+  // `planned` is null while planning. All references outlive the trainer.
+  Trainer(const Job& job, Device& device, comm::Communicator& communicator, TokenSources sources,
+          const StepPlan* planned);
+  ~Trainer();
+
+  // Records one whole step on the plan device and places the activations.
+  static StepPlan plan(const Job& job, comm::Communicator& communicator, TokenSources sources);
+
+  // Adds checkpoints, before allocate(). `options.directory` must exist.
+  void keep_checkpoints(Files& files, comm::Control& control, checkpoint::Options options);
+  // Takes every byte, zero-filled.
+  void allocate();
+  // Fresh weights, zero moments. Blocks the host.
+  void initialize();
+  // Continues behind optimizer step `done_steps`: the loader goes to the sample that follows.
+  void seek(std::int64_t done_steps);
+
+  // Enqueues step `step` (from 0), up to and including the weight update.
+  void step(std::int64_t step);
+  // Enqueues and waits for a checkpoint of the weights after the last step() enqueued. Throws NonFiniteError instead of
+  // writing if that step's gradient norm is not finite. Part of that step in the account.
+  checkpoint::SaveReport save(const checkpoint::Meta& meta);
+  // Mean loss of this rank over its part of `eval.batches` held-out batches, times its share: ranks' results add
+  // up to the held-out loss in nats a token. Blocks the host; part of the last step in the account.
+  double evaluate();
+  // Ends the account of the last step.
+  void end();
+
+  // Has step `step` run to its end on the device? Never blocks. REQUIRES: step + 1 or end() was enqueued.
+  bool complete(std::int64_t step) const { return account_.complete(step); }
+  // REQUIRES: complete(step), and step is one of the last kSlots - 2.
+  StepReport report(std::int64_t step) const;
+
+  checkpoint::Checkpointer& checkpointer() { return *checkpointer_; }
+  const comm::BucketPlan& buckets() const { return buckets_->plan(); }
+  double learning_rate(std::int64_t step) const { return schedule_.at(step); }
+  // Arena, kind, bytes: everything that allocate() takes, a line each, and the total.
+  std::string memory_table() const;
+  TensorTable state_table() const;
+  const Tensor& weights() const { return weights_; }
+  Stream& compute() { return *compute_; }
+
+ private:
+  struct Memory;  // the arenas
+
+  Job job_;
+  Device& device_;
+  ParamLayout layout_;
+  std::unique_ptr<Memory> memory_;
+  std::unique_ptr<Stream> compute_, comm_, copy_in_, copy_out_;
+  Tensor weights_, gradients_, first_moment_, second_moment_;
+  Tensor loss_total_, eval_total_, grad_norm_, clip_, norm_block_sums_;
+  Tensor initial_staging_;
+  std::vector<kernels::FlatSegment> segments_;
+  ActivationMemory activations_;
+  std::unique_ptr<models::Gpt> model_;
+  std::unique_ptr<comm::GradBuckets> buckets_;
+  std::unique_ptr<data::Loader> train_loader_, val_loader_;
+  std::int64_t val_batches_ = 0;  // of this rank
+  std::unique_ptr<ScalarMailbox> mailbox_;
+  std::unique_ptr<checkpoint::Checkpointer> checkpointer_;
+  models::CosineSchedule schedule_;
+  StepAccount account_;
+  Event updated_;  // weights and moments of the last step are final
+  std::int64_t last_step_ = -1;
+};
+
+}  // namespace strake::launch
