@@ -1,0 +1,36 @@
+// The vector functions of one instruction set; what they compute is said in kernels/cpu/<operation>.h.
+#pragma once
+
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/optimizer.h"
+
+namespace strake::kernels::cpu::STRAKE_VECTOR_NAMESPACE {
+
+void column_sums(float* sums, const float* a, std::int64_t rows, std::int64_t columns, bool accumulate);
+
+void attention_forward(float* out, float* stats, const float* qkv, const reference::AttentionShape& shape);
+void attention_backward(float* dqkv, const float* dout, const float* qkv, const float* out, const float* stats,
+                        float* scratch, const reference::AttentionShape& shape);
+
+void layer_norm_forward(float* y, float* mean, float* rstd, const float* x, const float* weight, const float* bias,
+                        std::int64_t rows, std::int64_t channels);
+void residual_layer_norm_forward(float* x_out, float* y, float* mean, float* rstd, const float* x, const float* delta,
+                                 const float* weight, const float* bias, std::int64_t rows, std::int64_t channels);
+void layer_norm_backward(float* dx, float* dweight, float* dbias, const float* dy, const float* x, const float* mean,
+                         const float* rstd, const float* weight, std::int64_t rows, std::int64_t channels,
+                         bool accumulate);
+
+void gelu_forward(float* y, const float* x, std::int64_t elems);
+void gelu_backward(float* dx, const float* dy, const float* x, std::int64_t elems);
+void add(float* y, const float* a, const float* b, std::int64_t elems);
+
+void cross_entropy_forward_backward(float* logits, float* losses, const std::int32_t* targets, std::int64_t rows,
+                                    std::int64_t vocab, std::int64_t columns, float gradient_scale);
+void cross_entropy_forward(float* losses, const float* logits, const std::int32_t* targets, std::int64_t rows,
+                           std::int64_t vocab, std::int64_t columns);
+
+double sum_of_squares(const float* gradients, std::int64_t elems);
+void adamw(float* weights, float* first_moment, float* second_moment, const float* gradients, std::int64_t elems,
+           float clip, const reference::AdamWScalars& scalars);
+
+}  // namespace strake::kernels::cpu::STRAKE_VECTOR_NAMESPACE

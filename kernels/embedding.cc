@@ -1,0 +1,63 @@
+#include "kernels/embedding.h"
+
+#include <fmt/format.h>
+
+#include "kernels/cpu/bodies.h"
+#include "kernels/launch.h"
+#include "runtime/base/check.h"
+
+namespace strake::kernels {
+namespace {
+
+// x or dx [B, T, C], tokens [B, T], tables [V, C] and [T_max, C] fit each other.
+void check_shapes(std::string_view operation, const Tensor& x, const Tensor& tokens, const Tensor& token_table,
+                  const Tensor& position_table) {
+  check_leading_operand(operation, "x", x, 3);
+  check_operand(operation, "tokens", tokens, DType::kI32, {x.size(0), x.size(1)});
+  check_leading_operand(operation, "token_table", token_table, 2);
+  check_operand(operation, "token_table", token_table, x.dtype(), {token_table.size(0), x.size(2)});
+  check_leading_operand(operation, "position_table", position_table, 2);
+  check_operand(operation, "position_table", position_table, x.dtype(), {position_table.size(0), x.size(2)});
+  STRAKE_CHECK(x.size(1) <= position_table.size(0), fmt::format("{}: {} tokens in a sequence, positions for {}",
+                                                                operation, x.size(1), position_table.size(0)));
+}
+
+double bytes_of(const Tensor& tensor) { return static_cast<double>(tensor.extent_bytes()); }
+
+}  // namespace
+
+void embedding_forward(Stream& stream, Label label, const Tensor& x, const Tensor& tokens, const Tensor& token_table,
+                       const Tensor& position_table) {
+  constexpr std::string_view kName = "embedding_forward";
+  check_shapes(kName, x, tokens, token_table, position_table);
+  const Tensor reads[] = {tokens, token_table, position_table};
+  const Tensor writes[] = {x};
+  // One row of each table for each place, however large the tables are.
+  launch(stream,
+         {.label = label, .kind = kName, .reads = reads, .writes = writes, .bytes = bytes_of(tokens) + 3 * bytes_of(x)},
+         [&] { return cpu::embedding_forward(x, tokens, token_table, position_table); });
+}
+
+void embedding_backward(Stream& stream, Label label, const Tensor& dtoken_table, Accumulate accumulate_token,
+                        const Tensor& dposition_table, Accumulate accumulate_position, const Tensor& dx,
+                        const Tensor& tokens) {
+  constexpr std::string_view kName = "embedding_backward";
+  check_shapes(kName, dx, tokens, dtoken_table, dposition_table);
+  const bool add_token = accumulate_token == Accumulate::kAdd;
+  const bool add_position = accumulate_position == Accumulate::kAdd;
+  Tensor reads[4] = {dx, tokens};
+  std::size_t read_tensors = 2;
+  if (add_token) reads[read_tensors++] = dtoken_table;
+  if (add_position) reads[read_tensors++] = dposition_table;
+  const Tensor writes[] = {dtoken_table, dposition_table};
+  launch(stream,
+         {.label = label,
+          .kind = kName,
+          .reads = std::span(reads).first(read_tensors),
+          .writes = writes,
+          .bytes = bytes_of(tokens) + 6 * bytes_of(dx) + (add_token ? 0 : bytes_of(dtoken_table)) +
+                   (add_position ? 0 : bytes_of(dposition_table))},
+         [&] { return cpu::embedding_backward(dtoken_table, add_token, dposition_table, add_position, dx, tokens); });
+}
+
+}  // namespace strake::kernels

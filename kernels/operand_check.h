@@ -1,0 +1,24 @@
+// Checks of a kernel's operands, once per launch: dtype, shape and layout, with a message that names
+// operation and operand. A wrong operand is a programmer's error: it aborts.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <string_view>
+
+#include "runtime/device/device.h"
+
+namespace strake::kernels {
+
+// `tensor` is defined, contiguous, of `dtype` and `shape`.
+void check_operand(std::string_view operation, std::string_view operand, const Tensor& tensor, DType dtype,
+                   std::initializer_list<std::int64_t> shape);
+
+// `tensor` is defined, contiguous, of rank `rank` (0: any), and of f32 or f64: the operand whose shape and dtype rule
+// the others.
+void check_leading_operand(std::string_view operation, std::string_view operand, const Tensor& tensor, int rank);
+
+// The operation has no implementation for the stream's device in this program: aborts.
+[[noreturn]] void no_backend(std::string_view operation, const Stream& stream);
+
+}  // namespace strake::kernels
