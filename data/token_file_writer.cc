@@ -43,7 +43,7 @@ TokenFileWriter::~TokenFileWriter() {
     file_.reset();
     files_.remove(temporary_);
     files_.remove(temporary_sidecar_);
-  } catch (const Error&) {
+  } catch (...) {
     // Nothing more can be done about a temporary file that cannot be removed; the first error is on its way up.
   }
 }
