@@ -42,6 +42,7 @@ std::size_t plan_memory(std::vector<MemoryBlock>& blocks, const Arena& planning,
       auto after = std::upper_bound(
           blocks.begin(), blocks.end(), access.begin_bytes,
           [](std::size_t offset, const MemoryBlock& block) { return offset < block.planning_offset_bytes; });
+      STRAKE_CHECK(after != blocks.begin(), "an access of the planning arena lies in no block");
       MemoryBlock& block = *std::prev(after);
       STRAKE_CHECK(access.end_bytes <= block.planning_offset_bytes + block.size_bytes,
                    "an access reaches past '" + block.name + "'");
