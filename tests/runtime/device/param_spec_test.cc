@@ -1,0 +1,87 @@
+#include "runtime/device/param_spec.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+#include <tuple>
+
+namespace strake::test {
+namespace {
+
+ParamSpec spec(std::string name, std::vector<std::int64_t> shape) {
+  ParamSpec out;
+  out.name = std::move(name);
+  out.global_shape = std::move(shape);
+  return out;
+}
+
+TEST(Mesh, DataIsOutermostAndExpertInnermost) {
+  const Mesh mesh{.sizes = {2, 3, 4}};
+  EXPECT_EQ(mesh.world_size(), 24);
+  std::set<std::tuple<int, int, int>> seen;
+  for (int rank = 0; rank < mesh.world_size(); ++rank) {
+    const int data = mesh.coordinate(rank, MeshAxis::kData), tensor = mesh.coordinate(rank, MeshAxis::kTensor),
+              expert = mesh.coordinate(rank, MeshAxis::kExpert);
+    EXPECT_EQ((data * 3 + tensor) * 4 + expert, rank);
+    EXPECT_LT(data, 2);
+    EXPECT_LT(tensor, 3);
+    EXPECT_LT(expert, 4);
+    seen.emplace(data, tensor, expert);
+  }
+  EXPECT_EQ(seen.size(), 24u);
+}
+
+TEST(Mesh, DataParallelRankIsItsCoordinate) {
+  const Mesh mesh{.sizes = {5, 1, 1}};
+  for (int rank = 0; rank < 5; ++rank) {
+    EXPECT_EQ(mesh.coordinate(rank, MeshAxis::kData), rank);
+    EXPECT_EQ(mesh.coordinate(rank, MeshAxis::kTensor), 0);
+    EXPECT_EQ(mesh.coordinate(rank, MeshAxis::kExpert), 0);
+  }
+  EXPECT_EQ(Mesh().world_size(), 1);
+}
+
+TEST(ParamLayout, EveryParameterStartsAligned) {
+  const ParamLayout layout({spec("head", {3, 50}), spec("bias", {128}), spec("norm", {1}), spec("embedding", {65, 2})});
+  ASSERT_EQ(layout.size(), 4u);
+  EXPECT_EQ(layout.offset_elems(ParamId{0}), 0);
+  EXPECT_EQ(layout.offset_elems(ParamId{1}), 256);  // 150 elements and a gap
+  EXPECT_EQ(layout.offset_elems(ParamId{2}), 384);
+  EXPECT_EQ(layout.offset_elems(ParamId{3}), 512);
+  EXPECT_EQ(layout.total_elems(), 768);
+  EXPECT_EQ(layout.param_elems(), 150 + 128 + 1 + 130);
+  EXPECT_EQ(layout.spec(ParamId{2}).name, "norm");
+  EXPECT_EQ(layout.spec(ParamId{3}).elems(), 130);
+  // The narrowest gradient dtype still gives aligned addresses.
+  EXPECT_EQ(ParamLayout::kAlignmentElems * static_cast<std::int64_t>(size_bytes(DType::kBF16)),
+            static_cast<std::int64_t>(Arena::kAlignmentBytes));
+}
+
+TEST(ParamLayout, ViewsAreTheParametersOfAFlatTensor) {
+  const ParamLayout layout({spec("a", {3, 50}), spec("b", {64, 2})});
+  Arena arena("gradients", MemoryKind::kDevice);
+  arena.reserve(256);
+  const Tensor flat = Tensor::reserve(arena, DType::kBF16, {layout.total_elems()});
+  const Tensor view = layout.view(flat, ParamId{1});
+  EXPECT_EQ(view.describe(), "bf16[64, 2]");
+  EXPECT_EQ(view.offset_bytes(), 256u + 256 * 2);
+  EXPECT_TRUE(view.contiguous());
+  EXPECT_EQ(&view.arena(), &arena);
+}
+
+TEST(ParamLayout, ViewOfAnotherLayoutIsAProgrammerError) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const ParamLayout layout({spec("a", {3, 50})});
+  Arena arena("gradients", MemoryKind::kDevice);
+  const Tensor flat = Tensor::reserve(arena, DType::kF32, {150});
+  EXPECT_DEATH(layout.view(flat, ParamId{0}), "f32\\[150\\] has another layout");
+}
+
+TEST(ParamLayout, EmptyLayoutHasNoElements) {
+  const ParamLayout layout({});
+  EXPECT_EQ(layout.total_elems(), 0);
+  EXPECT_EQ(layout.param_elems(), 0);
+}
+
+}  // namespace
+}  // namespace strake::test
