@@ -131,9 +131,9 @@ Config load_config(const std::filesystem::path& file, const std::vector<std::str
   Config config;
   ConfigReader reader;
   bind_keys(reader, config);
-  if (!file.empty()) reader.read_file(file);
+  const bool complete = file.empty() || reader.read_file(file);
   for (const std::string& text : overrides) reader.read_override(text);
-  check_contradictions(reader, config);
+  if (complete) check_contradictions(reader, config);  // else they would all be about defaults
   reader.finish();
   return config;
 }

@@ -147,7 +147,7 @@ ConfigReader::Key* ConfigReader::find(std::string_view name) {
 }
 
 void ConfigReader::report(int order, int line, const std::string& place, std::string_view text) {
-  problems_.push_back({order, line, fmt::format("{}: {}", place, text)});
+  problems_.push_back({order, line, place.empty() ? std::string(text) : fmt::format("{}: {}", place, text)});
 }
 
 std::string ConfigReader::remedy_for_unknown(std::string_view name) const {
@@ -175,7 +175,7 @@ void ConfigReader::set(std::string_view name, const Value& value, int order, int
   report(order, line, place, fmt::format("{}: {} is not accepted; write {}", name, shown(value), key->accepts));
 }
 
-void ConfigReader::read_file(const std::filesystem::path& path) {
+bool ConfigReader::read_file(const std::filesystem::path& path) {
   std::string text, reason;
   if (std::filesystem::is_directory(path)) {
     reason = "it is a folder";
@@ -187,7 +187,7 @@ void ConfigReader::read_file(const std::filesystem::path& path) {
   if (!reason.empty()) {
     report(kFile, 0, path.string(),
            fmt::format("cannot be read ({}); give the path of a TOML file such as examples/quickstart.toml", reason));
-    return;
+    return false;
   }
 
   toml::table root;
@@ -197,7 +197,7 @@ void ConfigReader::read_file(const std::filesystem::path& path) {
     const auto line = static_cast<int>(error.source().begin.line);
     report(kFile, line, fmt::format("{}:{}", path.string(), line),
            fmt::format("not valid TOML: {}; correct this line", error.description()));
-    return;
+    return false;
   }
 
   const std::function<void(const toml::table&, const std::string&)> walk = [&](const toml::table& table,
@@ -229,6 +229,7 @@ void ConfigReader::read_file(const std::filesystem::path& path) {
     }
   };
   walk(root, "");
+  return true;
 }
 
 void ConfigReader::read_override(std::string_view key_is_value) {
@@ -252,7 +253,7 @@ void ConfigReader::problem(std::string_view key, std::string_view text) {
   Key* bound = find(key);
   STRAKE_CHECK(bound != nullptr, "no such key: " + std::string(key));
   bound->faulty = true;
-  report(kContradiction, 0, bound->place.empty() ? "default" : bound->place, fmt::format("{}: {}", key, text));
+  report(kContradiction, 0, bound->place, fmt::format("{}: {}", key, text));
 }
 
 void ConfigReader::finish() const {

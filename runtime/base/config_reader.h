@@ -46,8 +46,8 @@ class ConfigReader {
   void bind(std::string key, Enum& field, std::vector<std::pair<std::string, Enum>> choices, std::string doc,
             Effect effect = Effect::kResults);
 
-  // Later values replace earlier ones.
-  void read_file(const std::filesystem::path& path);
+  // Later values replace earlier ones. False: the file could not be read or is not TOML, none of it counts.
+  bool read_file(const std::filesystem::path& path);
   void read_override(std::string_view key_is_value);
 
   // No problem was met with these keys: a check that compares them makes sense.

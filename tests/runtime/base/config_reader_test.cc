@@ -105,7 +105,7 @@ TEST_F(ConfigReaderTest, ReportsEverythingTogetherInTheOrderOfTheSources) {
             "F:5: a.whole: 11 is not accepted; write an integer from 1 to 10\n"
             "F:6: a.real: \"much\" is not accepted; write a number from 0 to 1\n"
             "command line: a.truth: \"yes\" is not accepted; write true or false\n"
-            "default: b.colour: does not suit");
+            "b.colour: does not suit");
 }
 
 TEST_F(ConfigReaderTest, ARefusedValueLeavesTheFieldAndMakesItsKeyUnsound) {
@@ -144,7 +144,7 @@ TEST_F(ConfigReaderTest, ReportsWhatIsNotTomlWithItsLine) {
 }
 
 TEST_F(ConfigReaderTest, ReportsAFileThatCannotBeRead) {
-  reader_.read_file(path_);
+  EXPECT_FALSE(reader_.read_file(path_));
   EXPECT_TRUE(problems().starts_with("F: cannot be read (No such file or directory); give the path")) << problems();
 }
 

@@ -1,0 +1,101 @@
+#include "launch/command_line.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "launch/commands/commands.h"
+#include "launch/machine.h"
+#include "launch/train.h"
+#include "runtime/base/error.h"
+#include "runtime/base/text.h"
+
+namespace strake::launch {
+namespace {
+
+std::vector<std::string> words(int argc, char** argv) { return {argv, argv + argc}; }
+
+// The innermost subcommand that was named.
+const CLI::App& named(const CLI::App& app) {
+  const auto subcommands = app.get_subcommands();
+  return subcommands.empty() ? app : named(*subcommands.front());
+}
+
+std::string full_name(const CLI::App& app) {
+  return app.get_parent() == nullptr ? app.get_name() : full_name(*app.get_parent()) + " " + app.get_name();
+}
+
+// What is wrong, with the nearest valid word and where to read on.
+ConfigError parse_problem(const CLI::App& app, const CLI::ParseError& error) {
+  const CLI::App& command = named(app);
+  const std::string see = fmt::format("see `{} --help`", full_name(command));
+  const std::vector<std::string> unknown = app.remaining(true);
+  if (unknown.empty()) {
+    std::string text = error.what();
+    if (const std::size_t end = text.find('\n'); end != std::string::npos) text.resize(end);
+    return ConfigError(fmt::format("{}: {}; {}", full_name(command), text, see));
+  }
+  std::vector<std::string> valid;
+  for (const CLI::App* subcommand : command.get_subcommands([](const CLI::App*) { return true; })) {
+    valid.push_back(subcommand->get_name());
+  }
+  for (const CLI::Option* option : command.get_options()) {
+    for (const std::string& name : option->get_lnames()) valid.push_back("--" + name);
+  }
+  const std::string word = unknown.front().substr(0, unknown.front().find('='));
+  const std::string_view near = nearest(word, valid);
+  return ConfigError(fmt::format("{}: {} is not known; {}{}", full_name(command), json_quote(unknown.front()),
+                                 near.empty() ? "" : fmt::format("did you mean {}? or ", near), see));
+}
+
+}  // namespace
+
+int run_command_line(int argc, char** argv) {
+  CLI::App app("Trains transformers on many ranks and tells where every millisecond went.", "strake");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", [] { return fmt::format("strake {}", build_description().version); });
+  std::function<int()> run;
+
+  TrainArguments train;
+  CLI::App* train_command = app.add_subcommand("train", "Train a model, alone or as a rank under mpirun");
+  train_command->add_option("config", train.config_path, "TOML file")->required()->type_name("CONFIG.toml");
+  train_command->add_option("overrides", train.overrides, "Keys that replace those of the file")
+      ->type_name("key=value");
+  train_command->add_flag("--print-schedule", train.print_schedule,
+                          "Print the operations, streams, waits and memory of a step, and stop");
+  train_command->callback([&] {
+    train.command_line = words(argc, argv);
+    run = [&] { return run_train(train); };
+  });
+
+  data::PrepareOptions prepare;
+  CLI::App* data_command = app.add_subcommand("data", "Make token files");
+  data_command->require_subcommand(1);
+  CLI::App* prepare_command = data_command->add_subcommand("prepare", "Make token files from text, a byte a token");
+  prepare_command->add_option("inputs", prepare.inputs, "Text files, read as one")->required()->type_name("TEXT");
+  prepare_command->add_option("--train", prepare.train, "Token file to write")->required()->type_name("FILE");
+  prepare_command->add_option("--val", prepare.val, "Held-out token file to write")->type_name("FILE");
+  prepare_command->add_option("--val-fraction", prepare.val_fraction, "Part of the text that is held out, its end")
+      ->capture_default_str();
+  prepare_command->add_option("--source", prepare.source, "Description kept beside the token files");
+  prepare_command->callback([&] { run = [&] { return prepare_data(prepare); }; });
+
+  bool keys = false;
+  CLI::App* info_command = app.add_subcommand("info", "Show versions, machine and devices");
+  info_command->add_flag("--keys", keys, "List every configuration key with what it accepts and its default");
+  info_command->callback([&] { run = [&] { return keys ? show_keys() : show_info(); }; });
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    throw parse_problem(app, error);
+  }
+  return run();
+}
+
+}  // namespace strake::launch

@@ -1,0 +1,320 @@
+#include "launch/config.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "runtime/base/error.h"
+
+namespace strake::launch {
+namespace {
+
+// A file with this content, for one test.
+class TomlFile {
+ public:
+  explicit TomlFile(const std::string& content)
+      : path_(std::filesystem::temp_directory_path() / ("strake-config-" + std::to_string(::getpid()) + ".toml")) {
+    std::ofstream(path_) << content;
+  }
+  ~TomlFile() {
+    std::error_code ignored;
+    std::filesystem::remove(path_, ignored);
+  }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+const std::vector<std::string> kData{"data.train=t.bin", "data.val=v.bin"};
+
+std::vector<std::string> with_data(std::vector<std::string> overrides) {
+  overrides.insert(overrides.end(), kData.begin(), kData.end());
+  return overrides;
+}
+
+std::string refusal(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
+  try {
+    load_config(file, overrides);
+  } catch (const ConfigError& error) {
+    EXPECT_EQ(error.exit_code(), ExitCode::kConfig);
+    return error.what();
+  }
+  return "";
+}
+
+std::size_t lines(const std::string& text) {
+  return text.empty() ? 0 : 1 + static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
+}
+
+// One mistake each, as an override: the report is one line that names the key and says what to do.
+struct BadOverride {
+  const char* overrides;  // separated by blanks
+  const char* key;
+  const char* remedy;
+};
+
+class BadOverrideTest : public ::testing::TestWithParam<BadOverride> {};
+
+TEST_P(BadOverrideTest, IsReportedOnceWithKeyAndRemedy) {
+  std::vector<std::string> overrides;
+  std::istringstream in(GetParam().overrides);
+  for (std::string word; in >> word;) overrides.push_back(word);
+  const bool sets_data = std::string_view(GetParam().overrides).find("data.") != std::string_view::npos;
+  const std::string report = refusal("", sets_data ? overrides : with_data(overrides));
+  EXPECT_EQ(lines(report), 1u) << report;
+  EXPECT_NE(report.find(GetParam().key), std::string::npos) << report;
+  EXPECT_NE(report.find(GetParam().remedy), std::string::npos) << report;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Unknown, BadOverrideTest,
+    ::testing::Values(BadOverride{"train.stpes=3", "train.stpes", "did you mean train.steps?"},
+                      BadOverride{"steps=3", "steps", "did you mean train.steps?"},
+                      BadOverride{"train.step=3", "train.step", "did you mean train.steps?"},
+                      BadOverride{"train.batch=3", "train.batch", "[train] has train.steps"},
+                      BadOverride{"trian.steps=3", "trian.steps", "did you mean train.steps?"},
+                      BadOverride{"optim.beta1=0.9", "optim.beta1", "did you mean optimizer.beta1?"},
+                      BadOverride{"comm.bucket_mb=25", "comm.bucket_mb", "did you mean comm.bucket_mib?"},
+                      BadOverride{"checkpoint.evry=5", "checkpoint.evry", "did you mean checkpoint.every?"},
+                      BadOverride{"Train.Steps=5", "Train.Steps", "did you mean train.steps?"},
+                      BadOverride{"wandb.project=x", "wandb.project", "the sections are run, model"},
+                      BadOverride{"steps", "\"steps\"", "write key=value"},
+                      BadOverride{"=5", "\"=5\"", "write key=value"}));
+
+INSTANTIATE_TEST_SUITE_P(
+    WrongType, BadOverrideTest,
+    ::testing::Values(BadOverride{"train.steps=many", "train.steps", "an integer from 1"},
+                      BadOverride{"train.steps=10.5", "train.steps", "an integer from 1"},
+                      BadOverride{"train.steps=1e3", "train.steps", "an integer from 1"},
+                      BadOverride{"train.steps=10k", "train.steps", "an integer from 1"},
+                      BadOverride{"train.steps=", "train.steps", "an integer from 1"},
+                      BadOverride{"train.steps=99999999999999999999", "train.steps", "an integer from 1"},
+                      BadOverride{"comm.overlap=yes", "comm.overlap", "true or false"},
+                      BadOverride{"comm.overlap=1", "comm.overlap", "true or false"},
+                      BadOverride{"train.deterministic=TRUE", "train.deterministic", "true or false"},
+                      BadOverride{"comm.bucket_mib=big", "comm.bucket_mib", "a number from"},
+                      BadOverride{"comm.bucket_mib=25MiB", "comm.bucket_mib", "a number from"},
+                      BadOverride{"optimizer.learning_rate=nan", "optimizer.learning_rate", "a number from 0 to 10"},
+                      BadOverride{"optimizer.clip_norm=inf", "optimizer.clip_norm", "a number from 0"},
+                      BadOverride{"run.device=gpu", "run.device", "auto, cpu or cuda"},
+                      BadOverride{"checkpoint.resume=maybe", "checkpoint.resume", "auto, true or false"}));
+
+INSTANTIATE_TEST_SUITE_P(OutOfRange, BadOverrideTest,
+                         ::testing::Values(BadOverride{"train.steps=0", "train.steps", "from 1 to"},
+                                           BadOverride{"train.steps=-5", "train.steps", "from 1 to"},
+                                           BadOverride{"train.stop_at=-1", "train.stop_at", "from 0 to"},
+                                           BadOverride{"train.global_batch=0", "train.global_batch", "from 1 to"},
+                                           BadOverride{"train.micro_batch=0", "train.micro_batch", "from 1 to"},
+                                           BadOverride{"train.sequence=0", "train.sequence", "from 1 to"},
+                                           BadOverride{"run.seed=-1", "run.seed", "from 0 to"},
+                                           BadOverride{"model.layers=0", "model.layers", "from 1 to 1000"},
+                                           BadOverride{"model.heads=0", "model.heads", "from 1 to"},
+                                           BadOverride{"model.vocab=-1", "model.vocab", "from 0 to"},
+                                           BadOverride{"comm.bucket_mib=0", "comm.bucket_mib", "from 1e-06 to"},
+                                           BadOverride{"comm.bucket_mib=-0.5", "comm.bucket_mib", "from 1e-06 to"},
+                                           BadOverride{"checkpoint.every=-1", "checkpoint.every", "from 0 to"},
+                                           BadOverride{"checkpoint.keep=0", "checkpoint.keep", "from 1 to"},
+                                           BadOverride{"eval.batches=0", "eval.batches", "from 1 to"},
+                                           BadOverride{"log.every=0", "log.every", "from 1 to"},
+                                           BadOverride{"optimizer.beta1=1", "optimizer.beta1", "from 0 to 0.999999"},
+                                           BadOverride{"optimizer.beta2=1.5", "optimizer.beta2", "from 0 to 0.999999"},
+                                           BadOverride{"optimizer.epsilon=0", "optimizer.epsilon", "from 1e-30 to 1"},
+                                           BadOverride{"optimizer.learning_rate=-1e-4", "optimizer.learning_rate",
+                                                       "from 0 to 10"},
+                                           BadOverride{"debug.jitter_us=-1", "debug.jitter_us", "from 0 to"}));
+
+INSTANTIATE_TEST_SUITE_P(
+    Contradiction, BadOverrideTest,
+    ::testing::Values(BadOverride{"model.channels=130 model.heads=4", "model.channels",
+                                  "use model.heads = 13, 26, 65, 130, or model.channels = 132"},
+                      BadOverride{"train.global_batch=20 train.micro_batch=8", "train.global_batch",
+                                  "use 16 or 24, or train.micro_batch = 4, 5, 10, 20"},
+                      BadOverride{"train.global_batch=4 train.micro_batch=8", "train.global_batch",
+                                  "use 8, or train.micro_batch = 1, 2, 4"},
+                      BadOverride{"train.stop_at=2000", "train.stop_at", "lies behind train.steps = 1000"},
+                      BadOverride{"train.steps=50", "optimizer.warmup_steps", "longer than train.steps = 50; lower it"},
+                      BadOverride{"optimizer.min_learning_rate=0.1", "optimizer.min_learning_rate", "lower it"},
+                      BadOverride{"model.kind=bert", "model.kind", "write \"gpt2\""},
+                      BadOverride{"run.dir=", "run.dir", "write the path of a folder"},
+                      BadOverride{"data.val=v.bin", "data.train", "made by `strake data prepare`"},
+                      BadOverride{"data.train=t.bin eval.every=5", "eval.every", "set data.val, or eval.every = 0"}));
+
+// One mistake each in a file: the line is named as well.
+struct BadFile {
+  const char* toml;
+  const char* place;  // the line that the report must name
+  const char* key;
+  const char* remedy;
+};
+
+class BadFileTest : public ::testing::TestWithParam<BadFile> {};
+
+TEST_P(BadFileTest, IsReportedWithItsLine) {
+  const TomlFile file(GetParam().toml);
+  const std::string report = refusal(file.path(), kData);
+  EXPECT_EQ(lines(report), 1u) << report;
+  EXPECT_TRUE(report.starts_with(file.path().string() + GetParam().place)) << report;
+  EXPECT_NE(report.find(GetParam().key), std::string::npos) << report;
+  EXPECT_NE(report.find(GetParam().remedy), std::string::npos) << report;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Directed, BadFileTest,
+    ::testing::Values(BadFile{"[train]\nsteps = \"many\"\n", ":2: ", "train.steps", "an integer from 1"},
+                      BadFile{"[train]\nsteps = 10.0\n", ":2: ", "train.steps: 10", "an integer from 1"},
+                      BadFile{"[train]\nsteps = true\n", ":2: ", "train.steps: true", "an integer from 1"},
+                      BadFile{"[train]\nsteps = [1]\n", ":2: ", "train.steps", "a single value"},
+                      BadFile{"[train]\nsteps = 1979-05-27\n", ":2: ", "train.steps", "a single value"},
+                      BadFile{"[train.steps]\ncount = 5\n", ":1: ", "train.steps", "a single value"},
+                      BadFile{"train = 5\n", ":1: ", "train: is a section", "write [train]"},
+                      BadFile{"[comm]\noverlap = \"true\"\n", ":2: ", "comm.overlap", "true or false"},
+                      BadFile{"[comm]\nbucket_mib = \"1\"\n", ":2: ", "comm.bucket_mib", "a number from"},
+                      BadFile{"[comm]\nbucket_mib = nan\n", ":2: ", "comm.bucket_mib", "a number from"},
+                      BadFile{"[run]\ndir = 5\n", ":2: ", "run.dir: 5", "a text in quotes"},
+                      BadFile{"[run]\ndevice = \"gpu\"\n", ":2: ", "run.device", "auto, cpu or cuda"},
+                      BadFile{"[checkpoint]\nresume = 1\n", ":2: ", "checkpoint.resume", "auto, true or false"},
+                      BadFile{"\n\n[trian]\nsteps = 5\n", ":4: ", "trian.steps", "did you mean train.steps?"},
+                      BadFile{"steps = 5\n", ":1: ", "steps", "did you mean train.steps?"},
+                      BadFile{"[train]\nsteps = 5\nsteps = 6\n", ":3: ", "not valid TOML", "correct this line"},
+                      BadFile{"[train\nsteps = 5\n", ":1: ", "not valid TOML", "correct this line"},
+                      BadFile{"[train]\nsteps 5\n", ":2: ", "not valid TOML", "correct this line"},
+                      BadFile{"[train]\nstop_at = 5000\n", ":2: ", "train.stop_at", "train.steps = 1000"}));
+
+TEST(Config, ReportsAllMistakesTogether) {
+  const TomlFile file("[train]\nsteps = 0\nstpes = 5\n[model]\nlayers = \"two\"\n");
+  const std::string report = refusal(file.path(), {"comm.overlap=maybe", "data.train=t.bin", "eval.every=3"});
+  EXPECT_EQ(lines(report), 5u) << report;
+  for (const char* key : {"train.steps: 0", "train.stpes", "model.layers", "comm.overlap", "eval.every"}) {
+    EXPECT_NE(report.find(key), std::string::npos) << key << " in " << report;
+  }
+}
+
+// A refused value leaves the default; comparing that with another key would only confuse.
+TEST(Config, DoesNotCompareKeysThatHaveAProblem) {
+  const std::string report = refusal("", with_data({"train.steps=many", "train.stop_at=5000"}));
+  EXPECT_EQ(lines(report), 1u) << report;
+}
+
+TEST(Config, AFileThatIsNotThereIsTheOnlyProblem) {
+  const std::string report = refusal("/nonexistent/a.toml", {});
+  EXPECT_EQ(lines(report), 1u) << report;
+  EXPECT_TRUE(report.starts_with("/nonexistent/a.toml: cannot be read")) << report;
+}
+
+TEST(Config, ReadsTheFileThenTheOverrides) {
+  const TomlFile file(
+      "run.dir = \"r\"\nrun.seed = 7\n[train]\nsteps = 50\nglobal_batch = 32\n[comm]\nbucket_mib = 1\n"
+      "[checkpoint]\nresume = true\n[optimizer]\nwarmup_steps = 0\n");
+  const Config config =
+      load_config(file.path(), with_data({"train.steps=60", "comm.bucket_mib=0.125", "run.device=cpu"}));
+  EXPECT_EQ(config.run.dir, "r");
+  EXPECT_EQ(config.run.seed, 7);
+  EXPECT_EQ(config.run.device, DeviceChoice::kCpu);
+  EXPECT_EQ(config.train.steps, 60);
+  EXPECT_EQ(config.train.global_batch, 32);
+  EXPECT_EQ(config.comm.bucket_mib, 0.125);
+  EXPECT_EQ(config.checkpoint.resume, Resume::kMust);
+  EXPECT_EQ(config.data.train, "t.bin");
+}
+
+TEST(Config, ResumeTakesTruthValuesAndWords) {
+  for (const auto& [toml, expected] : {std::pair("true", Resume::kMust),
+                                       {"false", Resume::kNever},
+                                       {"\"auto\"", Resume::kAuto},
+                                       {"\"true\"", Resume::kMust}}) {
+    const TomlFile file(std::string("[checkpoint]\nresume = ") + toml + "\n");
+    EXPECT_EQ(load_config(file.path(), kData).checkpoint.resume, expected) << toml;
+  }
+}
+
+TEST(Config, TheDefaultsAreSound) {
+  const Config config = load_config("", kData);
+  EXPECT_EQ(config.train.stop_at, 0);
+  EXPECT_EQ(config.checkpoint.every, 0);
+  EXPECT_TRUE(config.comm.overlap);
+}
+
+TEST(Config, TheExamplesAreSound) {
+  std::size_t examples = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(STRAKE_SOURCE_FOLDER "/examples")) {
+    if (entry.path().extension() != ".toml") continue;
+    EXPECT_NO_THROW(derive(load_config(entry.path(), {}), 2)) << entry.path();
+    ++examples;
+  }
+  EXPECT_GE(examples, 1u);
+}
+
+TEST(Config, JsonGivesTheSameConfigBack) {
+  const Config config =
+      load_config("", with_data({"run.dir=a \"b\"", "optimizer.learning_rate=0.1", "train.steps=123"}));
+  const std::string json = config_to_json(config);
+  EXPECT_NE(json.find(R"("run": {"dir": "a \"b\"")"), std::string::npos) << json;
+  EXPECT_NE(json.find(R"("learning_rate": 0.1)"), std::string::npos) << json;
+  EXPECT_NE(json.find(R"("steps": 123)"), std::string::npos) << json;
+  EXPECT_NE(json.find(R"("resume": "auto")"), std::string::npos) << json;
+}
+
+TEST(Config, TheHashFollowsWhatChangesResultsOnly) {
+  const std::string hash = config_hash(load_config("", kData));
+  EXPECT_EQ(hash.size(), 16u);
+  for (const char* text :
+       {"run.dir=x", "train.stop_at=5", "comm.overlap=false", "comm.bucket_mib=1", "checkpoint.every=3",
+        "checkpoint.resume=true", "log.every=1", "eval.every=7", "debug.jitter_us=9"}) {
+    EXPECT_EQ(config_hash(load_config("", with_data({text}))), hash) << text;
+  }
+  for (const char* text : {"run.seed=2", "train.steps=999", "train.global_batch=32", "train.micro_batch=4",
+                           "train.sequence=64", "model.layers=2", "optimizer.beta2=0.99", "optimizer.clip_norm=0"}) {
+    EXPECT_NE(config_hash(load_config("", with_data({text}))), hash) << text;
+  }
+}
+
+TEST(Derive, DividesTheGlobalBatch) {
+  Config config;
+  config.train.global_batch = 48;
+  config.train.micro_batch = 4;
+  config.train.sequence = 10;
+  const Derived derived = derive(config, 3);
+  EXPECT_EQ(derived.accumulation, 4);
+  EXPECT_EQ(derived.sequences_per_rank, 16);
+  EXPECT_EQ(derived.tokens_per_step, 480);
+}
+
+TEST(Derive, SaysWhichValuesWouldDo) {
+  Config config;
+  config.train.global_batch = 24;
+  config.train.micro_batch = 8;
+  try {
+    derive(config, 2);
+    FAIL() << "24 sequences cannot be cut into pieces of 2 x 8";
+  } catch (const ConfigError& error) {
+    EXPECT_STREQ(error.what(),
+                 "train.global_batch: 24 is not a multiple of train.micro_batch x ranks = 8 x 2 = 16; "
+                 "use train.global_batch = 16 or 32, or train.micro_batch = 3, 4, 6, 12");
+  }
+  try {
+    derive(config, 7);
+    FAIL() << "24 sequences cannot be given to 7 ranks";
+  } catch (const ConfigError& error) {
+    EXPECT_STREQ(error.what(),
+                 "train.global_batch: 24 is not a multiple of train.micro_batch x ranks = 8 x 7 = 56; "
+                 "use train.global_batch = 56");
+  }
+}
+
+TEST(Derive, EveryValueItNamesWouldDo) {
+  for (std::int64_t micro : {1, 2, 3, 4, 6, 12}) {
+    Config config;
+    config.train.global_batch = 24;
+    config.train.micro_batch = micro;
+    EXPECT_EQ(derive(config, 2).accumulation * micro * 2, 24);
+  }
+}
+
+}  // namespace
+}  // namespace strake::launch

@@ -1,0 +1,151 @@
+// How a process learns its rank, is asked to stop, and says why it ends.
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "launch/exit_report.h"
+#include "launch/rank_environment.h"
+#include "launch/signals.h"
+#include "runtime/base/error.h"
+
+namespace strake::launch {
+namespace {
+
+class RankEnvironmentTest : public ::testing::Test {
+ protected:
+  RankEnvironmentTest() {
+    for (const char* name : kNames) {
+      const char* value = std::getenv(name);
+      saved_.emplace_back(name, value == nullptr ? "" : value);
+      ::unsetenv(name);
+    }
+  }
+  ~RankEnvironmentTest() override {
+    for (const auto& [name, value] : saved_) {
+      value.empty() ? ::unsetenv(name.c_str()) : ::setenv(name.c_str(), value.c_str(), 1);
+    }
+  }
+  void set(const char* name, const char* value) { ::setenv(name, value, 1); }
+
+ private:
+  static constexpr const char* kNames[] = {"OMPI_COMM_WORLD_RANK",
+                                           "OMPI_COMM_WORLD_SIZE",
+                                           "OMPI_COMM_WORLD_LOCAL_RANK",
+                                           "OMPI_COMM_WORLD_LOCAL_SIZE",
+                                           "PMIX_RANK",
+                                           "SLURM_PROCID",
+                                           "SLURM_STEP_NUM_TASKS",
+                                           "SLURM_LOCALID",
+                                           "SLURM_NTASKS_PER_NODE"};
+  std::vector<std::pair<std::string, std::string>> saved_;
+};
+
+TEST_F(RankEnvironmentTest, PlainIsOneRank) {
+  const RankEnvironment rank = RankEnvironment::detect();
+  EXPECT_FALSE(rank.under_launcher());
+  EXPECT_EQ(rank.rank, 0);
+  EXPECT_EQ(rank.ranks, 1);
+  EXPECT_EQ(rank.launcher_name(), "plain");
+}
+
+TEST_F(RankEnvironmentTest, MpirunTellsRankAndLocalRank) {
+  set("OMPI_COMM_WORLD_RANK", "5");
+  set("OMPI_COMM_WORLD_SIZE", "8");
+  set("OMPI_COMM_WORLD_LOCAL_RANK", "1");
+  set("OMPI_COMM_WORLD_LOCAL_SIZE", "4");
+  const RankEnvironment rank = RankEnvironment::detect();
+  EXPECT_EQ(rank.launcher_name(), "mpirun");
+  EXPECT_EQ(rank.rank, 5);
+  EXPECT_EQ(rank.ranks, 8);
+  EXPECT_EQ(rank.local_rank, 1);
+  EXPECT_EQ(rank.local_ranks, 4);
+}
+
+TEST_F(RankEnvironmentTest, SrunTellsItToo) {
+  set("PMIX_RANK", "2");
+  set("SLURM_PROCID", "2");
+  set("SLURM_STEP_NUM_TASKS", "3");
+  set("SLURM_LOCALID", "1");
+  const RankEnvironment rank = RankEnvironment::detect();
+  EXPECT_EQ(rank.launcher_name(), "srun");
+  EXPECT_EQ(rank.rank, 2);
+  EXPECT_EQ(rank.ranks, 3);
+  EXPECT_EQ(rank.local_rank, 1);
+}
+
+TEST_F(RankEnvironmentTest, ABatchScriptsShellIsPlain) {
+  set("SLURM_PROCID", "0");
+  EXPECT_FALSE(RankEnvironment::detect().under_launcher());
+}
+
+TEST_F(RankEnvironmentTest, NonsenseIsAbsent) {
+  set("OMPI_COMM_WORLD_RANK", "4");
+  for (const char* size : {"", "x", "4", "-1", "3 "}) {
+    set("OMPI_COMM_WORLD_SIZE", size);
+    EXPECT_FALSE(RankEnvironment::detect().under_launcher()) << '"' << size << '"';
+  }
+}
+
+TEST(StopSignals, RecordTheRequest) {
+  for (const int signal : {SIGUSR1, SIGINT}) {
+    const StopSignals signals;
+    EXPECT_EQ(signals.requested(), 0);
+    ::raise(signal);
+    EXPECT_EQ(signals.requested(), signal);
+  }
+}
+
+TEST(StopSignals, RestoreWhatWasThere) {
+  struct sigaction before {
+  }, after{};
+  ::sigaction(SIGINT, nullptr, &before);
+  { const StopSignals signals; }
+  ::sigaction(SIGINT, nullptr, &after);
+  EXPECT_EQ(before.sa_handler, after.sa_handler);
+}
+
+TEST(StopSignals, ASecondInterruptEndsTheProcessAtOnce) {
+  EXPECT_EXIT(
+      {
+        const StopSignals signals;
+        ::raise(SIGINT);
+        ::raise(SIGUSR1);
+        ::raise(SIGINT);
+      },
+      ::testing::ExitedWithCode(130), "");
+}
+
+TEST(StopSignals, RepeatedRequestsToStopDoNotEndIt) {
+  const StopSignals signals;
+  ::raise(SIGUSR1);
+  ::raise(SIGUSR1);
+  EXPECT_EQ(signals.requested(), SIGUSR1);
+}
+
+std::pair<int, std::string> report(const std::exception& error, int rank, int ranks) {
+  ::testing::internal::CaptureStderr();
+  const int code = report_error(error, rank, ranks);
+  return {code, ::testing::internal::GetCapturedStderr()};
+}
+
+TEST(ExitReport, NamesTheRankAndGivesTheDocumentedCode) {
+  using Report = std::pair<int, std::string>;
+  EXPECT_EQ(report(ConfigError("a\nb"), 1, 2), Report(10, "strake: error: rank 1: a\nstrake: error: rank 1: b\n"));
+  EXPECT_EQ(report(DataError("t.bin: cut"), 0, 1), Report(11, "strake: error: t.bin: cut\n"));
+  EXPECT_EQ(report(NoCheckpointError("x"), 0, 1).first, 12);
+  EXPECT_EQ(report(CorruptError("x", "f", 0), 0, 1).first, 12);
+  EXPECT_EQ(report(IncompatibleCheckpointError("x"), 0, 1).first, 13);
+  EXPECT_EQ(report(NonFiniteError("x"), 0, 1).first, 14);
+  EXPECT_EQ(report(DeviceError("x"), 0, 1).first, 16);
+  EXPECT_EQ(report(CommError("x", 1), 0, 1).first, 16);
+  EXPECT_EQ(report(IoError("x", "f", 28), 0, 1).first, 17);
+  EXPECT_EQ(report(std::runtime_error("odd"), 0, 1), Report(1, "strake: error: odd\n"));
+}
+
+}  // namespace
+}  // namespace strake::launch
