@@ -1,0 +1,63 @@
+# The CUDA backend. STRAKE_CUDA=ON requires the toolkit, AUTO takes it when nvcc is found, OFF leaves it out.
+# Sets STRAKE_HAS_CUDA. With the toolkit but without a driver the program still starts and runs the CPU device.
+
+set(STRAKE_HAS_CUDA OFF)
+if(STRAKE_CUDA STREQUAL "OFF")
+  return()
+endif()
+
+include(CheckLanguage)
+check_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER)
+  if(STRAKE_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "STRAKE_CUDA=ON, but no nvcc was found: install the CUDA toolkit, put nvcc on the PATH, or set STRAKE_CUDA=OFF")
+  endif()
+  return()
+endif()
+
+# CMake before 3.26 does not know how to ask nvcc for C++20 and drops the request in silence.
+set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+if(NOT CMAKE_CUDA_ARCHITECTURES)
+  set(CMAKE_CUDA_ARCHITECTURES 90-real)
+endif()
+enable_language(CUDA)
+find_package(CUDAToolkit 13.0)
+find_library(STRAKE_NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR} /usr/lib/x86_64-linux-gnu)
+find_library(STRAKE_CUDNN_LIBRARY cudnn HINTS ${CUDAToolkit_LIBRARY_DIR} /usr/lib/x86_64-linux-gnu)
+if(NOT CUDAToolkit_FOUND OR NOT STRAKE_NCCL_LIBRARY OR NOT STRAKE_CUDNN_LIBRARY)
+  if(STRAKE_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "STRAKE_CUDA=ON needs the CUDA toolkit 13.0 or newer (found: ${CUDAToolkit_VERSION}), NCCL (${STRAKE_NCCL_LIBRARY}) and cuDNN (${STRAKE_CUDNN_LIBRARY})")
+  endif()
+  return()
+endif()
+
+# cuDNN's graph API in C++, header only, as a PyPI wheel: pinned by version and hash, unpacked into the build folder.
+# STRAKE_CUDNN_FRONTEND points to an include folder to use instead.
+set(STRAKE_CUDNN_FRONTEND "" CACHE PATH "Include folder of cudnn-frontend; empty: fetched from PyPI")
+if(NOT STRAKE_CUDNN_FRONTEND)
+  set(frontend_version 1.32.0)
+  set(frontend_hash c6006556017a4d1c914c52a556c71b1267f2d6a0500f742e7b4edef539878df0)
+  set(frontend_folder "${PROJECT_BINARY_DIR}/cudnn_frontend-${frontend_version}")
+  if(NOT EXISTS "${frontend_folder}/include/cudnn_frontend.h")
+    find_package(Python3 REQUIRED COMPONENTS Interpreter)
+    execute_process(
+      COMMAND "${CMAKE_COMMAND}" -E env bash "${PROJECT_SOURCE_DIR}/cmake/fetch_wheel.sh" nvidia-cudnn-frontend
+              "${frontend_version}" "${frontend_hash}" "${frontend_folder}"
+      COMMAND_ERROR_IS_FATAL ANY)
+  endif()
+  set(strake_cudnn_frontend_include "${frontend_folder}/include")
+else()
+  set(strake_cudnn_frontend_include "${STRAKE_CUDNN_FRONTEND}")
+endif()
+
+add_library(strake_cuda INTERFACE)
+target_link_libraries(strake_cuda INTERFACE CUDA::cudart_static CUDA::cublasLt CUDA::nvtx3 ${STRAKE_CUDNN_LIBRARY} ${CMAKE_DL_LIBS})
+target_compile_definitions(strake_cuda INTERFACE STRAKE_HAS_CUDA=1)
+add_library(strake_nccl INTERFACE)
+target_link_libraries(strake_nccl INTERFACE ${STRAKE_NCCL_LIBRARY})
+add_library(strake_cudnn_frontend INTERFACE)
+target_include_directories(strake_cudnn_frontend SYSTEM INTERFACE "${strake_cudnn_frontend_include}")
+set(STRAKE_HAS_CUDA ON)

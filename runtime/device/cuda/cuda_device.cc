@@ -1,0 +1,226 @@
+#include "runtime/device/cuda/cuda_device.h"
+
+#include <fmt/format.h>
+#include <nvtx3/nvToolsExt.h>
+
+#include <cstdio>
+#include <deque>
+#include <mutex>
+#include <unordered_map>
+
+#include "runtime/base/error.h"
+#include "runtime/device/cuda/cuda_call.h"
+
+namespace strake {
+namespace cuda {
+
+void call_failed(cudaError_t error, const char* call, std::source_location where) {
+  cudaGetLastError();  // the next call must not report this one again
+  throw DeviceError(fmt::format("{} failed: {} ({}) [{}:{}]", call, cudaGetErrorName(error), cudaGetErrorString(error),
+                                where.file_name(), where.line()));
+}
+
+void call_failed_in_destructor(cudaError_t error, const char* call) noexcept {
+  if (error == cudaErrorCudartUnloading) return;
+  std::fprintf(stderr, "strake: warning: %s failed: %s\n", call, cudaGetErrorString(error));
+}
+
+}  // namespace cuda
+
+namespace {
+
+struct CudaEventState final : EventState {
+  CudaEventState() { STRAKE_CUDA(cudaEventCreate(&event)); }
+  ~CudaEventState() override { STRAKE_LOG_CUDA(cudaEventDestroy(event)); }
+  cudaEvent_t event = nullptr;
+  std::uint32_t recorded = 0;
+};
+
+class CudaStream final : public Stream {
+ public:
+  CudaStream(Device& device, std::string_view name, int index, int priority)
+      : device_(device), name_(name), index_(index) {
+    STRAKE_CUDA(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, priority));
+  }
+  ~CudaStream() override {
+    STRAKE_LOG_CUDA(cudaStreamSynchronize(stream_));
+    STRAKE_LOG_CUDA(cudaStreamDestroy(stream_));
+  }
+
+  void launch(const Operation& operation, Body body) override {
+    label_.assign(operation.label.name);
+    nvtxRangePushA(label_.c_str());
+    body(NativeStream{stream_});
+    nvtxRangePop();
+  }
+  void record(Event& event) override {
+    auto& state = static_cast<CudaEventState&>(event.state());
+    STRAKE_CUDA(cudaEventRecord(state.event, stream_));
+    ++state.recorded;
+  }
+  void wait(const Event& event, WaitSite) override {
+    auto& state = static_cast<CudaEventState&>(event.state());
+    if (state.recorded > 0) STRAKE_CUDA(cudaStreamWaitEvent(stream_, state.event, 0));
+  }
+  void synchronize() override { STRAKE_CUDA(cudaStreamSynchronize(stream_)); }
+
+  Device& device() const override { return device_; }
+  const std::string& name() const override { return name_; }
+  int index() const override { return index_; }
+
+ private:
+  Device& device_;
+  std::string name_;
+  int index_;
+  cudaStream_t stream_ = nullptr;
+  std::string label_;  // NUL-terminated for NVTX, reused
+};
+
+class CudaDevice final : public Device {
+ public:
+  explicit CudaDevice(int ordinal) : ordinal_(ordinal) {
+    STRAKE_CUDA(cudaSetDevice(ordinal));
+    STRAKE_CUDA(cudaDeviceGetStreamPriorityRange(&low_priority_, &high_priority_));
+  }
+
+  DeviceKind kind() const override { return DeviceKind::kCuda; }
+  std::string description() const override { return fmt::format("cuda:{} ({})", ordinal_, cuda_facts(ordinal_).name); }
+
+  std::unique_ptr<Stream> make_stream(std::string_view name, StreamPriority priority) override {
+    return std::make_unique<CudaStream>(*this, name, next_stream_++,
+                                        priority == StreamPriority::kHigh ? high_priority_ : low_priority_);
+  }
+  Event make_event(std::string_view name) override { return Event(events_.emplace_back(), name); }
+
+  DeviceAddress allocate(std::string_view name, std::size_t size_bytes, MemoryKind kind) override {
+    void* memory = nullptr;
+    const cudaError_t error =
+        kind == MemoryKind::kDevice ? cudaMalloc(&memory, size_bytes) : cudaMallocHost(&memory, size_bytes);
+    if (error != cudaSuccess) {
+      cudaGetLastError();
+      std::size_t free_bytes = 0, total_bytes = 0;
+      STRAKE_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));
+      throw DeviceError(
+          fmt::format("cannot allocate {} bytes of {} memory for '{}': {} ({} of {} bytes are free on the "
+                      "GPU). Use a smaller train.micro_batch or model",
+                      size_bytes, kind == MemoryKind::kDevice ? "GPU" : "page-locked host", name,
+                      cudaGetErrorString(error), free_bytes, total_bytes));
+    }
+    if (kind == MemoryKind::kDevice) {
+      STRAKE_CUDA(cudaMemset(memory, 0, size_bytes));
+      STRAKE_CUDA(cudaDeviceSynchronize());  // other streams do not wait for the default stream
+    } else {
+      __builtin_memset(memory, 0, size_bytes);
+    }
+    const auto address = reinterpret_cast<std::uintptr_t>(memory);
+    sizes_[address] = size_bytes;
+    allocated_bytes_ += size_bytes;
+    return {address};
+  }
+  void free(DeviceAddress address, MemoryKind kind) noexcept override {
+    const auto found = sizes_.find(address.value);
+    if (found == sizes_.end()) return;
+    void* memory = reinterpret_cast<void*>(address.value);
+    if (kind == MemoryKind::kDevice) {
+      STRAKE_LOG_CUDA(cudaFree(memory));
+    } else {
+      STRAKE_LOG_CUDA(cudaFreeHost(memory));
+    }
+    allocated_bytes_ -= found->second;
+    sizes_.erase(found);
+  }
+  std::size_t allocated_bytes() const override { return allocated_bytes_; }
+
+  bool complete(const Event& event) const override {
+    const CudaEventState& state = state_of(event);
+    if (state.recorded == 0) return true;
+    const cudaError_t status = cudaEventQuery(state.event);
+    if (status == cudaErrorNotReady) return false;
+    STRAKE_CUDA(status);
+    return true;
+  }
+  void synchronize(const Event& event) override {
+    if (state_of(event).recorded > 0) STRAKE_CUDA(cudaEventSynchronize(state_of(event).event));
+  }
+  EventTicket ticket(const Event& event) const override { return {&event.state(), state_of(event).recorded}; }
+  // Waits for the latest record, which is the ticket's or a later one of work that is enqueued already.
+  void host_wait(EventTicket ticket) override {
+    if (ticket.number == 0) return;
+    STRAKE_CUDA(cudaSetDevice(ordinal_));  // of this host thread
+    STRAKE_CUDA(cudaEventSynchronize(static_cast<CudaEventState*>(ticket.state)->event));
+  }
+
+  Nanoseconds elapsed(const Event& from, const Event& to) const override {
+    float milliseconds = 0;
+    STRAKE_CUDA(cudaEventElapsedTime(&milliseconds, state_of(from).event, state_of(to).event));
+    return Nanoseconds(static_cast<std::int64_t>(static_cast<double>(milliseconds) * 1e6));
+  }
+  // Not known to CUDA: idle time shows between marks that the host enqueues apart.
+  Nanoseconds starved(const Event&, const Event&) const override { return Nanoseconds(0); }
+
+  void check() override { STRAKE_CUDA(cudaPeekAtLastError()); }
+
+  Body copy_body(const Tensor& dst, const Tensor& src) override {
+    return [dst, src](NativeStream native) {
+      STRAKE_CUDA(cudaMemcpyAsync(reinterpret_cast<void*>(dst.address().value),
+                                  reinterpret_cast<void*>(src.address().value), src.extent_bytes(), cudaMemcpyDefault,
+                                  static_cast<cudaStream_t>(native.handle)));
+    };
+  }
+  Body zero_body(const Tensor& dst) override {
+    return [dst](NativeStream native) {
+      STRAKE_CUDA(cudaMemsetAsync(reinterpret_cast<void*>(dst.address().value), 0, dst.extent_bytes(),
+                                  static_cast<cudaStream_t>(native.handle)));
+    };
+  }
+
+ private:
+  static CudaEventState& state_of(const Event& event) { return static_cast<CudaEventState&>(event.state()); }
+
+  int ordinal_;
+  int low_priority_ = 0, high_priority_ = 0;
+  std::deque<CudaEventState> events_;
+  std::unordered_map<std::uintptr_t, std::size_t> sizes_;
+  std::size_t allocated_bytes_ = 0;
+  int next_stream_ = 0;
+};
+
+}  // namespace
+
+int cuda_device_number() {
+  int number = 0;
+  // Without a driver the call fails and leaves its argument alone.
+  if (cudaGetDeviceCount(&number) != cudaSuccess) {
+    cudaGetLastError();
+    return 0;
+  }
+  return number;
+}
+
+std::string cuda_unavailable_reason() {
+  int number = 0;
+  const cudaError_t error = cudaGetDeviceCount(&number);
+  if (error == cudaSuccess) return number == 0 ? "no GPU is visible" : "";
+  cudaGetLastError();
+  return cudaGetErrorString(error);
+}
+
+std::unique_ptr<Device> make_cuda_device(int ordinal) { return std::make_unique<CudaDevice>(ordinal); }
+
+CudaFacts cuda_facts(int ordinal) {
+  CudaFacts facts;
+  cudaDeviceProp properties{};
+  STRAKE_CUDA(cudaGetDeviceProperties(&properties, ordinal));
+  facts.name = properties.name;
+  facts.multiprocessors = properties.multiProcessorCount;
+  facts.memory_bytes = properties.totalGlobalMem;
+  facts.compute_capability = properties.major * 10 + properties.minor;
+  int clock_khz = 0;
+  STRAKE_CUDA(cudaDeviceGetAttribute(&clock_khz, cudaDevAttrClockRate, ordinal));
+  facts.sm_clock_mhz = clock_khz / 1000;
+  STRAKE_CUDA(cudaDriverGetVersion(&facts.driver_version));
+  STRAKE_CUDA(cudaRuntimeGetVersion(&facts.runtime_version));
+  return facts;
+}
+
+}  // namespace strake

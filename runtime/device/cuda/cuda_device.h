@@ -1,0 +1,34 @@
+// The CUDA device: one GPU of this machine behind the Device interface.
+//
+// Bodies run at once on the enqueueing thread with the stream's cudaStream_t and enqueue kernels. Each launch is
+// an NVTX range with the operation's name. Host memory is page-locked. Events carry time.
+// Threads, errors: as Device. A GPU fault is sticky: every later call throws, and the process must end.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "runtime/device/device.h"
+
+namespace strake {
+
+// GPUs this process can use; 0 without a driver.
+int cuda_device_number();
+// Why cuda_device_number() is 0: "no CUDA driver", ...
+std::string cuda_unavailable_reason();
+
+// REQUIRES: 0 <= ordinal < cuda_device_number(). Streams keep a pointer to the device: destroy them first.
+std::unique_ptr<Device> make_cuda_device(int ordinal);
+
+struct CudaFacts {
+  std::string name;
+  int multiprocessors = 0;
+  std::size_t memory_bytes = 0;
+  int driver_version = 0;  // 13000 = 13.0
+  int runtime_version = 0;
+  int sm_clock_mhz = 0;        // highest
+  int compute_capability = 0;  // 90 = 9.0
+};
+CudaFacts cuda_facts(int ordinal);
+
+}  // namespace strake
