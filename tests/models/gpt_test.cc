@@ -1,0 +1,246 @@
+#include "models/gpt.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <random>
+
+#include "runtime/base/error.h"
+#include "runtime/device/cpu/cpu_device.h"
+#include "runtime/device/order_checker.h"
+#include "tests/models/gpt_on_device.h"
+
+namespace strake::test {
+namespace {
+
+using models::Gpt;
+using models::GptShape;
+
+constexpr GptShape kSmall{.layers = 2, .channels = 16, .heads = 2, .vocab = 17, .sequence = 6};
+constexpr std::int64_t kBatch = 2;
+
+void draw_tokens(GptOnDevice& gpt, const GptShape& shape, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::uniform_int_distribution<std::int32_t> id(0, static_cast<std::int32_t>(shape.vocab) - 1);
+  for (std::int32_t& token : gpt.tokens()) token = id(random);
+  for (std::int32_t& target : gpt.targets()) target = id(random);
+}
+
+// Weights far from the initial ones: biases and norms that matter, every path of the gradient of ordinary size.
+void draw_weights(GptOnDevice& gpt, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::normal_distribution<double> normal(0, 0.3);
+  for (std::size_t i = 0; i < gpt.layout().size(); ++i) {
+    const ParamId id{static_cast<std::int32_t>(i)};
+    const double center = gpt.layout().spec(id).initial.kind == InitialValue::Kind::kOnes ? 1 : 0;
+    const auto begin = static_cast<std::size_t>(gpt.layout().offset_elems(id));
+    for (std::size_t e = 0; e < static_cast<std::size_t>(gpt.layout().spec(id).elems()); ++e) {
+      gpt.weights<double>()[begin + e] = center + normal(random);
+    }
+  }
+}
+
+std::vector<double> copy_of(std::span<const double> values) { return {values.begin(), values.end()}; }
+
+class GptTest : public testing::Test {
+ protected:
+  std::unique_ptr<Device> device_ = make_cpu_device();
+};
+
+TEST_F(GptTest, GradientsAreThoseOfTheLoss) {
+  const std::uint64_t seed = 20240607;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  GptOnDevice gpt(*device_, kSmall, kBatch, DType::kF64);
+  draw_weights(gpt, seed);
+  draw_tokens(gpt, kSmall, seed);
+  // Backward overwrites; what was there before is of no consequence.
+  std::ranges::fill(gpt.gradients<double>(), std::numeric_limits<double>::quiet_NaN());
+  gpt.train();
+  const std::vector<double> gradients = copy_of(gpt.gradients<double>());
+
+  std::mt19937_64 random(seed);
+  for (std::size_t i = 0; i < gpt.layout().size(); ++i) {
+    const ParamId id{static_cast<std::int32_t>(i)};
+    const ParamSpec& spec = gpt.layout().spec(id);
+    double largest = 0;
+    std::uniform_int_distribution<std::int64_t> pick(0, spec.elems() - 1);
+    for (int trial = 0; trial < 12; ++trial) {
+      std::int64_t elem = pick(random);
+      // Rows of the vocabulary and of positions, not of padding, which has no gradient.
+      if (spec.name == "wte.weight") elem %= kSmall.vocab * kSmall.channels;
+      const auto at = static_cast<std::size_t>(gpt.layout().offset_elems(id) + elem);
+      const double weight = gpt.weights<double>()[at];
+      const auto loss_at = [&](double offset) {
+        gpt.weights<double>()[at] = weight + offset;
+        const double loss = gpt.evaluate();
+        gpt.weights<double>()[at] = weight;
+        return loss;
+      };
+      // Five points: the error is of the fourth power of the distance.
+      const double h = 1e-3;
+      const double expected = (8 * (loss_at(h) - loss_at(-h)) - (loss_at(2 * h) - loss_at(-2 * h))) / (12 * h);
+      largest = std::max(largest, std::abs(expected));
+      EXPECT_NEAR(gradients[at], expected, 1e-7 * std::abs(expected) + 1e-10) << spec.name << " element " << elem;
+    }
+    // Key biases have no gradient (softmax ignores a shift of a row), so only whole parameters are asked for one.
+    EXPECT_GT(largest, 1e-6) << spec.name << ": no element has a gradient worth checking";
+  }
+}
+
+// The fast kernels are other code than the readable ones that double runs on.
+TEST_F(GptTest, SinglePrecisionFollowsDouble) {
+  const GptShape shape{.layers = 3, .channels = 64, .heads = 4, .vocab = 300, .sequence = 40};
+  GptOnDevice single(*device_, shape, kBatch, DType::kF32), twice(*device_, shape, kBatch, DType::kF64);
+  draw_weights(twice, 13);
+  for (double& weight : twice.weights<double>()) weight = static_cast<float>(0.3 * weight);
+  std::ranges::copy(twice.weights<double>(), single.weights<float>().begin());
+  draw_tokens(single, shape, 13);
+  draw_tokens(twice, shape, 13);
+  EXPECT_NEAR(single.train(), twice.train(), 1e-5);
+  for (std::size_t i = 0; i < twice.layout().size(); ++i) {
+    const ParamId id{static_cast<std::int32_t>(i)};
+    double squares = 0, error_squares = 0;
+    for (std::size_t e = 0; e < twice.gradient<double>(id).size(); ++e) {
+      const double expected = twice.gradient<double>(id)[e];
+      squares += expected * expected;
+      error_squares += std::pow(single.gradient<float>(id)[e] - expected, 2);
+    }
+    EXPECT_LT(error_squares, 1e-10 * squares) << twice.layout().spec(id).name;
+  }
+}
+
+TEST_F(GptTest, FreshWeightsKnowNothing) {
+  const GptShape shape{.layers = 2, .channels = 32, .heads = 4, .vocab = 200, .sequence = 32};
+  for (const std::uint64_t seed : {1, 2, 3}) {
+    GptOnDevice gpt(*device_, shape, 4, DType::kF32);
+    gpt.initialize(seed);
+    draw_tokens(gpt, shape, seed);
+    EXPECT_NEAR(gpt.evaluate(), std::log(200.0), 0.05) << "seed " << seed;
+  }
+}
+
+TEST_F(GptTest, PaddingRowsHaveNoGradientAndNoSayInTheLoss) {
+  GptOnDevice gpt(*device_, kSmall, kBatch, DType::kF64);
+  draw_weights(gpt, 5);
+  draw_tokens(gpt, kSmall, 5);
+  const double loss = gpt.train();
+  const ParamId table{static_cast<std::int32_t>(gpt.layout().size() - 2)};
+  ASSERT_EQ(gpt.layout().spec(table).name, "wte.weight");
+  const auto padding_begin = static_cast<std::size_t>(kSmall.vocab * kSmall.channels);
+  const std::span<double> gradient = gpt.gradient<double>(table);
+  ASSERT_EQ(gradient.size(), 128u * 16u);
+  for (std::size_t i = padding_begin; i < gradient.size(); ++i) ASSERT_EQ(gradient[i], 0.0) << i;
+
+  const auto weight_begin = static_cast<std::size_t>(gpt.layout().offset_elems(table));
+  for (std::size_t i = padding_begin; i < gradient.size(); ++i) gpt.weights<double>()[weight_begin + i] = 100;
+  EXPECT_EQ(gpt.train(), loss);
+}
+
+TEST_F(GptTest, AccumulatedGradientsAreTheSumOverMicroBatches) {
+  GptOnDevice gpt(*device_, kSmall, kBatch, DType::kF64);
+  draw_weights(gpt, 7);
+  std::vector<std::vector<double>> parts;
+  double loss_sum = 0;
+  for (const std::uint64_t seed : {1, 2, 3}) {
+    draw_tokens(gpt, kSmall, seed);
+    loss_sum += gpt.train(0.25);
+    parts.push_back(copy_of(gpt.gradients<double>()));
+  }
+  double accumulated_loss = 0;
+  for (const std::uint64_t seed : {1, 2, 3}) {
+    draw_tokens(gpt, kSmall, seed);
+    accumulated_loss = gpt.train(0.25, seed != 1);
+  }
+  EXPECT_NEAR(accumulated_loss, loss_sum, 1e-14);
+  const std::span<const double> accumulated = gpt.gradients<double>();
+  for (std::size_t i = 0; i < accumulated.size(); ++i) {
+    const double sum = parts[0][i] + parts[1][i] + parts[2][i];
+    const double size = std::abs(parts[0][i]) + std::abs(parts[1][i]) + std::abs(parts[2][i]);
+    ASSERT_NEAR(accumulated[i], sum, 1e-13 * size + 1e-17) << "element " << i;
+  }
+}
+
+TEST_F(GptTest, GradientScaleIsAFactor) {
+  GptOnDevice gpt(*device_, kSmall, kBatch, DType::kF64);
+  draw_weights(gpt, 9);
+  draw_tokens(gpt, kSmall, 9);
+  const double loss = gpt.train(1);
+  const std::vector<double> whole = copy_of(gpt.gradients<double>());
+  EXPECT_EQ(gpt.train(0.25), loss);  // a power of two: exact
+  for (std::size_t i = 0; i < whole.size(); ++i) ASSERT_EQ(gpt.gradients<double>()[i], 0.25 * whole[i]) << i;
+}
+
+TEST_F(GptTest, EvaluationSeesTheLossOfTraining) {
+  for (const DType dtype : {DType::kF32, DType::kF64}) {
+    GptOnDevice gpt(*device_, kSmall, kBatch, dtype);
+    gpt.initialize(3);
+    draw_tokens(gpt, kSmall, 3);
+    const double trained = gpt.train();
+    EXPECT_EQ(gpt.evaluate(), trained) << name_of(dtype);
+    EXPECT_EQ(gpt.train_loss_only(), trained) << name_of(dtype);
+  }
+}
+
+TEST_F(GptTest, GradientsAreFinalWhenReadyInLayoutOrder) {
+  GptOnDevice gpt(*device_, kSmall, kBatch, DType::kF64);
+  draw_weights(gpt, 11);
+  draw_tokens(gpt, kSmall, 11);
+  gpt.train();
+  ASSERT_EQ(gpt.ready_order().size(), gpt.layout().size());
+  for (std::size_t i = 0; i < gpt.layout().size(); ++i) {
+    const ParamId id{static_cast<std::int32_t>(i)};
+    EXPECT_EQ(gpt.ready_order()[i], id);
+    EXPECT_TRUE(std::ranges::equal(gpt.gradient_when_ready<double>(id), gpt.gradient<double>(id)))
+        << gpt.layout().spec(id).name << " changed after it was ready";
+  }
+}
+
+TEST_F(GptTest, PlannedActivationsShareMemoryAndChangeNoBit) {
+  const GptShape shape{.layers = 4, .channels = 32, .heads = 4, .vocab = 65, .sequence = 16};
+  for (const DType dtype : {DType::kF32, DType::kF64}) {
+    const ActivationPlan plan = GptOnDevice::plan(shape, kBatch, dtype);
+    CheckedDevice checked(*device_, CheckedDevice::Policy::kCollect);
+    GptOnDevice apart(checked, shape, kBatch, dtype);
+    GptOnDevice shared(checked, shape, kBatch, dtype, &plan);
+    EXPECT_LT(shared.activation_bytes(), apart.activation_bytes() * 9 / 10) << name_of(dtype);
+    for (GptOnDevice* gpt : {&apart, &shared}) {
+      gpt->initialize(17);
+      draw_tokens(*gpt, shape, 17);
+    }
+    for (int step = 0; step < 3; ++step) {  // from the second on, memory holds what the first left
+      const bool accumulate = step == 2;
+      ASSERT_EQ(shared.train(1, accumulate), apart.train(1, accumulate)) << name_of(dtype);
+      if (dtype == DType::kF32) {
+        ASSERT_TRUE(std::ranges::equal(shared.gradients<float>(), apart.gradients<float>()));
+      } else {
+        ASSERT_TRUE(std::ranges::equal(shared.gradients<double>(), apart.gradients<double>()));
+      }
+      ASSERT_EQ(shared.evaluate(), apart.evaluate()) << name_of(dtype);
+    }
+    for (const OrderChecker::Report& report : checked.checker().reports()) ADD_FAILURE() << report.describe();
+    EXPECT_GT(checked.checker().operations_checked(), 0);
+  }
+}
+
+TEST(GptShapeTest, SurvivesItsJson) {
+  const GptShape shape{.layers = 12, .channels = 768, .heads = 12, .vocab = 50257, .sequence = 1024};
+  EXPECT_EQ(GptShape::from_json(shape.to_json()), shape);
+  for (const char* text : {"", "{}", "[1]", R"({"kind":"llama","layers":1})", R"({"kind":"gpt2","layers":"two"})"}) {
+    EXPECT_THROW(GptShape::from_json(text), IncompatibleCheckpointError) << text;
+  }
+}
+
+TEST(GptShapeTest, CountsParametersAndFlops) {
+  const GptShape shape{.layers = 12, .channels = 768, .heads = 12, .vocab = 50257, .sequence = 1024};
+  EXPECT_EQ(shape.padded_vocab(), 50304);
+  std::int64_t elems = 0;
+  for (const ParamSpec& spec : Gpt::parameters(shape)) elems += spec.elems();
+  EXPECT_EQ(elems, 124'475'904);  // GPT-2 small has 124,439,808 with its 50,257 rows; 47 more of 768 here
+  // 6 FLOPs for each of the 12 * 12 * 768^2 block weights and 50304 * 768 head weights; attention 6 T C L.
+  EXPECT_EQ(shape.model_flops_per_token(), 6.0 * (84'934'656 + 38'633'472) + 6.0 * 1024 * 768 * 12);
+}
+
+}  // namespace
+}  // namespace strake::test
