@@ -1,0 +1,149 @@
+// The backward of every kernel against central differences of its forward, in double.
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <numeric>
+
+#include "kernels/cpu/kernel_table.h"
+#include "tests/kernels/arrays.h"
+
+namespace strake::kernels {
+namespace {
+
+using namespace strake::kernels::testing;
+using Values = std::vector<double>;
+
+double dot(const Values& a, const Values& b) { return std::inner_product(a.begin(), a.end(), b.begin(), 0.0); }
+
+// d function() / d at[i] for every i.
+Values central_differences(Values& at, const std::function<double()>& function) {
+  constexpr double kStep = 1e-5;
+  Values slopes;
+  for (double& value : at) {
+    const double middle = value;
+    value = middle + kStep;
+    const double above = function();
+    value = middle - kStep;
+    const double below = function();
+    value = middle;
+    slopes.push_back((above - below) / (2 * kStep));
+  }
+  return slopes;
+}
+
+void expect_gradient(const Values& gradient, const Values& slopes) {
+  ASSERT_EQ(gradient.size(), slopes.size());
+  const double scale = std::sqrt(dot(slopes, slopes) / static_cast<double>(slopes.size()));
+  ASSERT_GT(scale, 0);
+  for (std::size_t i = 0; i < slopes.size(); ++i) EXPECT_NEAR(gradient[i], slopes[i], 1e-7 * std::max(scale, 1.0)) << i;
+}
+
+TEST(Gradients, Linear) {
+  Random random(201);
+  const std::int64_t rows = 5, outs = 4, ins = 3;
+  Values x = random.normal<double>(rows * ins), weight = random.normal<double>(outs * ins);
+  Values bias = random.normal<double>(outs);
+  const Values dy = random.normal<double>(rows * outs);
+  const auto loss = [&] {
+    Values y(dy.size());
+    reference::linear_forward(y.data(), x.data(), weight.data(), bias.data(), rows, outs, ins);
+    return dot(y, dy);
+  };
+  Values dx(x.size()), dweight(weight.size()), dbias(bias.size());
+  reference::linear_backward_input(dx.data(), dy.data(), weight.data(), rows, outs, ins);
+  reference::linear_backward_weight(dweight.data(), dy.data(), x.data(), rows, outs, ins, false);
+  reference::column_sums(dbias.data(), dy.data(), rows, outs, false);
+  expect_gradient(dx, central_differences(x, loss));
+  expect_gradient(dweight, central_differences(weight, loss));
+  expect_gradient(dbias, central_differences(bias, loss));
+}
+
+TEST(Gradients, Attention) {
+  Random random(202);
+  const reference::AttentionShape shape = {.batch = 2, .length = 5, .heads = 2, .head_size = 3};
+  const std::int64_t elems = shape.batch * shape.length * shape.channels();
+  Values qkv = random.normal<double>(3 * elems);
+  const Values dout = random.normal<double>(elems);
+  Values out(dout.size()), stats(static_cast<std::size_t>(shape.batch * shape.heads * shape.length)), dqkv(qkv.size());
+  const auto loss = [&] {
+    reference::attention_forward(out.data(), stats.data(), qkv.data(), shape);
+    return dot(out, dout);
+  };
+  loss();
+  reference::attention_backward<double>(dqkv.data(), dout.data(), qkv.data(), out.data(), stats.data(), nullptr, shape);
+  expect_gradient(dqkv, central_differences(qkv, loss));
+}
+
+TEST(Gradients, ResidualLayerNorm) {
+  Random random(203);
+  const std::int64_t rows = 3, channels = 7;
+  Values x = random.normal<double>(rows * channels), delta = random.normal<double>(rows * channels);
+  Values weight = random.normal<double>(channels), bias = random.normal<double>(channels);
+  const Values dy = random.normal<double>(rows * channels), dx_out = random.normal<double>(rows * channels);
+  Values x_out(x.size()), y(x.size()), mean(rows), rstd(rows);
+  const auto loss = [&] {
+    reference::residual_layer_norm_forward(x_out.data(), y.data(), mean.data(), rstd.data(), x.data(), delta.data(),
+                                           weight.data(), bias.data(), rows, channels);
+    return dot(y, dy) + dot(x_out, dx_out);
+  };
+  loss();
+  Values dx = dx_out, dweight(weight.size()), dbias(bias.size());
+  reference::layer_norm_backward(dx.data(), dweight.data(), dbias.data(), dy.data(), x_out.data(), mean.data(),
+                                 rstd.data(), weight.data(), rows, channels, false);
+  expect_gradient(dx, central_differences(x, loss));
+  expect_gradient(dx, central_differences(delta, loss));
+  expect_gradient(dweight, central_differences(weight, loss));
+  expect_gradient(dbias, central_differences(bias, loss));
+}
+
+TEST(Gradients, Gelu) {
+  Random random(204);
+  Values x = random.normal<double>(40, 2);
+  const Values dy = random.normal<double>(40);
+  const auto loss = [&] {
+    Values y(x.size());
+    reference::gelu_forward(y.data(), x.data(), 40);
+    return dot(y, dy);
+  };
+  Values dx(x.size());
+  reference::gelu_backward(dx.data(), dy.data(), x.data(), 40);
+  expect_gradient(dx, central_differences(x, loss));
+}
+
+TEST(Gradients, Embedding) {
+  Random random(205);
+  const std::int64_t batch = 2, length = 3, channels = 4, vocab = 5, positions = 6;
+  Values token_table = random.normal<double>(vocab * channels);
+  Values position_table = random.normal<double>(positions * channels);
+  const std::vector<std::int32_t> tokens = {4, 1, 1, 0, 4, 1};
+  const Values dx = random.normal<double>(batch * length * channels);
+  const auto loss = [&] {
+    Values x(dx.size());
+    reference::embedding_forward(x.data(), tokens.data(), token_table.data(), position_table.data(), batch, length,
+                                 channels);
+    return dot(x, dx);
+  };
+  Values dtoken(token_table.size()), dposition(position_table.size());
+  reference::embedding_backward_tokens(dtoken.data(), dx.data(), tokens.data(), batch * length, channels, vocab, false);
+  reference::embedding_backward_positions(dposition.data(), dx.data(), batch, length, channels, positions, false);
+  expect_gradient(dtoken, central_differences(token_table, loss));
+  expect_gradient(dposition, central_differences(position_table, loss));
+}
+
+TEST(Gradients, CrossEntropy) {
+  Random random(206);
+  const std::int64_t rows = 4, vocab = 6, columns = 8;
+  Values logits = random.normal<double>(rows * columns);
+  const auto targets = random.tokens(rows, vocab);
+  const auto loss = [&] {
+    Values losses(rows);
+    reference::cross_entropy_forward(losses.data(), logits.data(), targets.data(), rows, vocab, columns);
+    return 0.5 * std::accumulate(losses.begin(), losses.end(), 0.0);
+  };
+  Values gradient = logits, losses(rows);
+  reference::cross_entropy_forward_backward(gradient.data(), losses.data(), targets.data(), rows, vocab, columns, 0.5);
+  expect_gradient(gradient, central_differences(logits, loss));
+}
+
+}  // namespace
+}  // namespace strake::kernels

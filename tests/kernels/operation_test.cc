@@ -1,0 +1,358 @@
+// The operations as models call them: what they declare, what they refuse, and results that are exact by definition.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/attention.h"
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/cross_entropy.h"
+#include "kernels/elementwise.h"
+#include "kernels/embedding.h"
+#include "kernels/layer_norm.h"
+#include "kernels/matmul.h"
+#include "kernels/optimizer.h"
+#include "runtime/device/cpu/cpu_memory.h"
+#include "runtime/device/recording.h"
+#include "tests/kernels/arrays.h"
+#include "tests/kernels/inline_device.h"
+
+namespace strake::kernels {
+namespace {
+
+using namespace strake::kernels::testing;
+using strake::cpu::data;
+
+constexpr Label kLabel = {"test", Phase::kOther};
+
+// Tensors of one test; filled in before the arena exists, as models do.
+class OperationTest : public ::testing::Test {
+ protected:
+  Tensor tensor(std::initializer_list<std::int64_t> shape, DType dtype = DType::kF32) {
+    return Tensor::reserve(arena_, dtype, shape);
+  }
+  void allocate() { arena_.allocate(device_); }
+  template <typename T>
+  void fill(const Tensor& tensor, const std::vector<T>& values) {
+    ASSERT_EQ(values.size(), static_cast<std::size_t>(tensor.elems()));
+    std::copy(values.begin(), values.end(), data<T>(tensor));
+  }
+  template <typename T>
+  void fill(const Tensor& tensor, T value) {
+    std::fill_n(data<T>(tensor), tensor.elems(), value);
+  }
+  template <typename T = float>
+  std::vector<T> values(const Tensor& tensor) {
+    return {data<T>(tensor), data<T>(tensor) + tensor.elems()};
+  }
+
+  // The last operation declares exactly these tensors (by address), in any order.
+  void expect_declared(std::vector<Tensor> reads, std::vector<Tensor> writes) {
+    const auto places = [](const std::vector<Tensor>& tensors) {
+      std::vector<std::pair<std::size_t, std::size_t>> out;
+      for (const Tensor& t : tensors) out.emplace_back(t.offset_bytes(), t.extent_bytes());
+      std::sort(out.begin(), out.end());
+      return out;
+    };
+    ASSERT_FALSE(device_.launched.empty());
+    const LaunchedOperation& last = device_.launched.back();
+    EXPECT_EQ(places(last.reads), places(reads)) << last.kind;
+    EXPECT_EQ(places(last.writes), places(writes)) << last.kind;
+  }
+
+  InlineDevice device_;
+  InlineDevice::InlineStream stream_{device_};
+  Arena arena_{"test", MemoryKind::kDevice};
+};
+
+TEST_F(OperationTest, EveryAccessIsDeclared) {
+  const std::int64_t batch = 2, length = 5, channels = 6, rows = batch * length, vocab = 7;
+  const Tensor x = tensor({rows, channels}), y = tensor({rows, channels}), dx = tensor({rows, channels});
+  const Tensor x3 = x.reshape({batch, length, channels});
+  const Tensor weight = tensor({channels, channels}), dweight = tensor({channels, channels});
+  const Tensor gain = tensor({channels}), bias = tensor({channels}), dgain = tensor({channels}),
+               dbias = tensor({channels});
+  const Tensor mean = tensor({rows}), rstd = tensor({rows});
+  const Tensor qkv = tensor({batch, length, 3 * channels}), dqkv = tensor({batch, length, 3 * channels});
+  const Tensor out = tensor({batch, length, channels}), dout = tensor({batch, length, channels});
+  const Tensor stats = tensor({batch, 2, length});
+  const Tensor scratch = tensor({attention_backward_scratch_elems(DeviceKind::kCpu, batch, length, channels, 2)});
+  const Tensor tokens = tensor({batch, length}, DType::kI32), targets = tensor({rows}, DType::kI32);
+  const Tensor tokens_table = tensor({vocab, channels}), positions = tensor({8, channels});
+  const Tensor logits = tensor({rows, vocab}), losses = tensor({rows}), total = tensor({1});
+  const Tensor w = tensor({100}), m = tensor({100}), v = tensor({100}), g = tensor({100});
+  const Tensor norm = tensor({1}), clip = tensor({1}), block_sums = tensor({2}, DType::kF64);
+  allocate();
+  using enum Accumulate;
+
+  linear_forward(stream_, kLabel, y, x, weight, bias);
+  expect_declared({x, weight, bias}, {y});
+  EXPECT_EQ(device_.launched.back().flops, 2.0 * rows * channels * channels);
+  linear_forward(stream_, kLabel, y, x, weight, {});
+  expect_declared({x, weight}, {y});
+  linear_backward_weight(stream_, kLabel, dweight, dbias, y, x, kOverwrite);
+  expect_declared({y, x}, {dweight, dbias});
+  linear_backward_weight(stream_, kLabel, dweight, dbias, y, x, kAdd);
+  expect_declared({y, x, dweight, dbias}, {dweight, dbias});
+  linear_backward_weight(stream_, kLabel, dweight, {}, y, x, kAdd);
+  expect_declared({y, x, dweight}, {dweight});
+  linear_backward_input(stream_, kLabel, dx, y, weight);
+  expect_declared({y, weight}, {dx});
+
+  attention_forward(stream_, kLabel, out, stats, qkv, 2);
+  expect_declared({qkv}, {out, stats});
+  EXPECT_EQ(device_.launched.back().flops, 2 * 2.0 * batch * 2 * (length * (length + 1) / 2) * 3);
+  attention_backward(stream_, kLabel, dqkv, dout, qkv, out, stats, scratch, 2);
+  expect_declared({dout, qkv, out, stats}, {dqkv, scratch});
+
+  layer_norm_forward(stream_, kLabel, y, mean, rstd, x, gain, bias);
+  expect_declared({x, gain, bias}, {y, mean, rstd});
+  residual_layer_norm_forward(stream_, kLabel, dx, y, mean, rstd, x, y, gain, bias);
+  expect_declared({x, y, gain, bias}, {dx, y, mean, rstd});
+  layer_norm_backward(stream_, kLabel, dx, dgain, dbias, y, x, mean, rstd, gain, kOverwrite);
+  expect_declared({y, x, mean, rstd, gain, dx}, {dx, dgain, dbias});
+  layer_norm_backward(stream_, kLabel, dx, dgain, dbias, y, x, mean, rstd, gain, kAdd);
+  expect_declared({y, x, mean, rstd, gain, dx, dgain, dbias}, {dx, dgain, dbias});
+
+  gelu_forward(stream_, kLabel, y, x);
+  expect_declared({x}, {y});
+  gelu_backward(stream_, kLabel, dx, y, x);
+  expect_declared({y, x}, {dx});
+  add(stream_, kLabel, y, x, dx);
+  expect_declared({x, dx}, {y});
+  cast(stream_, kLabel, y, x);
+  expect_declared({x}, {y});
+
+  embedding_forward(stream_, kLabel, x3, tokens, tokens_table, positions);
+  expect_declared({tokens, tokens_table, positions}, {x3});
+  embedding_backward(stream_, kLabel, tokens_table, kOverwrite, positions, kOverwrite, x3, tokens);
+  expect_declared({x3, tokens}, {tokens_table, positions});
+  embedding_backward(stream_, kLabel, tokens_table, kAdd, positions, kOverwrite, x3, tokens);
+  expect_declared({x3, tokens, tokens_table}, {tokens_table, positions});
+  embedding_backward(stream_, kLabel, tokens_table, kOverwrite, positions, kAdd, x3, tokens);
+  expect_declared({x3, tokens, positions}, {tokens_table, positions});
+
+  cross_entropy_forward(stream_, kLabel, losses, logits, targets, vocab);
+  expect_declared({logits, targets}, {losses});
+  cross_entropy_forward_backward(stream_, kLabel, logits, losses, targets, vocab, 1);
+  expect_declared({logits, targets}, {logits, losses});
+  accumulate_loss(stream_, kLabel, total, losses, 1, false);
+  expect_declared({losses}, {total});
+  accumulate_loss(stream_, kLabel, total, losses, 1, true);
+  expect_declared({losses, total}, {total});
+
+  const FlatSegment segments[] = {{0, 60, true}, {64, 36, false}};
+  gradient_norm(stream_, kLabel, norm, clip, block_sums, g, segments, 1);
+  expect_declared({g}, {norm, clip, block_sums});
+  adamw(stream_, kLabel, w, m, v, g, clip, segments, {1e-3, 0.9, 0.95, 1e-8, 0.1, 1});
+  expect_declared({g, clip, w, m, v}, {w, m, v});
+}
+
+// A dry run needs no memory: the plan device takes the same calls.
+TEST_F(OperationTest, AreRecordedWithoutMemory) {
+  PlanDevice plan;
+  const auto stream = plan.make_stream("compute", StreamPriority::kNormal);
+  const Tensor x = tensor({4, 8}), y = tensor({4, 8}), weight = tensor({8, 8});
+  linear_forward(*stream, kLabel, y, x, weight, {});
+  gelu_forward(*stream, kLabel, y, y);
+  ASSERT_EQ(plan.recording().entries.size(), 2u);
+  EXPECT_EQ(plan.recording().entries[0].kernel, "linear_forward");
+  EXPECT_EQ(plan.recording().entries[0].reads.size(), 2u);
+  EXPECT_EQ(plan.recording().flops(), 2.0 * 4 * 8 * 8);
+}
+
+TEST_F(OperationTest, WrongOperandsAreNamed) {
+  const Tensor x = tensor({4, 8}), y = tensor({4, 6}), weight = tensor({6, 8}), bad_bias = tensor({5});
+  const Tensor qkv = tensor({1, 4, 10}), out = tensor({1, 4, 3}), stats = tensor({1, 2, 4});
+  const Tensor bytes = tensor({4, 8}, DType::kU8);
+  const FlatSegment outside[] = {{0, 40, true}};
+  const Tensor flat = tensor({32}), norm = tensor({1}), clip = tensor({1}), sums = tensor({1}, DType::kF64);
+  allocate();
+  EXPECT_DEATH(linear_forward(stream_, kLabel, y, x, weight, bad_bias),
+               "linear_forward: bias is f32\\[5\\], must be f32\\[6\\]");
+  EXPECT_DEATH(linear_forward(stream_, kLabel, x, x, weight, {}), "linear_forward: y is f32\\[4, 8\\]");
+  EXPECT_DEATH(linear_forward(stream_, kLabel, {}, x, weight, {}), "linear_forward: y is undefined");
+  EXPECT_DEATH(gelu_forward(stream_, kLabel, y, x), "gelu_forward: y is f32\\[4, 6\\], must be f32\\[4, 8\\]");
+  EXPECT_DEATH(gelu_forward(stream_, kLabel, bytes, bytes), "x is u8\\[4, 8\\], must be f32 or f64");
+  EXPECT_DEATH(gelu_forward(stream_, kLabel, x.slice(1, 0, 4), x.slice(1, 4, 4)), "must be contiguous");
+  EXPECT_DEATH(attention_forward(stream_, kLabel, out, stats, qkv, 2), "does not divide into q, k, v of 2 heads");
+  EXPECT_DEATH(cast(stream_, kLabel, bytes, x), "no cast from f32 to u8");
+  EXPECT_DEATH(gradient_norm(stream_, kLabel, norm, clip, sums, flat, outside, 1), "segment \\[0, 40\\) lies outside");
+}
+
+TEST_F(OperationTest, DoubleRunsTheReference) {
+  Random random(301);
+  const Tensor x = tensor({3, 5}, DType::kF64), weight = tensor({4, 5}, DType::kF64), y = tensor({3, 4}, DType::kF64);
+  allocate();
+  fill(x, random.normal<double>(15));
+  fill(weight, random.normal<double>(20));
+  linear_forward(stream_, kLabel, y, x, weight, {});
+  std::vector<double> ref(12);
+  reference::linear_forward<double>(ref.data(), data<double>(x), data<double>(weight), nullptr, 3, 4, 5);
+  EXPECT_EQ(values<double>(y), ref);
+}
+
+TEST_F(OperationTest, EmbeddingBackwardZeroesRowsWithoutTokenAndAddsToTheOthers) {
+  Random random(302);
+  const std::int64_t batch = 3, length = 4, channels = 5, vocab = 6, positions = 7;
+  const Tensor dx = tensor({batch, length, channels}), tokens = tensor({batch, length}, DType::kI32);
+  const Tensor dtoken = tensor({vocab, channels}), dposition = tensor({positions, channels});
+  const Tensor dtoken_added = tensor({vocab, channels}), dposition_added = tensor({positions, channels});
+  allocate();
+  const auto gradient = random.small_integers(batch * length * channels);
+  const auto ids = random.tokens(batch * length, vocab - 1);  // the last row has no token
+  const auto old_token = random.small_integers(vocab * channels);
+  const auto old_position = random.small_integers(positions * channels);
+  fill(dx, gradient);
+  fill(tokens, ids);
+  fill(dtoken, std::nanf(""));
+  fill(dposition, std::nanf(""));
+  fill(dtoken_added, old_token);
+  fill(dposition_added, old_position);
+  embedding_backward(stream_, kLabel, dtoken, Accumulate::kOverwrite, dposition, Accumulate::kOverwrite, dx, tokens);
+  embedding_backward(stream_, kLabel, dtoken_added, Accumulate::kAdd, dposition_added, Accumulate::kAdd, dx, tokens);
+
+  std::vector<float> token_sums(static_cast<std::size_t>(vocab * channels));
+  std::vector<float> position_sums(static_cast<std::size_t>(positions * channels));
+  for (std::int64_t place = 0; place < batch * length; ++place) {
+    for (std::int64_t c = 0; c < channels; ++c) {
+      const float value = gradient[static_cast<std::size_t>(place * channels + c)];
+      token_sums[static_cast<std::size_t>(ids[static_cast<std::size_t>(place)] * channels + c)] += value;
+      position_sums[static_cast<std::size_t>(place % length * channels + c)] += value;
+    }
+  }
+  EXPECT_EQ(values(dtoken), token_sums);
+  EXPECT_EQ(values(dposition), position_sums);
+  for (std::size_t i = 0; i < token_sums.size(); ++i) token_sums[i] += old_token[i];
+  for (std::size_t i = 0; i < position_sums.size(); ++i) position_sums[i] += old_position[i];
+  EXPECT_EQ(values(dtoken_added), token_sums);
+  EXPECT_EQ(values(dposition_added), position_sums);
+}
+
+TEST_F(OperationTest, EmbeddingForwardAddsTheTwoRows) {
+  Random random(303);
+  const Tensor x = tensor({2, 3, 4}), tokens = tensor({2, 3}, DType::kI32);
+  const Tensor token_table = tensor({5, 4}), position_table = tensor({9, 4});
+  allocate();
+  const auto token_rows = random.small_integers(20), position_rows = random.small_integers(36);
+  const auto ids = random.tokens(6, 5);
+  fill(token_table, token_rows);
+  fill(position_table, position_rows);
+  fill(tokens, ids);
+  fill(x, std::nanf(""));
+  embedding_forward(stream_, kLabel, x, tokens, token_table, position_table);
+  for (std::size_t place = 0; place < 6; ++place) {
+    for (std::size_t c = 0; c < 4; ++c) {
+      EXPECT_EQ(values(x)[place * 4 + c],
+                token_rows[static_cast<std::size_t>(ids[place]) * 4 + c] + position_rows[place % 3 * 4 + c]);
+    }
+  }
+}
+
+TEST_F(OperationTest, AccumulatedLossIsScaledAndAdded) {
+  const Tensor losses = tensor({4}), total = tensor({1});
+  allocate();
+  fill(losses, std::vector<float>{1, 2, 3, 4});
+  fill(total, std::nanf(""));
+  accumulate_loss(stream_, kLabel, total, losses, 0.5, false);
+  EXPECT_EQ(values(total)[0], 5.0f);
+  accumulate_loss(stream_, kLabel, total, losses, 0.25, true);
+  EXPECT_EQ(values(total)[0], 7.5f);
+}
+
+TEST_F(OperationTest, CastsRoundToNearestEven) {
+  const Tensor wide = tensor({6}), narrow = tensor({6}, DType::kBF16), back = tensor({6});
+  const Tensor in_double = tensor({6}, DType::kF64);
+  allocate();
+  // A bf16 has 8 significant bits: 257 and 259 lie between two neighbours, and go to the even one.
+  fill(wide, std::vector<float>{1, 257, 259, -3.0e38f, std::nanf(""), std::numeric_limits<float>::infinity()});
+  cast(stream_, kLabel, narrow, wide);
+  cast(stream_, kLabel, back, narrow);
+  const auto rounded = values(back);
+  EXPECT_EQ(rounded[0], 1.0f);
+  EXPECT_EQ(rounded[1], 256.0f);
+  EXPECT_EQ(rounded[2], 260.0f);
+  EXPECT_NEAR(rounded[3], -3.0e38f, 1e36f);
+  EXPECT_TRUE(std::isnan(rounded[4]));
+  EXPECT_EQ(rounded[5], std::numeric_limits<float>::infinity());
+  cast(stream_, kLabel, in_double, wide);
+  EXPECT_EQ(values<double>(in_double)[2], 259.0);
+  fill(in_double, 1.0 + 1e-9);
+  cast(stream_, kLabel, wide, in_double);
+  EXPECT_EQ(values(wide)[0], 1.0f);
+}
+
+TEST_F(OperationTest, GradientNormDependsOnSegmentsAndNotOnWhereTheyLie) {
+  Random random(304);
+  // Three segments of one, two and three blocks, the last ones partly filled.
+  const std::int64_t sizes[] = {100, kNormBlockElems + 7, 2 * kNormBlockElems + 1};
+  const std::int64_t room = 4 * kNormBlockElems;
+  const Tensor packed = tensor({room}), spread = tensor({room});
+  const Tensor norm = tensor({1}), clip = tensor({1}), sums = tensor({6}, DType::kF64);
+  const Tensor norm_spread = tensor({1}), clip_spread = tensor({1}), sums_spread = tensor({6}, DType::kF64);
+  allocate();
+  std::vector<FlatSegment> in_packed, in_spread;
+  fill(packed, std::nanf(""));  // the gaps count for nothing
+  fill(spread, std::nanf(""));
+  std::int64_t begin = 0, end = room;
+  double exact = 0;
+  for (const std::int64_t size : sizes) {
+    const auto gradients = random.normal(size, 0.1);
+    for (const float value : gradients) exact += static_cast<double>(value) * value;
+    end -= size + 3;  // the other way round in memory, and not aligned
+    std::copy(gradients.begin(), gradients.end(), data<float>(packed) + begin);
+    std::copy(gradients.begin(), gradients.end(), data<float>(spread) + end);
+    in_packed.push_back({begin, size, true});
+    in_spread.push_back({end, size, false});
+    begin += (size + 127) / 128 * 128;
+  }
+  ASSERT_EQ(norm_blocks(in_packed), 6);
+  gradient_norm(stream_, kLabel, norm, clip, sums, packed, in_packed, 1.5);
+  gradient_norm(stream_, kLabel, norm_spread, clip_spread, sums_spread, spread, in_spread, 1.5);
+  EXPECT_NEAR(values(norm)[0], std::sqrt(exact), 1e-5 * std::sqrt(exact));
+  EXPECT_NEAR(values(clip)[0], 1.5 / (std::sqrt(exact) + 1e-6), 1e-6);
+  EXPECT_EQ(values(norm), values(norm_spread));
+  EXPECT_EQ(values(clip), values(clip_spread));
+  EXPECT_EQ(values<double>(sums), values<double>(sums_spread));
+
+  gradient_norm(stream_, kLabel, norm, clip, sums, packed, in_packed, 1e6);
+  EXPECT_EQ(values(clip)[0], 1.0f);
+  gradient_norm(stream_, kLabel, norm, clip, sums, packed, in_packed, 0);
+  EXPECT_EQ(values(clip)[0], 1.0f);
+  data<float>(packed)[5] = std::nanf("");
+  gradient_norm(stream_, kLabel, norm, clip, sums, packed, in_packed, 1.5);
+  EXPECT_TRUE(std::isnan(values(norm)[0]));
+  EXPECT_TRUE(std::isnan(values(clip)[0]));
+}
+
+TEST_F(OperationTest, AdamWFollowsItsDefinition) {
+  Random random(305);
+  const std::int64_t elems = 50;
+  const Tensor w = tensor({elems}, DType::kF64), m = tensor({elems}, DType::kF64), v = tensor({elems}, DType::kF64);
+  const Tensor g = tensor({elems}, DType::kF64), clip = tensor({1}, DType::kF64);
+  allocate();
+  const auto start = random.normal<double>(elems);
+  fill(w, start);
+  fill(clip, 0.5);
+  const FlatSegment segments[] = {{0, 20, true}, {24, 20, false}};
+  auto weights = start;
+  std::vector<double> first(static_cast<std::size_t>(elems)), second(first);
+  for (int step = 1; step <= 3; ++step) {
+    const auto gradients = random.normal<double>(elems);
+    fill(g, gradients);
+    adamw(stream_, kLabel, w, m, v, g, clip, segments, {0.01, 0.9, 0.95, 1e-8, 0.1, step});
+    for (std::size_t i = 0; i < 44; ++i) {
+      if (i >= 20 && i < 24) continue;  // the gap between the segments
+      const double gradient = 0.5 * gradients[i];
+      first[i] = 0.9 * first[i] + 0.1 * gradient;
+      second[i] = 0.95 * second[i] + 0.05 * gradient * gradient;
+      const double m_hat = first[i] / (1 - std::pow(0.9, step)), v_hat = second[i] / (1 - std::pow(0.95, step));
+      const double decay = i < 20 ? 0.1 : 0.0;
+      weights[i] -= 0.01 * (m_hat / (std::sqrt(v_hat) + 1e-8) + decay * weights[i]);
+    }
+  }
+  for (std::size_t i = 0; i < weights.size(); ++i) EXPECT_NEAR(values<double>(w)[i], weights[i], 1e-12) << i;
+}
+
+}  // namespace
+}  // namespace strake::kernels
