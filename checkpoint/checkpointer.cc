@@ -1,0 +1,375 @@
+#include "checkpoint/checkpointer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <utility>
+#include <vector>
+
+#include "checkpoint/agreement.h"
+#include "checkpoint/compatibility.h"
+#include "checkpoint/h5_file.h"
+#include "checkpoint/manifest.h"
+#include "checkpoint/shard_file.h"
+#include "checkpoint/shard_plan.h"
+#include "runtime/base/check.h"
+#include "runtime/base/error.h"
+#include "runtime/base/log.h"
+#include "runtime/device/host_memory.h"
+
+namespace strake::checkpoint {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+using Clock = std::chrono::steady_clock;
+
+constexpr std::string_view kLatestName = "LATEST";
+// A load of a large state by a rank with a small shard goes through at least this much staging memory.
+constexpr std::uint64_t kLeastStagingBytes = 4 << 20;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+std::string rank_file_name(int rank) { return fmt::format("rank-{:04d}.h5", rank); }
+
+// The shape of the dataset that holds a range: the tensor's own if it is all of it, otherwise flat.
+std::vector<std::int64_t> dataset_shape(const HeldRange& held, const PlannedRange& range) {
+  std::int64_t elems = 1;
+  for (const std::int64_t extent : held.global_shape) elems *= extent;
+  return range.elems == elems ? held.global_shape : std::vector<std::int64_t>{range.elems};
+}
+
+// An error at the start about the folder itself is one of configuration.
+template <typename Call>
+void as_config_error(const fs::path& directory, Call call) {
+  try {
+    call();
+  } catch (const IoError& error) {
+    throw ConfigError(fmt::format("the checkpoint folder {} cannot be used: {}", directory.string(), error.what()));
+  }
+}
+
+}  // namespace
+
+struct Checkpointer::Impl {
+  // One range that this rank writes.
+  struct Shard {
+    std::string tensor;
+    DType dtype;
+    std::vector<std::int64_t> global_shape;
+    std::int64_t begin_elems;
+    std::int64_t elems;
+    Tensor source;  // in the state
+    Tensor staged;  // in staging memory
+    std::string label;
+  };
+
+  Impl(Files& files_in, comm::Control& control_in, Device& device_in, Stream& copy_out_in, Arena& host,
+       TensorTable table_in, Options options_in)
+      : files(files_in),
+        control(control_in),
+        device(device_in),
+        copy_out(copy_out_in),
+        table(std::move(table_in)),
+        options(std::move(options_in)),
+        snapshot_done(device.make_event("snapshot done")) {
+    STRAKE_CHECK(options.keep >= 1, "at least one checkpoint is kept");
+    STRAKE_CHECK(options.chunk_bytes >= kMinChunkBytes && options.chunk_bytes <= kMaxChunkBytes, "chunk size");
+    if (!options.log) options.log = [](std::string_view line) { Logger().write(LogLevel::kWarning, line); };
+    agree_on_root(control, [&] {
+      as_config_error(options.directory, [&] {
+        files.make_directories(options.directory);
+        lock = std::make_unique<DirectoryLock>(files, options.directory, options.log);
+        remove_leftovers(files, options.directory);
+      });
+      return std::string();
+    });
+    plan(host);
+  }
+
+  bool root() const { return control.rank() == 0; }
+  fs::path temporary(std::int64_t step) const {
+    return options.directory / fmt::format("{}.tmp-{}", step_name(step), options.attempt);
+  }
+
+  // Decides with all ranks who writes what, and lays out this rank's file and staging memory.
+  void plan(Arena& host) {
+    for (const TensorTable::Entry& entry : table.entries) {
+      STRAKE_CHECK(valid_tensor_name(entry.name), "tensor name '" + entry.name + "' cannot be stored");
+      STRAKE_CHECK(entry.view.contiguous() && entry.view.elems() > 0, "tensor '" + entry.name + "' is not one range");
+    }
+    held = held_ranges(table);
+    std::vector<std::vector<HeldRange>> held_by_rank;
+    for (const std::string& text : control.all_gather(to_text(held))) {
+      held_by_rank.push_back(held_ranges_from_text(text));
+    }
+    const auto planned = plan_shards(held_by_rank)[static_cast<std::size_t>(control.rank())];
+    std::vector<H5Dataset> datasets;
+    std::uint64_t staging_bytes = 0;
+    for (const PlannedRange& range : planned) {
+      const TensorTable::Entry& entry = table.entries[range.entry];
+      Shard shard{entry.name,
+                  entry.view.dtype(),
+                  entry.global_shape,
+                  range.begin_elems,
+                  range.elems,
+                  entry.view.flat(range.begin_elems - entry.begin_elems, range.elems),
+                  Tensor::reserve(host, entry.view.dtype(), {range.elems}),
+                  "snapshot " + entry.name};
+      staging_bytes = shard.staged.offset_bytes() + shard.staged.extent_bytes() -
+                      (shards.empty() ? shard.staged : shards.front().staged).offset_bytes();
+      datasets.push_back(
+          {entry.name, shard.dtype, dataset_shape(held[range.entry], range), entry.global_shape, range.begin_elems});
+      shards.push_back(std::move(shard));
+    }
+    std::uint64_t table_bytes = 0;
+    for (const TensorTable::Entry& entry : table.entries) table_bytes += entry.view.extent_bytes();
+    // Loading reuses the memory of the shard, whole, if that is enough.
+    const std::uint64_t wanted_bytes = std::clamp<std::uint64_t>(table_bytes, 1, kLeastStagingBytes);
+    staging = staging_bytes >= wanted_bytes
+                  ? Tensor(shards.front().staged.arena(), shards.front().staged.offset_bytes(), DType::kU8,
+                           {static_cast<std::int64_t>(staging_bytes)})
+                  : Tensor::reserve(host, DType::kU8, {static_cast<std::int64_t>(wanted_bytes)});
+
+    const std::pair<std::string, std::int64_t> attributes[] = {
+        {"strake_format", 1}, {"rank", control.rank()}, {"world_size", control.size()}};
+    image = lay_out_h5_file(datasets, attributes);
+    total_bytes = 0;
+    for (const std::string& text : control.all_gather(std::to_string(image.size_bytes)))
+      total_bytes += std::stoull(text);
+  }
+
+  SaveReport save(const Event& state_final, Meta meta) {
+    STRAKE_CHECK(meta.step >= 0 && meta.tokens >= 0 && meta.attempt >= 0, "negative counts in a checkpoint");
+    meta.world_size = control.size();
+    const Clock::time_point start = Clock::now();
+    SaveReport report;
+    if (agree_on_root(control, [&] { return prepare(meta.step); }) == "committed") return report;
+    try {
+      const std::vector<std::string> written = agree(control, [&] {
+        snapshot(state_final);
+        report.snapshot_s = seconds_since(start);
+        return write(meta.step);
+      });
+      hit(options.failpoints, "ckpt.vote");
+      agree_on_root(control, [&] {
+        commit(meta, written);
+        return std::string();
+      });
+    } catch (const Error&) {
+      if (root()) discard(meta.step);
+      throw;
+    }
+    report.durable_s = seconds_since(start);
+    report.bytes = image.size_bytes;
+    if (root()) tidy(meta.step);
+    return report;
+  }
+
+  // Step 0 of the protocol: is there room, and a fresh folder to write in. "committed": nothing to do.
+  std::string prepare(std::int64_t step) {
+    const fs::path target = options.directory / step_name(step);
+    if (files.exists(target)) {
+      try {
+        verify_checkpoint(files, target);
+        options.log(fmt::format("{}: is there already and whole; left as it is", target.string()));
+        return "committed";
+      } catch (const CorruptError& error) {
+        options.log(fmt::format("{}; set aside as {}", error.what(), set_aside(files, options.directory, step)));
+      }
+    }
+    files.remove_all(temporary(step));
+    const std::uint64_t needed_bytes = total_bytes + total_bytes / 10;
+    const std::uint64_t free_bytes = files.free_bytes(options.directory);
+    if (free_bytes < needed_bytes) {
+      throw io_error(
+          fmt::format("write a checkpoint: {} MiB are needed, {} MiB are free", needed_bytes >> 20, free_bytes >> 20),
+          options.directory, ENOSPC);
+    }
+    files.make_directory(temporary(step));
+    hit(options.failpoints, "ckpt.preflight");
+    return "go";
+  }
+
+  // Step 1: the state leaves device memory.
+  void snapshot(const Event& state_final) {
+    hit(options.failpoints, "ckpt.snap.begin");
+    copy_out.wait(state_final, {"snapshot waits for the updated weights", Hazard::kReadAfterWrite});
+    for (const Shard& shard : shards) {
+      copy_out.copy({shard.label, Phase::kCheckpoint}, shard.staged, shard.source);
+    }
+    copy_out.record(snapshot_done);
+    hit(options.failpoints, "ckpt.snap.mid");
+    device.synchronize(snapshot_done);
+    hit(options.failpoints, "ckpt.snap.end");
+  }
+
+  // Steps 2 and 3: this rank's file, durable. Returns the report of step 4.
+  std::string write(std::int64_t step) {
+    std::vector<std::span<const std::byte>> payloads;
+    for (const Shard& shard : shards) payloads.push_back(host_bytes(shard.staged));
+    const FileRecord record = write_shard_file(files, temporary(step) / rank_file_name(control.rank()), image, payloads,
+                                               options.chunk_bytes, options.failpoints);
+    Json report = {
+        {"name", record.name}, {"bytes", record.size_bytes}, {"crc32c", record.chunk_crcs}, {"shards", Json::array()}};
+    for (std::size_t i = 0; i < shards.size(); ++i) {
+      const Shard& shard = shards[i];
+      report["shards"].push_back({shard.tensor, static_cast<int>(shard.dtype), shard.global_shape,
+                                  image.payload_offsets[i], shard.begin_elems, shard.elems});
+    }
+    hit(options.failpoints, "ckpt.report");
+    return report.dump();
+  }
+
+  Manifest assemble(const Meta& meta, const std::vector<std::string>& reports) const {
+    Manifest manifest;
+    manifest.meta = meta;
+    std::map<std::string, TensorRecord> tensors;
+    for (const std::string& text : reports) {
+      const Json report = Json::parse(text);
+      manifest.files.push_back({report.at("name"), report.at("bytes"), options.chunk_bytes, report.at("crc32c")});
+      for (const Json& item : report.at("shards")) {
+        TensorRecord& tensor = tensors[item.at(0)];
+        tensor.name = item.at(0);
+        tensor.dtype = static_cast<DType>(item.at(1).get<int>());
+        tensor.shape = item.at(2).get<std::vector<std::int64_t>>();
+        tensor.shards.push_back({manifest.files.size() - 1, item.at(3), item.at(4), item.at(5)});
+      }
+    }
+    for (auto& [name, tensor] : tensors) {
+      std::sort(tensor.shards.begin(), tensor.shards.end(),
+                [](const ShardRecord& a, const ShardRecord& b) { return a.begin_elems < b.begin_elems; });
+      manifest.tensors.push_back(std::move(tensor));
+    }
+    return manifest;
+  }
+
+  // Steps 6 to 9, on rank 0: everything is on disk; make it count.
+  void commit(const Meta& meta, const std::vector<std::string>& reports) {
+    const fs::path folder = temporary(meta.step);
+    const std::string text = serialize(assemble(meta, reports));
+    // The reader's own proof that every element is there once: what we would not load is not committed.
+    try {
+      parse_manifest(text, (folder / kManifestName).string());
+    } catch (const CorruptError& error) {
+      STRAKE_CHECK(false, std::string("the ranks' tables do not make a whole: ") + error.what());
+    }
+    hit(options.failpoints, "ckpt.cover");
+    replace_file(files, folder / kManifestName, text);
+    hit(options.failpoints, "ckpt.manifest.renamed");
+    files.sync_directory(folder);  // the names of the ranks' files and of the manifest
+    hit(options.failpoints, "ckpt.manifest.synced");
+    files.rename(folder, options.directory / step_name(meta.step));
+    hit(options.failpoints, "ckpt.rename");
+    files.sync_directory(options.directory);
+    hit(options.failpoints, "ckpt.durable");
+  }
+
+  // Steps 10 and 11, on rank 0. The checkpoint is durable: what fails here is said and done without.
+  void tidy(std::int64_t step) {
+    try {
+      replace_file(files, options.directory / kLatestName, step_name(step) + "\n");
+      hit(options.failpoints, "ckpt.latest");
+      prune(files, options.directory, options.keep, loaded_step, options.failpoints);
+    } catch (const Error& error) {
+      options.log(
+          fmt::format("the checkpoint of step {} is durable, tidying up behind it failed: {}", step, error.what()));
+    }
+  }
+
+  // An attempt failed: nothing of it may look committed, and its space is wanted back.
+  void discard(std::int64_t step) {
+    try {
+      const fs::path target = options.directory / step_name(step);
+      if (!files.exists(temporary(step)) && files.exists(target)) files.rename(target, temporary(step));
+      files.remove_all(temporary(step));
+    } catch (const Error& error) {
+      options.log(fmt::format("the rest of a failed checkpoint stays until the next start: {}", error.what()));
+    }
+  }
+
+  std::optional<Meta> load_newest(const std::string& expected_model) {
+    const std::string listed = agree_on_root(control, [&] {
+      Json list = {{"steps", committed_steps(files, options.directory)},
+                   {"damaged", holds_damaged(files, options.directory)}};
+      return list.dump();
+    });
+    const auto steps = Json::parse(listed).at("steps").get<std::vector<std::int64_t>>();
+    std::string why;
+    for (std::size_t i = 0; i < steps.size(); ++i) {
+      try {
+        return load(steps[i], expected_model);
+      } catch (const CorruptError& error) {
+        why = error.what();
+      }
+      agree_on_root(control, [&] {
+        const std::string name = set_aside(files, options.directory, steps[i]);
+        options.log(fmt::format("checkpoint of step {} is damaged ({}); set aside as {}; {}", steps[i], why, name,
+                                i + 1 < steps.size() ? fmt::format("trying step {}, {} steps are lost", steps[i + 1],
+                                                                   steps[i] - steps[i + 1])
+                                                     : std::string("there is no older one")));
+        return std::string();
+      });
+    }
+    if (steps.empty() && !Json::parse(listed).at("damaged").get<bool>()) return std::nullopt;
+    throw NoCheckpointError(fmt::format("{}: no valid checkpoint is left{}; restore one, or start a new run folder",
+                                        options.directory.string(), why.empty() ? "" : "; the last one: " + why));
+  }
+
+  Meta load(std::int64_t step, const std::string& expected_model) {
+    const fs::path folder = options.directory / step_name(step);
+    // One rank reads the manifest, so that all judge the same bytes.
+    const std::string text = agree_on_root(control, [&] { return serialize(read_manifest(files, folder)); });
+    const Manifest manifest = parse_manifest(text, (folder / kManifestName).string());
+    agree(control, [&] {
+      check_compatible(manifest, held, expected_model, ExtraTensors::kRefuse, folder.string());
+      return std::string();
+    });
+    agree(control, [&] {
+      check_sizes(files, folder, manifest);
+      check_chunks(files, folder, manifest, static_cast<std::size_t>(control.rank()),
+                   static_cast<std::size_t>(control.size()));
+      return std::string();
+    });
+    agree(control, [&] {
+      load_tensors(files, folder, manifest, table, copy_out, staging);
+      return std::string();
+    });
+    loaded_step = step;
+    return manifest.meta;
+  }
+
+  Files& files;
+  comm::Control& control;
+  Device& device;
+  Stream& copy_out;
+  const TensorTable table;
+  Options options;
+  Event snapshot_done;
+  std::unique_ptr<DirectoryLock> lock;  // rank 0
+  std::vector<HeldRange> held;
+  std::vector<Shard> shards;
+  Tensor staging;  // of loading; may share the shards' staging memory
+  H5Image image;
+  std::uint64_t total_bytes = 0;  // of all ranks' files
+  std::int64_t loaded_step = -1;
+};
+
+Checkpointer::Checkpointer(Files& files, comm::Control& control, Device& device, Stream& copy_out, Arena& host,
+                           TensorTable table, Options options)
+    : impl_(std::make_unique<Impl>(files, control, device, copy_out, host, std::move(table), std::move(options))) {}
+
+Checkpointer::~Checkpointer() = default;
+
+SaveReport Checkpointer::save(const Event& state_final, const Meta& meta) { return impl_->save(state_final, meta); }
+
+std::optional<Meta> Checkpointer::load_newest(const std::string& expected_model) {
+  return impl_->load_newest(expected_model);
+}
+
+}  // namespace strake::checkpoint

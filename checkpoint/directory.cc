@@ -1,0 +1,205 @@
+#include "checkpoint/directory.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+
+#include "checkpoint/shard_file.h"
+#include "runtime/base/error.h"
+
+namespace strake::checkpoint {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kStepPrefix = "step-";
+constexpr std::string_view kTemporaryMark = ".tmp-";
+constexpr std::string_view kBadPrefix = ".bad-";
+constexpr std::string_view kTrashPrefix = ".trash-";
+constexpr std::string_view kLockName = "lock";
+constexpr std::uint64_t kMaxLockBytes = 4096;
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  if (::gethostname(name.data(), name.size() - 1) != 0) return "unknown-host";
+  return name.data();
+}
+
+struct Holder {
+  std::string host;
+  std::int64_t process = 0;
+};
+
+// The lock file's text is "host process\n"; nullopt if it is empty (released) or torn (its writer died in it).
+std::optional<Holder> parse_holder(std::string_view text) {
+  const std::size_t space = text.find(' ');
+  if (space == text.npos || !text.ends_with('\n')) return std::nullopt;
+  Holder holder{std::string(text.substr(0, space)), 0};
+  const char* end = text.data() + text.size() - 1;
+  const auto parsed = std::from_chars(text.data() + space + 1, end, holder.process);
+  if (parsed.ec != std::errc() || parsed.ptr != end) return std::nullopt;
+  return holder;
+}
+
+bool lives(std::int64_t process) { return ::kill(static_cast<pid_t>(process), 0) == 0 || errno == EPERM; }
+
+bool is_whole(Files& files, const fs::path& checkpoint) {
+  try {
+    check_sizes(files, checkpoint, read_manifest(files, checkpoint));
+    return true;
+  } catch (const CorruptError&) {
+    return false;
+  } catch (const IncompatibleCheckpointError&) {
+    return false;
+  }
+}
+
+}  // namespace
+
+std::string step_name(std::int64_t step) { return fmt::format("{}{:08d}", kStepPrefix, step); }
+
+std::optional<std::int64_t> step_of(std::string_view name) {
+  if (!name.starts_with(kStepPrefix)) return std::nullopt;
+  const std::string_view digits = name.substr(kStepPrefix.size());
+  std::int64_t step = -1;
+  const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), step);
+  if (parsed.ec != std::errc() || step < 0 || step_name(step) != name) return std::nullopt;
+  return step;
+}
+
+std::vector<std::int64_t> committed_steps(Files& files, const fs::path& directory) {
+  std::vector<std::int64_t> steps;
+  if (!files.exists(directory)) return steps;
+  for (const std::string& name : files.list(directory)) {
+    if (const auto step = step_of(name)) steps.push_back(*step);
+  }
+  std::sort(steps.rbegin(), steps.rend());
+  return steps;
+}
+
+bool holds_damaged(Files& files, const fs::path& directory) {
+  if (!files.exists(directory)) return false;
+  const std::vector<std::string> names = files.list(directory);
+  return std::any_of(names.begin(), names.end(), [](const std::string& name) { return name.starts_with(kBadPrefix); });
+}
+
+Manifest read_manifest(Files& files, const fs::path& checkpoint) {
+  const fs::path path = checkpoint / kManifestName;
+  std::string text;
+  try {
+    text = read_file(files, path, kMaxManifestBytes);
+  } catch (const IoError& error) {
+    if (error.error_number == EACCES || error.error_number == EMFILE || error.error_number == ENFILE) throw;
+    throw CorruptError(error.what(), path.string(), 0);
+  }
+  Manifest manifest = parse_manifest(text, path.string());
+  const fs::path folder = checkpoint.has_filename() ? checkpoint : checkpoint.parent_path();
+  if (step_name(manifest.meta.step) != folder.filename().string()) {
+    throw CorruptError(fmt::format("{}: is of step {}", path.string(), manifest.meta.step), path.string(), 0);
+  }
+  return manifest;
+}
+
+void remove_leftovers(Files& files, const fs::path& directory) {
+  for (const std::string& name : files.list(directory)) {
+    const bool temporary = name.starts_with(kStepPrefix) && name.find(kTemporaryMark) != name.npos;
+    if (temporary || name.starts_with(kTrashPrefix)) files.remove_all(directory / name);
+  }
+}
+
+std::string set_aside(Files& files, const fs::path& directory, std::int64_t step) {
+  const std::string base = fmt::format("{}{}", kBadPrefix, step_name(step));
+  std::string name = base;
+  for (int n = 2; files.exists(directory / name); ++n) name = fmt::format("{}-{}", base, n);
+  files.rename(directory / step_name(step), directory / name);
+  return name;
+}
+
+void prune(Files& files, const fs::path& directory, int keep, std::int64_t spared_step, Failpoints* failpoints) {
+  std::vector<std::int64_t> victims;
+  int whole = 0;
+  for (const std::int64_t step : committed_steps(files, directory)) {
+    if (whole >= keep) {
+      if (step != spared_step) victims.push_back(step);
+    } else if (is_whole(files, directory / step_name(step))) {
+      ++whole;
+    }
+  }
+  for (const std::int64_t step : victims) {
+    hit(failpoints, "ckpt.prune.before");
+    const fs::path trash = directory / fmt::format("{}{}", kTrashPrefix, step_name(step));
+    files.remove_all(trash);
+    files.rename(directory / step_name(step), trash);
+    files.sync_directory(directory);  // before its files go: a committed name never stands for a part
+    hit(failpoints, "ckpt.prune.mid");
+    files.remove_all(trash);
+  }
+}
+
+DirectoryLock::DirectoryLock(Files& files, const fs::path& directory, const Log& log) {
+  const fs::path path = directory / kLockName;
+  file_ = files.open(path, OpenMode::kOpen);
+  // The kernel's lock decides between processes of this machine and dies with them; the text tells who it is, and
+  // decides where the file system has no locks or does not share them between machines.
+  const File::Lock taken = file_->try_lock();
+  const auto holder = parse_holder(read_file(files, path, kMaxLockBytes));
+  const std::string host = host_name();
+  const std::string who =
+      holder ? fmt::format("process {} on host {}", holder->process, holder->host) : std::string("another process");
+  if (taken == File::Lock::kHeldByOther) {
+    throw ConfigError(
+        fmt::format("{}: {} writes checkpoints here; stop it or choose another run folder", directory.string(), who));
+  }
+  if (holder) {
+    const bool other_host = holder->host != host;
+    if (other_host || (taken == File::Lock::kUnsupported && lives(holder->process))) {
+      throw ConfigError(
+          fmt::format("{}: locked by {}; if it is dead, remove {}", directory.string(), who, path.string()));
+    }
+    log(fmt::format("{}: takes over the lock of {}, which has died", directory.string(), who));
+  }
+  const std::string text = fmt::format("{} {}\n", host, ::getpid());
+  file_->truncate(0);
+  file_->write(bytes_of(text), 0);
+}
+
+DirectoryLock::~DirectoryLock() {
+  try {
+    file_->truncate(0);  // released, not abandoned
+  } catch (...) {        // then the next one finds the text of a process that has died
+  }
+}
+
+std::vector<CheckpointSummary> list_checkpoints(Files& files, const fs::path& directory) {
+  std::vector<CheckpointSummary> summaries;
+  for (const std::int64_t step : committed_steps(files, directory)) {
+    CheckpointSummary summary;
+    summary.path = directory / step_name(step);
+    summary.step = step;
+    try {
+      const Manifest manifest = read_manifest(files, summary.path);
+      summary.tokens = manifest.meta.tokens;
+      summary.size_bytes = manifest.total_bytes();
+      check_sizes(files, summary.path, manifest);
+      summary.whole = true;
+    } catch (const Error& error) {
+      summary.problem = error.what();
+    }
+    summaries.push_back(std::move(summary));
+  }
+  return summaries;
+}
+
+Manifest verify_checkpoint(Files& files, const fs::path& checkpoint) {
+  Manifest manifest = read_manifest(files, checkpoint);
+  check_sizes(files, checkpoint, manifest);
+  check_chunks(files, checkpoint, manifest, 0, 1);
+  return manifest;
+}
+
+}  // namespace strake::checkpoint

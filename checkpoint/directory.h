@@ -1,0 +1,79 @@
+// The folder of a run's checkpoints: names, lock, listing, setting aside, retention.
+//
+//   step-00001234             committed: exists only whole
+//   step-00001234.tmp-<n>     being written by attempt n
+//   .bad-step-00001234        found damaged, kept for a person to look at
+//   .trash-step-00001234      being deleted
+//   LATEST                    the newest committed name, for people and scripts; never read here
+//   lock                      who writes here
+//
+// Threads: one process works on a folder (DirectoryLock); listing and verifying may be done by any.
+// Errors: IoError, CorruptError.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "checkpoint/failpoint.h"
+#include "checkpoint/manifest.h"
+#include "runtime/io/files.h"
+
+namespace strake::checkpoint {
+
+using Log = std::function<void(std::string_view line)>;
+
+std::string step_name(std::int64_t step);
+// nullopt if the name is not exactly what step_name gives.
+std::optional<std::int64_t> step_of(std::string_view name);
+
+// Steps that have a committed folder, newest first. Empty if `directory` does not exist.
+std::vector<std::int64_t> committed_steps(Files& files, const std::filesystem::path& directory);
+// Was a checkpoint ever set aside here?
+bool holds_damaged(Files& files, const std::filesystem::path& directory);
+
+// Manifest of one checkpoint, proven in itself and of the step its folder is named after. IncompatibleCheckpointError
+// as parse_manifest; CorruptError if it is missing or damaged.
+Manifest read_manifest(Files& files, const std::filesystem::path& checkpoint);
+
+// Removes what dead attempts left: temporary and trash folders. REQUIRES: the lock.
+void remove_leftovers(Files& files, const std::filesystem::path& directory);
+// Renames the checkpoint of `step` to `.bad-...` and returns the new name.
+std::string set_aside(Files& files, const std::filesystem::path& directory, std::int64_t step);
+// Deletes all checkpoints older than the `keep` newest whole ones (by size), except that of `spared_step`, and syncs.
+void prune(Files& files, const std::filesystem::path& directory, int keep, std::int64_t spared_step,
+           Failpoints* failpoints);
+
+// Exclusive use of a folder by one process, as long as this object lives. Its `lock` file names host and process.
+class DirectoryLock {
+ public:
+  // Throws ConfigError naming the holder. A lock whose process has died is taken over with a log line.
+  DirectoryLock(Files& files, const std::filesystem::path& directory, const Log& log);
+  ~DirectoryLock();
+  DirectoryLock(const DirectoryLock&) = delete;
+  DirectoryLock& operator=(const DirectoryLock&) = delete;
+
+ private:
+  std::unique_ptr<File> file_;  // open: holds the kernel's lock
+};
+
+// For people: what is there and whether it looks whole.
+struct CheckpointSummary {
+  std::filesystem::path path;
+  std::int64_t step = 0;
+  std::int64_t tokens = 0;
+  std::uint64_t size_bytes = 0;  // of all files, by the manifest
+  bool whole = false;            // manifest sound, every file there with its size
+  std::string problem;           // why not
+};
+// Newest first.
+std::vector<CheckpointSummary> list_checkpoints(Files& files, const std::filesystem::path& directory);
+// Reads every byte. Throws CorruptError naming file and chunk.
+Manifest verify_checkpoint(Files& files, const std::filesystem::path& checkpoint);
+
+}  // namespace strake::checkpoint

@@ -1,0 +1,54 @@
+// One rank's file of a checkpoint: writing it with checksums, and reading it only through them.
+//
+// Errors: IoError from the disk; CorruptError naming file and chunk where the bytes are not the ones written.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "checkpoint/failpoint.h"
+#include "checkpoint/h5_file.h"
+#include "checkpoint/manifest.h"
+#include "runtime/device/device.h"
+#include "runtime/device/param_spec.h"
+#include "runtime/io/files.h"
+
+namespace strake::checkpoint {
+
+// Writes the file at `path`, which must not exist: the image's own bytes and, at its payload offsets, `payloads`.
+// Durable on return, but for its name in the folder. Any error is final for this file.
+FileRecord write_shard_file(Files& files, const std::filesystem::path& path, const H5Image& image,
+                            std::span<const std::span<const std::byte>> payloads, std::uint64_t chunk_bytes,
+                            Failpoints* failpoints);
+
+// Reads whole chunks of a file and hands them out only if size and checksum are right.
+class ChunkReader {
+ public:
+  // `record` outlives this object.
+  ChunkReader(Files& files, const std::filesystem::path& folder, const FileRecord& record);
+  // Valid until the next call. REQUIRES: chunk < record.chunk_crcs.size().
+  std::span<const std::byte> read(std::size_t chunk);
+
+ private:
+  const FileRecord& record_;
+  std::unique_ptr<File> file_;
+  std::vector<std::byte> buffer_;
+};
+
+// Is every file there with its exact size?
+void check_sizes(Files& files, const std::filesystem::path& folder, const Manifest& manifest);
+// Checks chunks part, part + parts, part + 2 * parts, ... of all files counted through.
+void check_chunks(Files& files, const std::filesystem::path& folder, const Manifest& manifest, std::size_t part,
+                  std::size_t parts);
+
+// Fills the tensors of the table from whatever shards hold them; bytes are checked as they are read. `staging` is host
+// memory of any size. Returns when the tensors are complete. REQUIRES: the manifest covers the table
+// (compatibility.h); nothing enqueued anywhere still uses tensors or staging.
+void load_tensors(Files& files, const std::filesystem::path& folder, const Manifest& manifest, const TensorTable& table,
+                  Stream& stream, const Tensor& staging);
+
+}  // namespace strake::checkpoint
