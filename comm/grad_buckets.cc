@@ -38,6 +38,8 @@ void GradBuckets::use_slot(int slot) {
 }
 
 void GradBuckets::ready(ParamId param) {
+  STRAKE_CHECK(next_param_ <= index_of(plan_.buckets.back().last),
+               "all gradients of this step were ready: call reduced()");
   STRAKE_CHECK(index_of(param) == next_param_,
                fmt::format("parameter {} is ready where parameter {} was expected", index_of(param), next_param_));
   ++next_param_;

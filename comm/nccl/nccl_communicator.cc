@@ -47,7 +47,10 @@ cudaStream_t stream_of(NativeStream native) { return static_cast<cudaStream_t>(n
 class NcclCommunicator final : public Communicator {
  public:
   NcclCommunicator(ncclComm_t communicator, int rank, int size) : comm_(communicator), rank_(rank), size_(size) {}
-  ~NcclCommunicator() override { ncclCommDestroy(comm_); }
+  ~NcclCommunicator() override {
+    ncclCommDestroy(comm_);
+    cudaFree(barrier_cell_);
+  }
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
@@ -154,7 +157,7 @@ class NcclCommunicator final : public Communicator {
 
   ncclComm_t comm_;
   int rank_, size_;
-  void* barrier_cell_ = nullptr;  // freed with the process: a communicator lives as long as the run
+  void* barrier_cell_ = nullptr;
 };
 
 }  // namespace

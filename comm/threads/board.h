@@ -62,7 +62,12 @@ class Board final : public FailureNotice::Listener {
     while (round.posts != world_ranks_.size()) {
       if (on_failure == OnFailure::kThrow) {
         throw_if_failed(me, what);
-        throw_if_left(me, number, what);
+        if (const int gone = first_gone(number); gone >= 0) {
+          // A failure of its own: what this rank fails at next must not hide whose fault it was.
+          lock.unlock();  // the notice wakes this board
+          notice_.raise(gone, fmt::format("it has left, without '{}'", what));
+          throw_if_failed(me, what);
+        }
       }
       changed_.wait(lock);
     }
@@ -95,14 +100,12 @@ class Board final : public FailureNotice::Listener {
                       failure->rank);
     }
   }
-  void throw_if_left(std::size_t me, std::int64_t number, std::string_view what) const {
+  // The world rank of a rank that will not post round `number` any more; -1 if there is none.
+  int first_gone(std::int64_t number) const {
     for (std::size_t peer = 0; peer < left_.size(); ++peer) {
-      if (left_[peer] && posted_[peer] <= number) {
-        throw CommError(
-            fmt::format("'{}' on rank {}: rank {} has left without it", what, world_ranks_[me], world_ranks_[peer]),
-            world_ranks_[peer]);
-      }
+      if (left_[peer] && posted_[peer] <= number) return world_ranks_[peer];
     }
+    return -1;
   }
 
   FailureNotice& notice_;

@@ -86,12 +86,12 @@ void ThreadsCommunicator::meet(const std::string& name, const CollectiveNote& mi
   board.post(rank_, mine, name);
   const Notes& notes = board.collect(rank_, name);
   const std::string trouble = disagreement(notes, group_.world_ranks());
-  if (!trouble.empty()) throw CommError(fmt::format("'{}': the ranks disagree: {}", name, trouble), -1);
-  part(notes);
-  // Parts never wait, so every rank gets here. Whatever fails meanwhile, nobody may leave while a
-  // peer may still be at its buffers.
+  if (trouble.empty()) part(notes);
+  // Neither waits, so every rank gets here. Whatever fails meanwhile, nobody may leave while a peer may
+  // still be at its buffers or at what its note points to.
   board.post(rank_, CollectiveNote{}, name, OnFailure::kFinish);
   board.collect(rank_, name, OnFailure::kFinish);
+  if (!trouble.empty()) throw CommError(fmt::format("'{}': the ranks disagree: {}", name, trouble), -1);
 }
 
 void ThreadsCommunicator::run_all_reduce(const std::string& name, const Tensor& data) {

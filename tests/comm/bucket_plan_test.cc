@@ -1,0 +1,127 @@
+#include "comm/bucket_plan.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace strake::comm {
+namespace {
+
+ParamLayout layout_of(const std::vector<std::int64_t>& elems) {
+  std::vector<ParamSpec> specs;
+  for (const std::int64_t n : elems) {
+    ParamSpec spec;
+    spec.name = "p" + std::to_string(specs.size());
+    spec.global_shape = {n};
+    specs.push_back(spec);
+  }
+  return ParamLayout(specs);
+}
+
+// Which parameters each bucket holds.
+std::vector<std::vector<std::size_t>> params_of(const BucketPlan& plan) {
+  std::vector<std::vector<std::size_t>> out;
+  for (const Bucket& bucket : plan.buckets) {
+    out.emplace_back();
+    for (std::size_t i = index_of(bucket.first); i <= index_of(bucket.last); ++i) out.back().push_back(i);
+  }
+  return out;
+}
+
+using Params = std::vector<std::vector<std::size_t>>;
+
+TEST(BucketPlan, FirstBucketIsAQuarter) {
+  // 1024 bytes each; the cap is eight of them, the first bucket's two.
+  const BucketPlan plan = plan_buckets(layout_of(std::vector<std::int64_t>(13, 256)), DType::kF32, 8 * 1024, 0);
+  EXPECT_EQ(params_of(plan), (Params{{0, 1}, {2, 3, 4, 5, 6, 7, 8, 9}, {10, 11, 12}}));
+}
+
+TEST(BucketPlan, GapsBelongToTheParameterBefore) {
+  // 100 and 130 elements take 128 and 256 in the arena.
+  const ParamLayout layout = layout_of({100, 130, 1});
+  const BucketPlan plan = plan_buckets(layout, DType::kF32, 4, 0);
+  ASSERT_EQ(plan.buckets.size(), 3u);
+  EXPECT_EQ(plan.buckets[0].begin_elems, 0);
+  EXPECT_EQ(plan.buckets[0].end_elems, 128);
+  EXPECT_EQ(plan.buckets[1].end_elems, 384);
+  EXPECT_EQ(plan.buckets[2].end_elems, 512);
+  EXPECT_EQ(plan.buckets[2].end_elems, layout.total_elems());
+}
+
+TEST(BucketPlan, ALargeParameterIsABucketOfItsOwn) {
+  const BucketPlan plan = plan_buckets(layout_of({128, 128, 1280, 128, 128}), DType::kF32, 3 * 512, 0);
+  EXPECT_EQ(params_of(plan), (Params{{0}, {1}, {2}, {3, 4}}));
+}
+
+TEST(BucketPlan, TheLastGroupSharesNoBucket) {
+  const ParamLayout layout = layout_of(std::vector<std::int64_t>(6, 128));
+  EXPECT_EQ(params_of(plan_buckets(layout, DType::kF32, 1 << 20, 2)), (Params{{0, 1, 2, 3}, {4, 5}}));
+  // It is cut like the rest where it is larger than a bucket.
+  EXPECT_EQ(params_of(plan_buckets(layout, DType::kF32, 1024, 3)), (Params{{0}, {1, 2}, {3, 4}, {5}}));
+  EXPECT_EQ(params_of(plan_buckets(layout, DType::kF32, 1 << 20, 6)), (Params{{0, 1, 2, 3, 4, 5}}));
+}
+
+TEST(BucketPlan, SizesAreOfTheWireType) {
+  const ParamLayout layout = layout_of(std::vector<std::int64_t>(9, 128));
+  EXPECT_EQ(params_of(plan_buckets(layout, DType::kBF16, 1024, 0)), (Params{{0}, {1, 2, 3, 4}, {5, 6, 7, 8}}));
+  EXPECT_EQ(params_of(plan_buckets(layout, DType::kF64, 4096, 0)), (Params{{0}, {1, 2, 3, 4}, {5, 6, 7, 8}}));
+}
+
+TEST(BucketPlan, FractionsOfAMebibyte) {
+  // comm.bucket_mib = 0.003 is 3145 bytes: six parameters of 512 bytes, not seven.
+  const auto bytes = static_cast<std::int64_t>(0.003 * (1 << 20));
+  const BucketPlan plan = plan_buckets(layout_of(std::vector<std::int64_t>(13, 128)), DType::kF32, bytes, 0);
+  EXPECT_EQ(params_of(plan), (Params{{0}, {1, 2, 3, 4, 5, 6}, {7, 8, 9, 10, 11, 12}}));
+  // Less than an element: every parameter by itself.
+  EXPECT_EQ(plan_buckets(layout_of({1, 1, 1}), DType::kF32, 1, 0).buckets.size(), 3u);
+}
+
+TEST(BucketPlan, CoversEveryLayoutInOrderWithinTheCap) {
+  constexpr std::uint64_t kSeed = 7;
+  std::mt19937_64 random(kSeed);
+  const auto pick = [&](std::int64_t from, std::int64_t to) {
+    return std::uniform_int_distribution<std::int64_t>(from, to)(random);
+  };
+  for (int round = 0; round < 500; ++round) {
+    SCOPED_TRACE("seed " + std::to_string(kSeed) + ", round " + std::to_string(round));
+    std::vector<std::int64_t> elems(static_cast<std::size_t>(pick(1, 40)));
+    for (std::int64_t& n : elems) n = pick(1, 3000);
+    const ParamLayout layout = layout_of(elems);
+    const DType wire = pick(0, 1) == 0 ? DType::kF32 : DType::kBF16;
+    const std::int64_t bytes = pick(1, 20000);
+    const auto last_group = static_cast<std::size_t>(pick(0, static_cast<std::int64_t>(elems.size())));
+    const BucketPlan plan = plan_buckets(layout, wire, bytes, last_group);
+
+    std::int64_t end = 0;
+    std::size_t next = 0;
+    for (const Bucket& bucket : plan.buckets) {
+      EXPECT_EQ(bucket.begin_elems, end);
+      EXPECT_EQ(index_of(bucket.first), next);
+      ASSERT_GE(index_of(bucket.last), index_of(bucket.first));
+      EXPECT_EQ(bucket.begin_elems, layout.offset_elems(bucket.first));
+      const bool alone = bucket.first == bucket.last;
+      const std::int64_t cap = &bucket == plan.buckets.data() ? bytes / 4 : bytes;
+      EXPECT_TRUE(alone || bucket.elems() * static_cast<std::int64_t>(size_bytes(wire)) <= cap);
+      const std::size_t group_begin = elems.size() - last_group;
+      EXPECT_EQ(index_of(bucket.first) >= group_begin, index_of(bucket.last) >= group_begin) << "a bucket crosses";
+      end = bucket.end_elems;
+      next = index_of(bucket.last) + 1;
+    }
+    EXPECT_EQ(end, layout.total_elems());
+    EXPECT_EQ(next, layout.size());
+    const std::string text = plan.describe();
+    EXPECT_EQ(static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')), plan.buckets.size());
+  }
+}
+
+TEST(BucketPlanDeathTest, NeedsASizeAndALayout) {
+  EXPECT_DEATH(plan_buckets(layout_of({1}), DType::kF32, 0, 0), "buckets need a size");
+  EXPECT_DEATH(plan_buckets(layout_of({}), DType::kF32, 1, 0), "no parameters");
+  EXPECT_DEATH(plan_buckets(layout_of({1}), DType::kF32, 1, 2), "last group");
+}
+
+}  // namespace
+}  // namespace strake::comm
