@@ -42,5 +42,6 @@ class ObjectReader {
 
 // Bytes that are not UTF-8 become U+FFFD.
 std::string dump(const nlohmann::json& value, int indent = -1);
+std::string dump(const nlohmann::ordered_json& value, int indent = -1);
 
 }  // namespace strake::data

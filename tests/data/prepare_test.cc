@@ -1,0 +1,277 @@
+#include "data/prepare.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "data/byte_tokenizer.h"
+#include "data/token_file.h"
+#include "runtime/base/error.h"
+#include "runtime/io/crc32c.h"
+#include "tests/checkpoint/scratch_folder.h"
+#include "tests/support/faulty_files.h"
+#include "tests/support/memory_files.h"
+
+namespace strake::data {
+namespace {
+
+using test::ScratchFolder;
+
+std::string lines(std::size_t count, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::string text;
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto length = std::uniform_int_distribution<std::size_t>(0, 120)(random);
+    for (std::size_t c = 0; c < length; ++c) text.push_back(static_cast<char>(' ' + random() % 90));
+    text.push_back('\n');
+  }
+  return text;
+}
+
+std::string text_of(TokenFile& file) {
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(file.tokens()));
+  file.read(0, ids);
+  return ByteTokenizer::decode(ids);
+}
+
+class Prepare : public testing::Test {
+ protected:
+  std::filesystem::path input(const std::string& name, std::string_view text) {
+    const auto path = folder_.path() / name;
+    std::ofstream(path, std::ios::binary) << text;
+    return path;
+  }
+  PrepareOptions options_of(std::vector<std::filesystem::path> inputs) {
+    return {.inputs = std::move(inputs),
+            .train = folder_.path() / "out" / "train.bin",
+            .val = folder_.path() / "out" / "val.bin",
+            .source = "a test"};
+  }
+  std::string message_of(const PrepareOptions& options) {
+    try {
+      prepare(files_, options);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "no error";
+  }
+  std::vector<std::string> names_of_outputs() { return files_.list(folder_.path() / "out"); }
+
+  ScratchFolder folder_;
+  PosixFiles files_;
+};
+
+TEST_F(Prepare, CutsTheTailAtTheEndOfALine) {
+  const std::string text = lines(20'000, 1);  // over a megabyte: several buffers
+  const auto result = prepare(files_, options_of({input("a.txt", text)}));
+  EXPECT_EQ(result.input_bytes, static_cast<std::int64_t>(text.size()));
+  TokenFile train(result.train), val(result.val);
+  EXPECT_EQ(train.tokens(), result.train_tokens);
+  EXPECT_EQ(val.tokens(), result.val_tokens);
+  EXPECT_EQ(text_of(train) + text_of(val), text);
+  EXPECT_EQ(text_of(train).back(), '\n');
+  const std::int64_t wanted = result.input_bytes / 10;
+  EXPECT_LE(val.tokens(), wanted + 1);
+  EXPECT_GT(val.tokens(), wanted - 200);
+  for (TokenFile* file : {&train, &val}) {
+    file->verify();
+    EXPECT_TRUE(file->info().crc32c.has_value());
+    EXPECT_EQ(file->info().tokenizer, ByteTokenizer::identity());
+    EXPECT_EQ(file->info().vocab, 256);
+    EXPECT_EQ(file->info().type, TokenType::kU16);
+    EXPECT_EQ(file->info().layout, TokenLayout::kHeader);
+  }
+  EXPECT_EQ(train.info().source, fmt::format("a test, bytes 0 to {} of {}", train.tokens(), text.size()));
+  EXPECT_EQ(names_of_outputs(), (std::vector<std::string>{"train.bin", "train.bin.json", "val.bin", "val.bin.json"}));
+}
+
+TEST_F(Prepare, ReadsSeveralFilesAsOneText) {
+  const std::string a = lines(1000, 2), b = "no newline at the end", c = lines(3000, 3);
+  const auto inputs = {input("a", a), input("empty", ""), input("b", b), input("c", c)};
+  const auto result = prepare(files_, options_of(inputs));
+  TokenFile train(result.train), val(result.val);
+  EXPECT_EQ(text_of(train) + text_of(val), a + b + c);
+}
+
+TEST_F(Prepare, WithoutLinesCutsWhereAsked) {
+  std::string text(1000, 'x');
+  PrepareOptions options = options_of({input("a", text)});
+  options.val_fraction = 0.25;
+  auto result = prepare(files_, options);
+  EXPECT_EQ(result.train_tokens, 750);
+  EXPECT_EQ(result.val_tokens, 250);
+  text.back() = '\n';  // behind it nothing would be left to hold out
+  input("a", text);
+  result = prepare(files_, options);
+  EXPECT_EQ(result.val_tokens, 250);
+  text[749] = '\n';  // exactly there
+  input("a", text);
+  EXPECT_EQ(prepare(files_, options).train_tokens, 750);
+  text[750] = '\n';
+  text[749] = 'x';
+  input("a", text);
+  EXPECT_EQ(prepare(files_, options).train_tokens, 751);
+}
+
+TEST_F(Prepare, HoldsNothingOutIfAskedSo) {
+  PrepareOptions options = options_of({input("a", "text\n")});
+  options.val_fraction = 0;
+  options.val.clear();
+  options.source.clear();
+  const auto result = prepare(files_, options);
+  EXPECT_EQ(result.train_tokens, 5);
+  EXPECT_EQ(result.val_tokens, 0);
+  EXPECT_TRUE(result.val.empty());
+  EXPECT_EQ(names_of_outputs(), (std::vector<std::string>{"train.bin", "train.bin.json"}));
+  EXPECT_EQ(TokenFile(result.train).info().source, "a, bytes 0 to 5 of 5");
+}
+
+TEST_F(Prepare, EveryByteIsAToken) {
+  std::string text;
+  for (int i = 0; i < 4; ++i) {
+    for (int byte = 0; byte < 256; ++byte) text.push_back(static_cast<char>(byte));
+  }
+  const auto result = prepare(files_, options_of({input("a", text)}));
+  TokenFile train(result.train), val(result.val);
+  EXPECT_EQ(text_of(train) + text_of(val), text);
+}
+
+TEST_F(Prepare, RefusesWhatCannotWork) {
+  const auto good = input("good", lines(100, 4));
+  const auto expect = [&](const PrepareOptions& options, std::string_view part) {
+    const std::string message = message_of(options);
+    EXPECT_NE(message.find(part), std::string::npos) << message;
+  };
+  expect(options_of({}), "expected at least one text file");
+  expect(options_of({folder_.path() / "missing"}), "found nothing of that name");
+  expect(options_of({folder_.path()}), "found a folder, pipe or device");
+  expect(options_of({input("empty", "")}), "expected text, found 1 empty file(s)");
+  expect(options_of({input("tiny", "ab")}), "too few to hold out a fraction of 0.1");
+  PrepareOptions options = options_of({good});
+  for (const double fraction : {-0.1, 1.0, 7.0, std::nan("")}) {
+    options.val_fraction = fraction;
+    expect(options, "val-fraction: expected a number from 0 to below 1");
+  }
+  options = options_of({good});
+  options.val = options.train;
+  expect(options, "cannot both go to");
+  options.val.clear();
+  expect(options, "expected the name of the held-out token file");
+  options = options_of({good});
+  options.train.clear();
+  expect(options, "expected the name of the token file to write");
+  options = options_of({good});
+  options.train = folder_.path() / "." / "good";
+  expect(options, "is input and output");
+  EXPECT_FALSE(files_.exists(folder_.path() / "out"));
+  options = options_of({good});
+  options.train = good / "train.bin";
+  expect(options, "cannot");  // IoError: the folder is a file
+}
+
+TEST_F(Prepare, SurvivesShortAndInterruptedCalls) {
+  const std::string text = lines(20'000, 5);
+  test::FaultyFiles faulty(files_);
+  faulty.shorten_writes();
+  faulty.interrupt();
+  const auto result = prepare(faulty, options_of({input("a", text)}));
+  TokenFile train(result.train), val(result.val);
+  train.verify();
+  val.verify();
+  EXPECT_EQ(text_of(train) + text_of(val), text);
+}
+
+// Whichever call fails, and if every later one fails for want of space: one IoError, no temporary file, and every token
+// file that has a sidecar is the sidecar's. Unless the failure is in the last renamings, the old pair is untouched.
+TEST_F(Prepare, AFailingDiskLeavesTheOldFiles) {
+  const std::string old_text = lines(100, 6), new_text = lines(120, 7);
+  const auto old_input = input("old", old_text), new_input = input("new", new_text);
+  test::FaultyFiles counting(files_);
+  prepare(files_, options_of({old_input}));
+  std::filesystem::copy(folder_.path() / "out", folder_.path() / "saved");
+  prepare(counting, options_of({new_input}));
+  const std::int64_t calls = counting.changing_calls();
+  ASSERT_GT(calls, 20);
+  for (const bool stays_full : {false, true}) {
+    int untouched = 0;
+    for (std::int64_t call = 1; call <= calls; ++call) {
+      SCOPED_TRACE(fmt::format("call {} of {}", call, calls));
+      std::filesystem::remove_all(folder_.path() / "out");
+      std::filesystem::copy(folder_.path() / "saved", folder_.path() / "out");
+      test::FaultyFiles faulty(files_);
+      stays_full ? faulty.fill_disk_at(call, ENOSPC) : faulty.fail_at(call, EIO);
+      try {
+        prepare(faulty, options_of({new_input}));
+      } catch (const IoError&) {
+      }
+      const auto options = options_of({});
+      TokenFile train(options.train), val(options.val);
+      train.verify();
+      val.verify();
+      const std::string text = text_of(train);
+      EXPECT_TRUE(old_text.starts_with(text) || new_text.starts_with(text));
+      untouched += text_of(train) + text_of(val) == old_text;
+      for (const std::string& name : names_of_outputs()) EXPECT_EQ(name.find(".tmp"), std::string::npos) << name;
+    }
+    EXPECT_GE(untouched, 12);  // everything before the first renaming
+  }
+}
+
+// The machine dies at any call and loses what was not synced: a sidecar never stands beside other tokens.
+TEST_F(Prepare, PowerLossNeverPairsASidecarWithOtherTokens) {
+  constexpr std::uint64_t kSeed = 2024;
+  SCOPED_TRACE(fmt::format("seed {}", kSeed));
+  std::mt19937_64 random(kSeed);
+  const auto write = [](Files& files, const std::filesystem::path& path, std::string_view text) {
+    write_file_durably(files, path, text);
+  };
+  PrepareOptions options{.inputs = {"/new"}, .train = "/out/train.bin", .val = "/out/val.bin", .source = "a test"};
+  PrepareOptions old_options = options;
+  old_options.inputs = {"/old"};
+  // Equally long: only the checksum tells their tokens apart.
+  const std::string old_text = std::string(600, 'o') + "\n" + std::string(60, 'o');
+  const std::string new_text = std::string(600, 'n') + "\n" + std::string(60, 'n');
+  int complete = 0, without_sidecar = 0, trials = 0;
+  for (std::int64_t call = 1;; ++call) {
+    bool crashed = false;
+    for (int repeat = 0; repeat < 15; ++repeat, ++trials) {
+      test::MemoryFiles memory;
+      write(memory, "/old", old_text);
+      write(memory, "/new", new_text);
+      prepare(memory, old_options);
+      test::FaultyFiles dying(memory);
+      dying.crash_at(call);
+      crashed = false;
+      try {
+        prepare(dying, options);
+      } catch (const test::SimulatedCrash&) {
+        crashed = true;
+      }
+      memory.power_loss(random);
+      for (const auto& path : {options.train, options.val}) {
+        const std::string tokens = read_file(memory, path, 1 << 20);
+        std::optional<std::string> sidecar;
+        std::filesystem::path sidecar_path = path;
+        sidecar_path += ".json";
+        if (memory.exists(sidecar_path)) sidecar = read_file(memory, sidecar_path, 1 << 20);
+        const TokenFileInfo info = parse_token_file(
+            path.string(), bytes_of(std::string_view(tokens).substr(0, kTokenHeadBytes)), tokens.size(), sidecar);
+        const std::uint32_t crc = crc32c(bytes_of(tokens).subspan(info.data_offset_bytes()));
+        EXPECT_EQ(info.crc32c.value_or(crc), crc) << path << ", call " << call;
+        sidecar ? ++complete : ++without_sidecar;
+      }
+    }
+    if (!crashed) break;
+  }
+  EXPECT_GT(trials, 300);
+  EXPECT_GT(complete, 0);
+  EXPECT_GT(without_sidecar, 0);
+}
+
+}  // namespace
+}  // namespace strake::data
