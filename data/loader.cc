@@ -85,9 +85,9 @@ class Loader::Impl {
 
   void start();
   Batch next();
+  Batch plan_batch();
   void release(const Batch& batch, Stream& compute);
   void seek(std::int64_t first_sample);
-  Batch batch_in(std::size_t slot) const;
 
  private:
   struct DeviceSlot {
@@ -103,6 +103,7 @@ class Loader::Impl {
   void wait_until_filled(std::uint64_t index);
   void enqueue_copy();
   void copy_ahead();
+  Batch take();
 
   // Prefetch thread.
   void prefetch();
@@ -222,28 +223,36 @@ void Loader::Impl::copy_ahead() {
   while (slot_of(copied_).state == DeviceSlot::State::kFree && filled(copied_)) enqueue_copy();
 }
 
-Batch Loader::Impl::batch_in(std::size_t slot) const {
-  const DeviceSlot& source = device_slots_[slot];
+// REQUIRES: batch returned_ is copied.
+Batch Loader::Impl::take() {
+  DeviceSlot& slot = slot_of(returned_);
   const auto part = [&](std::int64_t index) {
-    return source.both.slice(0, index, 1).reshape({options_.micro_batch, options_.sequence});
+    return slot.both.slice(0, index, 1).reshape({options_.micro_batch, options_.sequence});
   };
-  return {.tokens = part(0), .targets = part(1), .ready = &source.ready, .slot = static_cast<int>(slot)};
+  slot.state = DeviceSlot::State::kInUse;
+  return {.tokens = part(0),
+          .targets = part(1),
+          .ready = &slot.ready,
+          .slot = static_cast<int>(returned_++ % kDeviceSlots)};
 }
 
 Batch Loader::Impl::next() {
   start();
-  DeviceSlot& slot = slot_of(returned_);
   if (returned_ == copied_) {
-    STRAKE_CHECK(slot.state == DeviceSlot::State::kFree,
+    STRAKE_CHECK(slot_of(returned_).state == DeviceSlot::State::kFree,
                  "loader '" + options_.name + "': release a batch before taking the next");
     wait_until_filled(copied_);
     enqueue_copy();
   }
-  slot.state = DeviceSlot::State::kInUse;
-  const Batch batch = batch_in(returned_ % kDeviceSlots);
-  ++returned_;
+  const Batch batch = take();
   copy_ahead();
   return batch;
+}
+
+Batch Loader::Impl::plan_batch() {
+  STRAKE_CHECK(device_.kind() == DeviceKind::kPlan, "loader '" + options_.name + "': only a plan has empty batches");
+  enqueue_copy();
+  return take();
 }
 
 void Loader::Impl::release(const Batch& batch, Stream& compute) {
@@ -352,6 +361,6 @@ void Loader::start() { impl_->start(); }
 Batch Loader::next() { return impl_->next(); }
 void Loader::release(const Batch& batch, Stream& compute) { impl_->release(batch, compute); }
 void Loader::seek(std::int64_t first_sample) { impl_->seek(first_sample); }
-Batch Loader::plan_batch() const { return impl_->batch_in(0); }
+Batch Loader::plan_batch() { return impl_->plan_batch(); }
 
 }  // namespace strake::data

@@ -68,8 +68,8 @@ class Loader {
   // prefetch thread has finished the batch in its hands. REQUIRES: every batch released.
   void seek(std::int64_t first_sample);
 
-  // The tensors and event of device slot 0, to record a step with before memory exists. Starts nothing.
-  Batch plan_batch() const;
+  // next() on a plan device: records the copy with its wait, and reads nothing.
+  Batch plan_batch();
 
  private:
   class Impl;

@@ -288,7 +288,6 @@ TEST(LoaderGate, TheWaitOfTheCopyIsLoadBearing) {
     if (drop) rank.device().faults().wait_to_drop = kSlotIsFree;
     rank.make_loader(source, order, options_of(2, 2, 8));
     for (int i = 0; i < 8; ++i) rank.step(seen);
-    rank.device().synchronize(*rank.loader().plan_batch().ready);
     rank.copy_in().synchronize();
     rank.compute().synchronize();
     EXPECT_EQ(!rank.checker().reports().empty(), drop);
@@ -533,7 +532,11 @@ TEST(Loader, PlansWithoutReading) {
     EXPECT_EQ(batch.targets.describe(), "i32[3, 8]");
     EXPECT_NE(batch.tokens.offset_bytes(), batch.targets.offset_bytes());
     compute->wait(*batch.ready, kBatchReady);
-    EXPECT_EQ(plan.recording().entries.size(), 1u);
+    loader.release(batch, *compute);
+    // The wait for the slot, the copy, its event; the wait for the batch, the slot's event.
+    ASSERT_EQ(plan.recording().entries.size(), 5u);
+    EXPECT_EQ(plan.recording().entries[0].hazard, Hazard::kWriteAfterRead);
+    EXPECT_EQ(plan.recording().entries[1].name, options.name + " batch h2d");
   }
   EXPECT_EQ(source.reads(), 0);
   EXPECT_EQ(host.size_bytes(), 4u * 256);
