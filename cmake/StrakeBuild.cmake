@@ -61,6 +61,13 @@ function(strake_test name)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)
   endif()
-  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}"
-    ENVIRONMENT "${STRAKE_TEST_ENVIRONMENT};${ARG_ENVIRONMENT}")
+  set(cost 1000)  # ctest -j starts dear tests first: those labelled slow come last
+  if("slow" IN_LIST ARG_LABELS)
+    set(cost 1)
+  endif()
+  if(NOT ARG_RANKS)
+    set(ARG_RANKS 1)
+  endif()
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}" COST ${cost}
+    PROCESSORS ${ARG_RANKS} ENVIRONMENT "${STRAKE_TEST_ENVIRONMENT};${ARG_ENVIRONMENT}")
 endfunction()
