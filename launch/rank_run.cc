@@ -103,7 +103,7 @@ class RankRun {
                                 .attempt = attempt_});
     agree(parts_.control, [&] { trainer_->allocate(); });
     parts_.log.info("memory of each rank:\n{}", trainer_->memory_table());
-    parts_.log.info("{} buckets of gradients:\n{}", trainer_->buckets().buckets.size(), trainer_->buckets().describe());
+    parts_.log.info("gradients are reduced in {} buckets (--print-schedule lists them)", trainer_->buckets().buckets.size());
   }
 
   void open_run_folder() {
