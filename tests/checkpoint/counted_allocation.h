@@ -1,0 +1,12 @@
+// Counts what this program asks of the heap, for tests of what hostile input may cost. Sanitizers keep their own
+// allocator: there it counts nothing.
+#pragma once
+
+#include <cstddef>
+
+namespace strake::test {
+
+// Bytes that the calling thread has asked for so far.
+std::size_t allocated_bytes();
+
+}  // namespace strake::test
