@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "launch/commands/commands.h"
+#include "launch/generate.h"
 #include "launch/machine.h"
 #include "launch/train.h"
 #include "runtime/base/error.h"
@@ -83,6 +84,34 @@ int run_command_line(int argc, char** argv) {
       ->capture_default_str();
   prepare_command->add_option("--source", prepare.source, "Description kept beside the token files");
   prepare_command->callback([&] { run = [&] { return prepare_data(prepare); }; });
+
+  GenerateArguments generate;
+  CLI::App* generate_command = app.add_subcommand("generate", "Write text with trained weights");
+  generate_command->add_option("path", generate.path, "Run folder (its newest checkpoint), or one checkpoint")
+      ->required()
+      ->type_name("RUN|CHECKPOINT");
+  generate_command->add_option("--prompt", generate.prompt, "Text to continue");
+  generate_command->add_option("--tokens", generate.tokens, "How many to write")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40))
+      ->capture_default_str();
+  generate_command->add_option("--temperature", generate.temperature, "0: always the likeliest; 1: as the model says")
+      ->check(CLI::Range(0.0, 100.0))
+      ->capture_default_str();
+  generate_command->add_option("--seed", generate.seed, "The same seed gives the same text")->capture_default_str();
+  generate_command->callback([&] { run = [&] { return run_generate(generate); }; });
+
+  std::string path;
+  CLI::App* ckpt_command = app.add_subcommand("ckpt", "Look at checkpoints");
+  ckpt_command->require_subcommand(1);
+  CLI::App* list_command = ckpt_command->add_subcommand("list", "List the checkpoints of a run, newest first");
+  list_command->add_option("path", path, "Run folder, or its ckpt folder")->required()->type_name("RUN");
+  list_command->callback([&] { run = [&] { return list_checkpoints(path); }; });
+  CLI::App* verify_command =
+      ckpt_command->add_subcommand("verify", "Read every byte and compare it with the checksums");
+  verify_command->add_option("path", path, "Checkpoint, or a run folder for all of them")
+      ->required()
+      ->type_name("CHECKPOINT|RUN");
+  verify_command->callback([&] { run = [&] { return verify_checkpoints(path); }; });
 
   bool keys = false;
   CLI::App* info_command = app.add_subcommand("info", "Show versions, machine and devices");
