@@ -185,8 +185,10 @@ void Trainer::step(std::int64_t step) {
 
 checkpoint::SaveReport Trainer::save(const checkpoint::Meta& meta) {
   account_.mark(StepClass::kHostGap);
-  // The norm is the same on every rank, so all of them write or none does.
-  device_.synchronize(updated_);
+  // The norm is the same on every rank, so all of them write or none does. Looking orders nothing: the snapshot's own
+  // wait for the weights is what makes it right.
+  while (!device_.complete(updated_)) std::this_thread::sleep_for(std::chrono::microseconds(50));
+  device_.check();  // events complete on a failed device too
   const double norm = mailbox_->look(static_cast<std::size_t>(last_step_) % kSlots, kGradNorm);
   if (!std::isfinite(norm)) {
     throw NonFiniteError(
