@@ -1,0 +1,140 @@
+// Within a cell (ranks, micro-batch, accumulation) results are equal bit for bit, whatever overlaps, however gradients
+// are cut into buckets, whoever is late. Between cells that see the same samples they differ by rounding only.
+// docs/determinism.md states what is promised.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+#include <mutex>
+
+#include "tests/integration/small_job.h"
+#include "tests/integration/variants.h"
+#include "tests/support/watchdog.h"
+
+namespace strake::test {
+namespace {
+
+constexpr std::int64_t kSteps = 6;
+constexpr std::uint64_t kSeed = 41;
+
+#ifdef STRAKE_TSAN
+constexpr std::int64_t kSequencesAStep = 48 / 4;  // an instrumented step is ten times as long
+#else
+constexpr std::int64_t kSequencesAStep = 48;
+#endif
+
+struct JobOutcome {
+  std::vector<RankOutcome> ranks;
+  std::size_t buckets = 0;
+
+  std::vector<double> losses() const {
+    std::vector<double> losses;
+    for (const launch::StepSummary& step : ranks.front().result.steps) losses.push_back(step.loss);
+    return losses;
+  }
+};
+
+JobOutcome run_variant(const launch::Config& config, int ranks, const Variant& variant) {
+  SCOPED_TRACE(variant.name);
+  JobOutcome run;
+  std::mutex mutex;
+  const Watchdog watchdog("ranks as threads: " + variant.name);
+  run.ranks = run_threads(with(config, variant), ranks, [&](int rank, const RunRank& run_rank) {
+    VariantDevice devices(variant, rank, kSeed);
+    RankSetup setup{.device = &devices.device()};
+    setup.hooks.before_first_step = [&](launch::Trainer& trainer) {
+      if (rank == 0) run.buckets = trainer.buckets().buckets.size();
+    };
+    run_rank(setup);
+    const std::lock_guard lock(mutex);
+    EXPECT_GT(devices.checker().operations_checked(), 0);
+    for (const OrderChecker::Report& report : devices.checker().reports()) {
+      ADD_FAILURE() << "rank " << rank << ": " << report.describe();
+    }
+  });
+  return run;
+}
+
+void expect_equal_bits(const JobOutcome& run, const JobOutcome& expected) {
+  for (std::size_t rank = 0; rank < run.ranks.size(); ++rank) {
+    SCOPED_TRACE(testing::Message() << "rank " << rank);
+    expect_equal_bits(run.ranks[rank], expected.ranks.front(), kSteps);
+  }
+}
+
+class EqualBits : public testing::TestWithParam<std::pair<int, int>> {};
+
+TEST_P(EqualBits, WithinACell) {
+  const auto [ranks, accumulation] = GetParam();
+  SCOPED_TRACE(testing::Message() << "seed of delays " << kSeed);
+  SmallJob job;
+  std::optional<JobOutcome> expected;
+  for (const Variant& variant : variants()) {
+    SCOPED_TRACE(variant.name);
+    const JobOutcome run = run_variant(job.config(ranks, accumulation, 2, kSteps), ranks, variant);
+    if (variant.bucket_mib == kOneBucket) {
+      EXPECT_EQ(run.buckets, 2u);
+    } else {
+      EXPECT_GE(run.buckets, variant.bucket_mib == kSomeBuckets ? 6u : 20u);
+    }
+    if (!expected.has_value()) expected = run;
+    expect_equal_bits(run, *expected);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cells, EqualBits,
+                         testing::Values(std::pair(1, 1), std::pair(1, 2), std::pair(1, 4), std::pair(2, 1),
+                                         std::pair(2, 2), std::pair(2, 4), std::pair(3, 1), std::pair(3, 2),
+                                         std::pair(3, 4), std::pair(4, 1), std::pair(4, 2), std::pair(4, 4)),
+                         [](const auto& cell) {
+                           return "Ranks" + std::to_string(cell.param.first) + "Accumulation" +
+                                  std::to_string(cell.param.second);
+                         });
+
+TEST(EqualBitsBetweenRuns, ARunRepeatsItself) {
+  SmallJob job;
+  const Variant variant{"repeated", true, kSomeBuckets};
+  const JobOutcome first = run_variant(job.config(2, 2, 2, kSteps), 2, variant);
+  const JobOutcome again = run_variant(job.config(2, 2, 2, kSteps), 2, variant);
+  expect_equal_bits(again, first);
+}
+
+TEST(EqualBitsBetweenRuns, AnotherSeedIsAnotherRun) {
+  SmallJob job;
+  const Variant variant{"seeded", true, kSomeBuckets};
+  launch::Config config = job.config(2, 1, 2, kSteps);
+  const JobOutcome first = run_variant(config, 2, variant);
+  config = job.config(2, 1, 2, kSteps);
+  config.run.seed += 1;
+  EXPECT_NE(run_variant(config, 2, variant).losses(), first.losses());
+}
+
+// The same samples in every step, summed in other orders.
+TEST(BetweenCells, LossesDifferByRoundingOnly) {
+  SmallJob job;
+  std::map<std::string, std::vector<double>> losses;
+  for (const auto& [ranks, accumulation] : {std::pair(1, 1), std::pair(1, 4), std::pair(2, 1), std::pair(2, 2),
+                                            std::pair(3, 1), std::pair(3, 4), std::pair(4, 1)}) {
+    const std::int64_t micro_batch = kSequencesAStep / (ranks * accumulation);
+    const JobOutcome run =
+        run_variant(job.config(ranks, accumulation, micro_batch, kSteps), ranks, {"between cells", true, kSomeBuckets});
+    losses[std::to_string(ranks) + " ranks, accumulation " + std::to_string(accumulation)] = run.losses();
+  }
+  const std::vector<double>& expected = losses.begin()->second;
+  double largest = 0;
+  for (const auto& [cell, values] : losses) {
+    ASSERT_EQ(values.size(), expected.size());
+    for (std::size_t step = 0; step < values.size(); ++step) {
+      const double difference = std::abs(values[step] - expected[step]) / expected[step];
+      largest = std::max(largest, difference);
+      EXPECT_LT(difference, 2e-6) << cell << ", step " << step + 1;
+    }
+  }
+  EXPECT_LT(expected.back(), expected.front() - 0.3);  // of a training that moves
+  RecordProperty("largest_relative_difference", std::to_string(largest));
+  std::printf("largest relative difference of a loss between cells: %.2g\n", largest);
+}
+
+}  // namespace
+}  // namespace strake::test

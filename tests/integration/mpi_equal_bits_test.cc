@@ -1,0 +1,56 @@
+// The same cells with ranks under mpirun: equal bits whatever overlaps and whoever is late, and equal to ranks as
+// threads. Each process also runs the whole job as threads of its own, for comparison.
+
+#include <gtest/gtest.h>
+
+#include "comm/mpi/mpi_world.h"
+#include "tests/integration/small_job.h"
+#include "tests/integration/variants.h"
+#include "tests/support/watchdog.h"
+
+namespace strake::test {
+namespace {
+
+constexpr std::int64_t kSteps = 6;
+constexpr std::uint64_t kSeed = 43;
+
+comm::MpiWorld* the_world = nullptr;
+
+class MpiEqualBits : public testing::TestWithParam<int> {};
+
+TEST_P(MpiEqualBits, WithinACellAndToThreads) {
+  const int ranks = the_world->size(), accumulation = GetParam();
+  SCOPED_TRACE(testing::Message() << "rank " << the_world->rank() << ", seed of delays " << kSeed);
+  SmallJob job;
+  const std::vector<RankOutcome> as_threads =
+      run_threads(job.config(ranks, accumulation, 2, kSteps), ranks, [](int, const RunRank& run) {
+        const auto device = make_cpu_device();
+        run({.device = device.get()});
+      });
+  for (const Variant& variant : variants()) {
+    SCOPED_TRACE(variant.name);
+    const Watchdog watchdog("ranks under mpirun: " + variant.name);
+    VariantDevice devices(variant, the_world->rank(), kSeed);
+    const auto communicator = the_world->make_communicator();
+    const auto control = the_world->make_control();
+    launch::Config config = with(job.config(ranks, accumulation, 2, kSteps), variant);
+    config.run.dir = control->broadcast(config.run.dir, 0);
+    expect_equal_bits(run_rank(config, *communicator, *control, {.device = &devices.device()}), as_threads.front(),
+                      kSteps);
+    for (const OrderChecker::Report& report : devices.checker().reports()) ADD_FAILURE() << report.describe();
+    control->barrier();  // the run folder is rank 0's
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Accumulation, MpiEqualBits, testing::Values(1, 2, 4), testing::PrintToStringParamName());
+
+}  // namespace
+}  // namespace strake::test
+
+int main(int argc, char** argv) {
+  strake::comm::MpiWorld world;
+  strake::test::the_world = &world;
+  testing::GTEST_FLAG(brief) = world.rank() != 0;  // failures only
+  testing::InitGoogleTest(&argc, argv);
+  return RUN_ALL_TESTS();
+}
