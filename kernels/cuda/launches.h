@@ -1,0 +1,84 @@
+// Launch functions of the CUDA kernels, on raw device addresses: what .cu files define and bodies.cc calls. Plain C++, so
+// that nvcc sees kernels and launches only. All sizes were checked by kernels/<operation>.cc.
+//
+// `Type` says the element type of an address. Accumulation is in f32 (f64 for block sums); every result is
+// the same bits for the same input, whatever else runs.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace strake::kernels::cuda {
+
+enum class Type : std::uint8_t { kF32, kBF16 };
+
+// An address and what lies there.
+struct Operand {
+  void* address = nullptr;
+  Type type = Type::kF32;
+};
+
+// layer_norm.cu. x_out and delta null: no residual add.
+void layer_norm_forward(cudaStream_t stream, Type type, void* y, float* mean, float* rstd, void* x_out, const void* x,
+                        const void* delta, const void* weight, const void* bias, std::int64_t rows, std::int64_t channels);
+std::size_t layer_norm_backward_workspace_bytes(std::int64_t channels);
+void layer_norm_backward(cudaStream_t stream, Type type, void* dx, Operand dweight, Operand dbias, const void* dy,
+                         const void* x, const float* mean, const float* rstd, const void* weight, bool accumulate,
+                         std::int64_t rows, std::int64_t channels, void* workspace);
+
+// elementwise.cu
+void gelu_forward(cudaStream_t stream, Type type, void* y, const void* x, std::int64_t elems);
+void gelu_backward(cudaStream_t stream, Type type, void* dx, const void* dy, const void* x, std::int64_t elems);
+void add(cudaStream_t stream, Type type, void* y, const void* a, const void* b, std::int64_t elems);
+void cast(cudaStream_t stream, Operand dst, Operand src, std::int64_t elems);
+// dbias[n] (+)= sum over rows of dy[row, n].
+std::size_t column_sum_workspace_bytes(std::int64_t columns);
+void column_sum(cudaStream_t stream, Operand dbias, Type type, const void* dy, bool accumulate, std::int64_t rows,
+                std::int64_t columns, void* workspace);
+
+// embedding.cu
+void embedding_forward(cudaStream_t stream, Type type, void* x, const std::int32_t* tokens, const void* token_table,
+                       const void* position_table, std::int64_t batch, std::int64_t sequence, std::int64_t channels);
+std::size_t embedding_backward_workspace_bytes(std::int64_t tokens, std::int64_t channels);
+void embedding_backward(cudaStream_t stream, Type type, Operand dtoken_table, bool accumulate_token,
+                        Operand dposition_table, bool accumulate_position, const void* dx, const std::int32_t* tokens,
+                        std::int64_t batch, std::int64_t sequence, std::int64_t channels, std::int64_t vocab,
+                        void* workspace);
+
+// cross_entropy.cu
+void cross_entropy(cudaStream_t stream, Type type, void* logits, float* losses, const std::int32_t* targets,
+                   std::int64_t rows, std::int64_t vocab, std::int64_t padded_vocab, float gradient_scale, bool gradient);
+void accumulate_loss(cudaStream_t stream, float* total, const float* losses, std::int64_t rows, double scale,
+                     bool accumulate);
+
+// optimizer.cu. A range of 128-element groups of the flat arenas.
+struct Segment {
+  std::uint32_t first_group;
+  std::uint32_t elems;        // of the parameter, without the gap behind it
+  std::uint32_t first_block;  // of the norm blocks of all segments
+  std::uint32_t weight_decay;
+};
+// Travels as a kernel argument: no table in device memory to keep in step.
+constexpr int kMaxSegments = 1536;
+struct SegmentTable {
+  std::int32_t segments = 0;
+  std::uint32_t blocks = 0;
+  std::uint32_t groups = 0;  // of the whole arena
+  Segment table[kMaxSegments];
+};
+void gradient_norm(cudaStream_t stream, float* norm, float* clip, double* block_sums, Operand gradients,
+                   const SegmentTable& segments, double max_norm);
+struct AdamW {
+  float learning_rate, beta1, beta2, epsilon, weight_decay;
+  float bias_correction1, bias_correction2;  // 1 - beta^step
+};
+// compute_weights: rounded copy of the updated master weights; null: none.
+void adamw(cudaStream_t stream, float* weights, float* first_moment, float* second_moment, Operand gradients,
+           void* compute_weights, const float* clip, const SegmentTable& segments, const AdamW& step);
+
+// Sleeps on the GPU: a test's slow operation. test_kernels.cu
+void spin(cudaStream_t stream, std::int64_t nanoseconds);
+
+}  // namespace strake::kernels::cuda

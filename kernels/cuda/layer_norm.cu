@@ -1,0 +1,244 @@
+// Layer norm, one warp a row. Rows lie in registers, so each element is read once.
+//
+// Backward: a fixed number of blocks takes rows in a fixed pattern and keeps the sums for weight and bias in
+// registers; they meet in shared memory, then in a second kernel, always in the same order.
+#include "kernels/cuda/device_code.cuh"
+#include "kernels/cuda/launches.h"
+
+namespace strake::kernels::cuda {
+namespace {
+
+constexpr float kEpsilon = 1e-5f;
+constexpr int kWarps = 4;          // rows at work in a block
+constexpr int kBackwardBlocks = 264;  // two a multiprocessor of the largest Hopper parts
+
+// Chunks: 16-byte vectors of a row that a lane holds; the row has at most Chunks * 32 * Vector<T>::kElems elements.
+template <typename T, int Chunks, bool Residual>
+__global__ void __launch_bounds__(kWarps* kWarp)
+    forward_kernel(T* y, float* mean_out, float* rstd_out, T* x_out, const T* x, const T* delta, const T* weight,
+                   const T* bias, std::int64_t rows, int channels) {
+  using V = Vector<T>;
+  const int lane = threadIdx.x % kWarp;
+  const std::int64_t row = blockIdx.x * static_cast<std::int64_t>(kWarps) + threadIdx.x / kWarp;
+  if (row >= rows) return;
+  const std::int64_t base = row * channels;
+
+  float values[Chunks][V::kElems];
+  float sum = 0;
+#pragma unroll
+  for (int chunk = 0; chunk < Chunks; ++chunk) {
+    const int column = (chunk * kWarp + lane) * V::kElems;
+    if (column < channels) {
+      V in = V::load(x + base + column);
+      if constexpr (Residual) {
+        const V more = V::load_streaming(delta + base + column);
+#pragma unroll
+        for (int i = 0; i < V::kElems; ++i) in.values[i] = from_float<T>(to_float(in.values[i]) + to_float(more.values[i]));
+        in.store(x_out + base + column);
+      }
+#pragma unroll
+      for (int i = 0; i < V::kElems; ++i) {
+        values[chunk][i] = to_float(in.values[i]);  // what backward will read: rounded
+        sum += values[chunk][i];
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < V::kElems; ++i) values[chunk][i] = 0;
+    }
+  }
+  const float mean = warp_sum(sum) / static_cast<float>(channels);
+  float squares = 0;
+#pragma unroll
+  for (int chunk = 0; chunk < Chunks; ++chunk) {
+    const int column = (chunk * kWarp + lane) * V::kElems;
+    if (column < channels) {
+#pragma unroll
+      for (int i = 0; i < V::kElems; ++i) squares += (values[chunk][i] - mean) * (values[chunk][i] - mean);
+    }
+  }
+  const float rstd = rsqrtf(warp_sum(squares) / static_cast<float>(channels) + kEpsilon);
+  if (lane == 0) {
+    mean_out[row] = mean;
+    rstd_out[row] = rstd;
+  }
+#pragma unroll
+  for (int chunk = 0; chunk < Chunks; ++chunk) {
+    const int column = (chunk * kWarp + lane) * V::kElems;
+    if (column < channels) {
+      const V w = V::load(weight + column), b = V::load(bias + column);
+      V out;
+#pragma unroll
+      for (int i = 0; i < V::kElems; ++i) {
+        out.values[i] = from_float<T>((values[chunk][i] - mean) * rstd * to_float(w.values[i]) + to_float(b.values[i]));
+      }
+      out.store(y + base + column);
+    }
+  }
+}
+
+// Partial sums of block b: partials[b][0][channels] for the weight, [b][1][channels] for the bias.
+template <typename T, int Chunks>
+__global__ void __launch_bounds__(kWarps* kWarp)
+    backward_kernel(T* dx, float* partials, const T* dy, const T* x, const float* mean_in, const float* rstd_in,
+                    const T* weight, std::int64_t rows, int channels) {
+  using V = Vector<T>;
+  extern __shared__ float shared[];  // [kWarps][channels]
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  float weight_sums[Chunks][V::kElems] = {}, bias_sums[Chunks][V::kElems] = {};
+
+  for (std::int64_t row = blockIdx.x * static_cast<std::int64_t>(kWarps) + warp; row < rows;
+       row += gridDim.x * static_cast<std::int64_t>(kWarps)) {
+    const std::int64_t base = row * channels;
+    const float mean = mean_in[row], rstd = rstd_in[row];
+    float normed[Chunks][V::kElems], scaled[Chunks][V::kElems];  // (x - mean) * rstd, dy * weight
+    float sum = 0, dot = 0;
+#pragma unroll
+    for (int chunk = 0; chunk < Chunks; ++chunk) {
+      const int column = (chunk * kWarp + lane) * V::kElems;
+      if (column < channels) {
+        const V in = V::load_streaming(x + base + column), grad = V::load_streaming(dy + base + column);
+        const V w = V::load(weight + column);
+#pragma unroll
+        for (int i = 0; i < V::kElems; ++i) {
+          const float g = to_float(grad.values[i]);
+          normed[chunk][i] = (to_float(in.values[i]) - mean) * rstd;
+          scaled[chunk][i] = g * to_float(w.values[i]);
+          weight_sums[chunk][i] += g * normed[chunk][i];
+          bias_sums[chunk][i] += g;
+          sum += scaled[chunk][i];
+          dot += scaled[chunk][i] * normed[chunk][i];
+        }
+      }
+    }
+    const float mean_scaled = warp_sum(sum) / static_cast<float>(channels);
+    const float mean_dot = warp_sum(dot) / static_cast<float>(channels);
+#pragma unroll
+    for (int chunk = 0; chunk < Chunks; ++chunk) {
+      const int column = (chunk * kWarp + lane) * V::kElems;
+      if (column < channels) {
+        V out = V::load(dx + base + column);
+#pragma unroll
+        for (int i = 0; i < V::kElems; ++i) {
+          out.values[i] = from_float<T>(to_float(out.values[i]) +
+                                        (scaled[chunk][i] - mean_scaled - normed[chunk][i] * mean_dot) * rstd);
+        }
+        out.store(dx + base + column);
+      }
+    }
+  }
+
+  // Warps of the block, in order; weight first, then bias through the same cells.
+  float* block_partials = partials + blockIdx.x * 2 * static_cast<std::int64_t>(channels);
+  for (int which = 0; which < 2; ++which) {
+#pragma unroll
+    for (int chunk = 0; chunk < Chunks; ++chunk) {
+      const int column = (chunk * kWarp + lane) * V::kElems;
+      if (column < channels) {
+#pragma unroll
+        for (int i = 0; i < V::kElems; ++i) {
+          shared[warp * channels + column + i] = which == 0 ? weight_sums[chunk][i] : bias_sums[chunk][i];
+        }
+      }
+    }
+    __syncthreads();
+    for (int column = threadIdx.x; column < channels; column += blockDim.x) {
+      float total = 0;
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) total += shared[w * channels + column];
+      block_partials[which * channels + column] = total;
+    }
+    __syncthreads();
+  }
+}
+
+// One warp a column pair: lanes take blocks in turn, then the butterfly.
+template <typename Out>
+__global__ void combine_kernel(Out* dweight, Out* dbias, const float* partials, bool accumulate, int blocks, int channels) {
+  const int column = blockIdx.x * blockDim.x + threadIdx.x;
+  if (column >= 2 * channels) return;
+  float total = 0;
+  for (int block = 0; block < blocks; ++block) total += partials[block * 2 * static_cast<std::int64_t>(channels) + column];
+  Out* out = column < channels ? dweight + column : dbias + column - channels;
+  if (accumulate) total += to_float(*out);
+  *out = from_float<Out>(total);
+}
+
+// Calls `run` with the least number of chunks that holds a row.
+template <typename T, typename Run>
+void with_chunks(std::int64_t channels, Run run) {
+  const std::int64_t chunks = (channels + kWarp * Vector<T>::kElems - 1) / (kWarp * Vector<T>::kElems);
+  if (chunks <= 1) return run.template operator()<1>();
+  if (chunks <= 2) return run.template operator()<2>();
+  if (chunks <= 3) return run.template operator()<3>();
+  if (chunks <= 4) return run.template operator()<4>();
+  if (chunks <= 8) return run.template operator()<8>();
+  return run.template operator()<16>();
+}
+
+template <typename T>
+void forward(cudaStream_t stream, void* y, float* mean, float* rstd, void* x_out, const void* x, const void* delta,
+             const void* weight, const void* bias, std::int64_t rows, std::int64_t channels) {
+  const int blocks = blocks_for(rows, kWarps);
+  with_chunks<T>(channels, [&]<int Chunks>() {
+    const auto run = [&](auto kernel) {
+      kernel<<<blocks, kWarps * kWarp, 0, stream>>>(static_cast<T*>(y), mean, rstd, static_cast<T*>(x_out),
+                                                    static_cast<const T*>(x), static_cast<const T*>(delta),
+                                                    static_cast<const T*>(weight), static_cast<const T*>(bias), rows,
+                                                    static_cast<int>(channels));
+    };
+    if (delta != nullptr) {
+      run(forward_kernel<T, Chunks, true>);
+    } else {
+      run(forward_kernel<T, Chunks, false>);
+    }
+  });
+}
+
+template <typename T>
+void backward(cudaStream_t stream, void* dx, float* partials, const void* dy, const void* x, const float* mean,
+              const float* rstd, const void* weight, std::int64_t rows, std::int64_t channels) {
+  with_chunks<T>(channels, [&]<int Chunks>() {
+    const std::size_t shared_bytes = kWarps * static_cast<std::size_t>(channels) * sizeof(float);
+    if (shared_bytes > 48 * 1024) {
+      cudaFuncSetAttribute(backward_kernel<T, Chunks>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           static_cast<int>(shared_bytes));
+    }
+    backward_kernel<T, Chunks><<<kBackwardBlocks, kWarps * kWarp, shared_bytes, stream>>>(
+        static_cast<T*>(dx), partials, static_cast<const T*>(dy), static_cast<const T*>(x), mean, rstd,
+        static_cast<const T*>(weight), rows, static_cast<int>(channels));
+  });
+}
+
+}  // namespace
+
+void layer_norm_forward(cudaStream_t stream, Type type, void* y, float* mean, float* rstd, void* x_out, const void* x,
+                        const void* delta, const void* weight, const void* bias, std::int64_t rows,
+                        std::int64_t channels) {
+  const auto run = type == Type::kBF16 ? forward<__nv_bfloat16> : forward<float>;
+  run(stream, y, mean, rstd, x_out, x, delta, weight, bias, rows, channels);
+}
+
+std::size_t layer_norm_backward_workspace_bytes(std::int64_t channels) {
+  return kBackwardBlocks * 2 * static_cast<std::size_t>(channels) * sizeof(float);
+}
+
+void layer_norm_backward(cudaStream_t stream, Type type, void* dx, Operand dweight, Operand dbias, const void* dy,
+                         const void* x, const float* mean, const float* rstd, const void* weight, bool accumulate,
+                         std::int64_t rows, std::int64_t channels, void* workspace) {
+  auto* partials = static_cast<float*>(workspace);
+  const auto run = type == Type::kBF16 ? backward<__nv_bfloat16> : backward<float>;
+  run(stream, dx, partials, dy, x, mean, rstd, weight, rows, channels);
+  constexpr int kThreads = 64;
+  const int blocks = blocks_for(2 * channels, kThreads);
+  if (dweight.type == Type::kBF16) {
+    combine_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<__nv_bfloat16*>(dweight.address),
+                                                    static_cast<__nv_bfloat16*>(dbias.address), partials, accumulate,
+                                                    kBackwardBlocks, static_cast<int>(channels));
+  } else {
+    combine_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<float*>(dweight.address),
+                                                    static_cast<float*>(dbias.address), partials, accumulate,
+                                                    kBackwardBlocks, static_cast<int>(channels));
+  }
+}
+
+}  // namespace strake::kernels::cuda

@@ -1,0 +1,132 @@
+// Gradient norm and AdamW over flat arenas, one launch each for all parameters.
+#include "kernels/cuda/device_code.cuh"
+#include "kernels/cuda/launches.h"
+
+namespace strake::kernels::cuda {
+namespace {
+
+constexpr int kGroupElems = 128;
+constexpr std::int64_t kNormBlockElems = 32 * 1024;
+constexpr int kThreads = 256;
+
+// The last segment for which first(segment) <= at.
+template <typename First>
+__device__ int find_segment(const SegmentTable& segments, std::uint32_t at, First first) {
+  int low = 0, high = segments.segments - 1;
+  while (low < high) {
+    const int middle = (low + high + 1) / 2;
+    if (first(segments.table[middle]) <= at) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return low;
+}
+
+template <typename G>
+__global__ void __launch_bounds__(kThreads)
+    square_sums_kernel(double* block_sums, const G* gradients, const __grid_constant__ SegmentTable segments) {
+  using V = Vector<G>;
+  __shared__ double cells[kWarp];
+  const Segment& segment =
+      segments.table[find_segment(segments, blockIdx.x, [](const Segment& s) { return s.first_block; })];
+  const std::int64_t within = (blockIdx.x - segment.first_block) * kNormBlockElems;
+  const std::int64_t elems = min(kNormBlockElems, static_cast<std::int64_t>(segment.elems) - within);
+  const G* from = gradients + static_cast<std::int64_t>(segment.first_group) * kGroupElems + within;
+  float sum = 0;
+  double total = 0;
+  for (std::int64_t i = threadIdx.x * V::kElems; i < elems; i += kThreads * V::kElems) {
+    sum = 0;
+    if (i + V::kElems <= elems) {
+      const V in = V::load(from + i);
+#pragma unroll
+      for (int k = 0; k < V::kElems; ++k) sum += to_float(in.values[k]) * to_float(in.values[k]);
+    } else {
+      for (std::int64_t k = i; k < elems; ++k) sum += to_float(from[k]) * to_float(from[k]);
+    }
+    total += sum;
+  }
+  total = block_sum(total, cells);
+  if (threadIdx.x == 0) block_sums[blockIdx.x] = total;
+}
+
+__global__ void __launch_bounds__(1024)
+    norm_kernel(float* norm, float* clip, const double* block_sums, std::uint32_t blocks, double max_norm) {
+  __shared__ double cells[kWarp];
+  double sum = 0;
+  for (std::uint32_t block = threadIdx.x; block < blocks; block += blockDim.x) sum += block_sums[block];
+  sum = block_sum(sum, cells);
+  if (threadIdx.x == 0) {
+    const double value = sqrt(sum);
+    *norm = static_cast<float>(value);
+    *clip = static_cast<float>(max_norm <= 0 ? 1.0 : fmin(1.0, max_norm / (value + 1e-6)));
+  }
+}
+
+// Four elements a thread: f32 vectors of 16 bytes, gradients of 8 or 16.
+template <typename G>
+__global__ void __launch_bounds__(kThreads)
+    adamw_kernel(float* weights, float* first_moment, float* second_moment, const G* gradients,
+                 __nv_bfloat16* compute_weights, const float* clip_in, const __grid_constant__ SegmentTable segments, AdamW step) {
+  const std::int64_t begin = (blockIdx.x * static_cast<std::int64_t>(kThreads) + threadIdx.x) * 4;
+  const auto group = static_cast<std::uint32_t>(begin / kGroupElems);
+  if (group >= segments.groups) return;
+  const Segment& segment = segments.table[find_segment(segments, group, [](const Segment& s) { return s.first_group; })];
+  const float decay = segment.weight_decay != 0 ? step.weight_decay : 0.0f;
+  const float clip = *clip_in;
+
+  float4 w = *reinterpret_cast<const float4*>(weights + begin);
+  float4 m = *reinterpret_cast<const float4*>(first_moment + begin);
+  float4 v = *reinterpret_cast<const float4*>(second_moment + begin);
+  G g[4];
+  if constexpr (sizeof(G) == 2) {
+    *reinterpret_cast<uint2*>(g) = __ldcs(reinterpret_cast<const uint2*>(gradients + begin));
+  } else {
+    *reinterpret_cast<float4*>(g) = __ldcs(reinterpret_cast<const float4*>(gradients + begin));
+  }
+  float* ws = &w.x;
+  float* ms = &m.x;
+  float* vs = &v.x;
+  __nv_bfloat16 rounded[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float gradient = to_float(g[i]) * clip;
+    ms[i] = step.beta1 * ms[i] + (1.0f - step.beta1) * gradient;
+    vs[i] = step.beta2 * vs[i] + (1.0f - step.beta2) * gradient * gradient;
+    const float mean = ms[i] / step.bias_correction1, variance = vs[i] / step.bias_correction2;
+    ws[i] -= step.learning_rate * (mean / (sqrtf(variance) + step.epsilon) + decay * ws[i]);
+    rounded[i] = __float2bfloat16_rn(ws[i]);
+  }
+  *reinterpret_cast<float4*>(weights + begin) = w;
+  *reinterpret_cast<float4*>(first_moment + begin) = m;
+  *reinterpret_cast<float4*>(second_moment + begin) = v;
+  if (compute_weights != nullptr) *reinterpret_cast<uint2*>(compute_weights + begin) = *reinterpret_cast<const uint2*>(rounded);
+}
+
+}  // namespace
+
+void gradient_norm(cudaStream_t stream, float* norm, float* clip, double* block_sums, Operand gradients,
+                   const SegmentTable& segments, double max_norm) {
+  if (gradients.type == Type::kBF16) {
+    square_sums_kernel<<<segments.blocks, kThreads, 0, stream>>>(block_sums, static_cast<const __nv_bfloat16*>(gradients.address), segments);
+  } else {
+    square_sums_kernel<<<segments.blocks, kThreads, 0, stream>>>(block_sums, static_cast<const float*>(gradients.address), segments);
+  }
+  norm_kernel<<<1, 1024, 0, stream>>>(norm, clip, block_sums, segments.blocks, max_norm);
+}
+
+void adamw(cudaStream_t stream, float* weights, float* first_moment, float* second_moment, Operand gradients,
+           void* compute_weights, const float* clip, const SegmentTable& segments, const AdamW& step) {
+  const int blocks = blocks_for(static_cast<std::int64_t>(segments.groups) * kGroupElems, kThreads * 4);
+  auto* rounded = static_cast<__nv_bfloat16*>(compute_weights);
+  if (gradients.type == Type::kBF16) {
+    adamw_kernel<<<blocks, kThreads, 0, stream>>>(weights, first_moment, second_moment,
+                                                  static_cast<const __nv_bfloat16*>(gradients.address), rounded, clip, segments, step);
+  } else {
+    adamw_kernel<<<blocks, kThreads, 0, stream>>>(weights, first_moment, second_moment, static_cast<const float*>(gradients.address),
+                                                  rounded, clip, segments, step);
+  }
+}
+
+}  // namespace strake::kernels::cuda
