@@ -1,0 +1,95 @@
+#include "tests/bench/bench_report.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <utility>
+
+#include "launch/machine.h"
+#include "runtime/base/check.h"
+
+namespace strake::bench {
+
+BenchOptions parse_options(int argc, char** argv, std::string_view question, int default_repeats) {
+  BenchOptions options{.repeats = default_repeats};
+  CLI::App app{std::string(question)};
+  app.add_option("--repeats", options.repeats, "How often everything is measured")->check(CLI::Range(1, 1000));
+  app.add_flag("--json", options.json, "Print one JSON object");
+  app.add_flag("--smoke", options.smoke, "Tiny sizes, about a second, judges nothing");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    std::exit(app.exit(error) == 0 ? 0 : 2);
+  }
+  if (options.smoke) options.repeats = 1;
+  return options;
+}
+
+Spread spread_of(std::vector<double> samples) {
+  STRAKE_CHECK(!samples.empty(), "nothing was measured");
+  std::sort(samples.begin(), samples.end());
+  const std::size_t middle = samples.size() / 2;
+  const double median = samples.size() % 2 == 1 ? samples[middle] : (samples[middle - 1] + samples[middle]) / 2;
+  return {median, samples.front(), samples.back()};
+}
+
+double median_of(std::vector<double> samples) { return spread_of(std::move(samples)).median; }
+
+BenchReport::BenchReport(std::string name, std::string question, BenchOptions options) : options_(options) {
+  const launch::Machine machine = launch::read_machine();
+  const launch::Build build = launch::build_description();
+  json_["bench"] = name;
+  json_["question"] = question;
+  json_["machine"] = {{"cpu", machine.cpu},        {"cores", machine.cores}, {"memory_bytes", machine.memory_bytes},
+                      {"os", machine.os},          {"commit", build.commit}, {"build", build.type},
+                      {"compiler", build.compiler}};
+  json_["repeats"] = options.repeats;
+  json_["smoke"] = options.smoke;
+  json_["measured"] = nlohmann::ordered_json::object();
+  json_["said"] = nlohmann::ordered_json::array();
+  json_["verdicts"] = nlohmann::ordered_json::array();
+  if (options.json) return;
+  fmt::print("== {}: {}\n   {}, {} cores; {}; {} build of {}, {}; {} repeats\n", name, question, machine.cpu,
+             machine.cores, machine.os, build.type, build.commit, build.compiler, options.repeats);
+  std::fflush(stdout);
+}
+
+void BenchReport::measured(const std::string& what, const std::string& unit, const std::vector<double>& samples) {
+  const Spread spread = spread_of(samples);
+  json_["measured"][what] = {
+      {"unit", unit}, {"median", spread.median}, {"low", spread.low}, {"high", spread.high}, {"samples", samples}};
+  if (options_.json) return;
+  fmt::print("   {:<48}{:>10.3f} {:<8} ({:.3f} .. {:.3f}, n = {})\n", what, spread.median, unit, spread.low,
+             spread.high, samples.size());
+  std::fflush(stdout);
+}
+
+void BenchReport::say(const std::string& text) {
+  json_["said"].push_back(text);
+  if (options_.json) return;
+  std::string indented = "   ";
+  for (const char c : text) {
+    indented += c;
+    if (c == '\n') indented += "   ";
+  }
+  fmt::print("{}\n", indented);
+  std::fflush(stdout);
+}
+
+void BenchReport::verdict(const std::string& target, bool holds, const std::string& found) {
+  const char* word = options_.smoke ? "not judged" : holds ? "holds" : "DOES NOT HOLD";
+  json_["verdicts"].push_back({{"target", target}, {"verdict", word}, {"found", found}});
+  if (options_.json) return;
+  fmt::print("   verdict: {}: {} ({})\n", target, word, found);
+  std::fflush(stdout);
+}
+
+int BenchReport::finish() {
+  if (options_.json) fmt::print("{}\n", json_.dump(2));
+  return 0;
+}
+
+}  // namespace strake::bench
