@@ -186,90 +186,100 @@ TEST_F(Prepare, SurvivesShortAndInterruptedCalls) {
   EXPECT_EQ(text_of(train) + text_of(val), text);
 }
 
+// A token file in memory, checked against its sidecar.
+struct TokensInMemory {
+  std::string text;
+  bool has_sidecar;
+};
+
+TokensInMemory tokens_in(test::MemoryFiles& memory, const std::filesystem::path& path) {
+  const std::string bytes = read_file(memory, path, 1 << 20);
+  std::filesystem::path sidecar_path = path;
+  sidecar_path += ".json";
+  std::optional<std::string> sidecar;
+  if (memory.exists(sidecar_path)) sidecar = read_file(memory, sidecar_path, 1 << 20);
+  const TokenFileInfo info = parse_token_file(
+      path.string(), bytes_of(std::string_view(bytes).substr(0, kTokenHeadBytes)), bytes.size(), sidecar);
+  const std::span<const std::byte> tokens = bytes_of(bytes).subspan(info.data_offset_bytes());
+  EXPECT_EQ(info.crc32c.value_or(crc32c(tokens)), crc32c(tokens)) << path;
+  std::string text;
+  for (std::size_t i = 0; i < tokens.size(); i += 2) text.push_back(static_cast<char>(tokens[i]));
+  return {text, sidecar.has_value()};
+}
+
+// Two texts, equally long, so that only the checksum tells their tokens apart.
+const std::string kOldText = std::string(600, 'o') + "\n" + std::string(60, 'o');
+const std::string kNewText = std::string(600, 'n') + "\n" + std::string(60, 'n');
+
+// A memory file system in which the old text is prepared and the new one is about to be.
+void prepare_old(test::MemoryFiles& memory, PrepareOptions options) {
+  write_file_durably(memory, "/old", kOldText);
+  write_file_durably(memory, "/new", kNewText);
+  options.inputs = {"/old"};
+  prepare(memory, options);
+}
+
+const PrepareOptions kNewOptions{
+    .inputs = {"/new"}, .train = "/out/train.bin", .val = "/out/val.bin", .source = "a test"};
+
 // Whichever call fails, and if every later one fails for want of space: one IoError, no temporary file, and every token
 // file that has a sidecar is the sidecar's. Unless the failure is in the last renamings, the old pair is untouched.
-TEST_F(Prepare, AFailingDiskLeavesTheOldFiles) {
-  const std::string old_text = lines(100, 6), new_text = lines(120, 7);
-  const auto old_input = input("old", old_text), new_input = input("new", new_text);
-  test::FaultyFiles counting(files_);
-  prepare(files_, options_of({old_input}));
-  std::filesystem::copy(folder_.path() / "out", folder_.path() / "saved");
-  prepare(counting, options_of({new_input}));
-  const std::int64_t calls = counting.changing_calls();
-  ASSERT_GT(calls, 20);
+TEST(PrepareFaults, AFailingDiskLeavesTheOldFiles) {
   for (const bool stays_full : {false, true}) {
-    int untouched = 0;
-    for (std::int64_t call = 1; call <= calls; ++call) {
-      SCOPED_TRACE(fmt::format("call {} of {}", call, calls));
-      std::filesystem::remove_all(folder_.path() / "out");
-      std::filesystem::copy(folder_.path() / "saved", folder_.path() / "out");
-      test::FaultyFiles faulty(files_);
+    int untouched = 0, failures = 0;
+    for (std::int64_t call = 1;; ++call) {
+      SCOPED_TRACE(fmt::format("call {}", call));
+      test::MemoryFiles memory;
+      prepare_old(memory, kNewOptions);
+      test::FaultyFiles faulty(memory);
       stays_full ? faulty.fill_disk_at(call, ENOSPC) : faulty.fail_at(call, EIO);
+      bool failed = false;
       try {
-        prepare(faulty, options_of({new_input}));
-      } catch (const IoError&) {
+        prepare(faulty, kNewOptions);
+      } catch (const IoError& error) {
+        failed = true;
+        EXPECT_EQ(error.error_number, stays_full ? ENOSPC : EIO);
       }
-      const auto options = options_of({});
-      TokenFile train(options.train), val(options.val);
-      train.verify();
-      val.verify();
-      const std::string text = text_of(train);
-      EXPECT_TRUE(old_text.starts_with(text) || new_text.starts_with(text));
-      untouched += text_of(train) + text_of(val) == old_text;
-      for (const std::string& name : names_of_outputs()) EXPECT_EQ(name.find(".tmp"), std::string::npos) << name;
+      if (faulty.changing_calls() < call) break;
+      failures += failed;
+      const auto train = tokens_in(memory, kNewOptions.train), val = tokens_in(memory, kNewOptions.val);
+      untouched += train.text + val.text == kOldText && train.has_sidecar && val.has_sidecar;
+      for (const std::string& name : memory.list("/out")) EXPECT_EQ(name.find(".tmp"), std::string::npos) << name;
     }
+    EXPECT_GE(failures, 12);
     EXPECT_GE(untouched, 12);  // everything before the first renaming
   }
 }
 
 // The machine dies at any call and loses what was not synced: a sidecar never stands beside other tokens.
-TEST_F(Prepare, PowerLossNeverPairsASidecarWithOtherTokens) {
+TEST(PrepareFaults, PowerLossNeverPairsASidecarWithOtherTokens) {
   constexpr std::uint64_t kSeed = 2024;
-  SCOPED_TRACE(fmt::format("seed {}", kSeed));
+  std::printf("seed %llu\n", static_cast<unsigned long long>(kSeed));
   std::mt19937_64 random(kSeed);
-  const auto write = [](Files& files, const std::filesystem::path& path, std::string_view text) {
-    write_file_durably(files, path, text);
-  };
-  PrepareOptions options{.inputs = {"/new"}, .train = "/out/train.bin", .val = "/out/val.bin", .source = "a test"};
-  PrepareOptions old_options = options;
-  old_options.inputs = {"/old"};
-  // Equally long: only the checksum tells their tokens apart.
-  const std::string old_text = std::string(600, 'o') + "\n" + std::string(60, 'o');
-  const std::string new_text = std::string(600, 'n') + "\n" + std::string(60, 'n');
-  int complete = 0, without_sidecar = 0, trials = 0;
+  int with_sidecar = 0, without_sidecar = 0, trials = 0;
   for (std::int64_t call = 1;; ++call) {
+    SCOPED_TRACE(fmt::format("seed {}, call {}", kSeed, call));
     bool crashed = false;
     for (int repeat = 0; repeat < 15; ++repeat, ++trials) {
       test::MemoryFiles memory;
-      write(memory, "/old", old_text);
-      write(memory, "/new", new_text);
-      prepare(memory, old_options);
+      prepare_old(memory, kNewOptions);
       test::FaultyFiles dying(memory);
       dying.crash_at(call);
       crashed = false;
       try {
-        prepare(dying, options);
+        prepare(dying, kNewOptions);
       } catch (const test::SimulatedCrash&) {
         crashed = true;
       }
       memory.power_loss(random);
-      for (const auto& path : {options.train, options.val}) {
-        const std::string tokens = read_file(memory, path, 1 << 20);
-        std::optional<std::string> sidecar;
-        std::filesystem::path sidecar_path = path;
-        sidecar_path += ".json";
-        if (memory.exists(sidecar_path)) sidecar = read_file(memory, sidecar_path, 1 << 20);
-        const TokenFileInfo info = parse_token_file(
-            path.string(), bytes_of(std::string_view(tokens).substr(0, kTokenHeadBytes)), tokens.size(), sidecar);
-        const std::uint32_t crc = crc32c(bytes_of(tokens).subspan(info.data_offset_bytes()));
-        EXPECT_EQ(info.crc32c.value_or(crc), crc) << path << ", call " << call;
-        sidecar ? ++complete : ++without_sidecar;
+      for (const auto& path : {kNewOptions.train, kNewOptions.val}) {
+        tokens_in(memory, path).has_sidecar ? ++with_sidecar : ++without_sidecar;
       }
     }
     if (!crashed) break;
   }
   EXPECT_GT(trials, 300);
-  EXPECT_GT(complete, 0);
+  EXPECT_GT(with_sidecar, 0);
   EXPECT_GT(without_sidecar, 0);
 }
 
