@@ -5,7 +5,9 @@
 //   forward:   s^T = k q^T,  p = exp(s^T - maximum so far),  o^T += v^T p
 //   backward:  s^T = k q^T,  dp^T = v do^T,  dq^T += k^T ds^T,  dv += p do,  dk += ds q
 //
-// Key blocks behind the tile's last query are never touched; the blocks on the diagonal are masked.
+// Keys behind a vector's last query are never touched; on the diagonal a vector is masked.
+
+#include <utility>
 
 #include "kernels/cpu/vector/kernels.h"
 #include "kernels/cpu/vector/lanes.h"
@@ -73,19 +75,71 @@ inline void product(float* c, std::int64_t c_row, const float* a, std::int64_t a
   }
 }
 
-// to[d][i] = factor * from[i * stride + d] for `queries` rows; zero in the rest of the tile.
-inline void turn_in(float* to, const float* from, std::int64_t stride, std::int64_t queries, std::int64_t size,
-                    float factor) {
-  for (std::int64_t d = 0; d < size; ++d) {
-    for (std::int64_t i = 0; i < kTile; ++i) to[d * kTile + i] = i < queries ? factor * from[i * stride + d] : 0.0f;
+// Turns a square block of kLanes rows in registers: exchanges ever larger halves of pairs of rows.
+template <int kStep, int... kLane>
+[[gnu::always_inline]] inline void exchange_halves(Lanes* rows, std::integer_sequence<int, kLane...>) {
+#pragma GCC unroll 16
+  for (int r = 0; r < kLanes; ++r) {
+    if ((r & kStep) != 0) continue;
+    const Lanes a = rows[r];
+    const Lanes b = rows[r + kStep];
+    rows[r] = __builtin_shufflevector(a, b, ((kLane & kStep) == 0 ? kLane : kLanes + kLane - kStep)...);
+    rows[r + kStep] = __builtin_shufflevector(a, b, ((kLane & kStep) == 0 ? kLane + kStep : kLanes + kLane)...);
+  }
+}
+template <int kStep = 1>
+[[gnu::always_inline]] inline void turn(Lanes* rows) {
+  if constexpr (kStep < kLanes) {
+    exchange_halves<kStep>(rows, std::make_integer_sequence<int, kLanes>());
+    turn<2 * kStep>(rows);
   }
 }
 
+// to[d][i] = factor * from[i * stride + d] for `queries` rows; zero in the rest of the tile.
+void turn_in(float* to, const float* from, std::int64_t stride, std::int64_t queries, std::int64_t size, float factor) {
+  for_lanes(size, [&](std::int64_t d, auto part) {
+    for (std::int64_t i = 0; i < kTile; i += kLanes) {
+      Lanes rows[kLanes];
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r) {
+        rows[r] = i + r < queries ? factor * load(from + (i + r) * stride + d, part) : Lanes{};
+      }
+      turn(rows);
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r) {
+        if (d + r < size) store(to + (d + r) * kTile + i, rows[r]);
+      }
+    }
+  });
+}
+
 // to[i * stride + d] = factor[i] * from[d][i]
-inline void turn_out(float* to, std::int64_t stride, const float* from, const float* factor, std::int64_t queries,
-                     std::int64_t size) {
-  for (std::int64_t i = 0; i < queries; ++i) {
-    for (std::int64_t d = 0; d < size; ++d) to[i * stride + d] = factor[i] * from[d * kTile + i];
+void turn_out(float* to, std::int64_t stride, const float* from, const float* factor, std::int64_t queries,
+              std::int64_t size) {
+  for_lanes(size, [&](std::int64_t d, auto part) {
+    for (std::int64_t i = 0; i < queries; i += kLanes) {
+      const Lanes factors = load(factor + i);
+      Lanes rows[kLanes];
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r) {
+        rows[r] = d + r < size ? factors * load(from + (d + r) * kTile + i) : Lanes{};
+      }
+      turn(rows);
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r) {
+        if (i + r < queries) store(to + (i + r) * stride + d, rows[r], part);
+      }
+    }
+  });
+}
+
+// Rows of a head side by side, `padded` elements each with zeros behind `size`.
+void gather_rows(float* to, std::int64_t padded, const float* from, std::int64_t stride, std::int64_t rows,
+                 std::int64_t size, float factor) {
+  for (std::int64_t i = 0; i < rows; ++i) {
+    for_lanes(size, [&](std::int64_t d, auto part) {
+      store(to + i * padded + d, factor * load(from + i * stride + d, part));  // the whole vector
+    });
   }
 }
 
@@ -95,13 +149,25 @@ inline IntLanes query_numbers(std::int64_t first, int v) {
 }
 
 std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+std::int64_t whole_vectors(std::int64_t elems) { return (elems + kLanes - 1) / kLanes * kLanes; }
 
 struct Tile {
   alignas(64) float data[kLargestHead * kTile];
 };
+
 struct Scores {
   alignas(64) float data[kKeys * kTile];
 };
+
+// The keys from `begin` on that a tile treats alike: up to kKeys, cut where a further vector of queries sees no more.
+struct KeyRange {
+  std::int64_t hidden;  // queries of the tile, a multiple of kLanes, that see none of these keys
+  std::int64_t keys;
+};
+KeyRange key_range(std::int64_t begin, std::int64_t first, std::int64_t keys_end) {
+  const std::int64_t hidden = begin > first ? (begin - first) / kLanes * kLanes : 0;
+  return {hidden, smaller(keys_end, smaller(begin + kKeys, first + hidden + kLanes)) - begin};
+}
 
 void forward_tile(float* out, float* stats, const float* q, const float* k, const float* v, std::int64_t first,
                   std::int64_t length, std::int64_t size, std::int64_t channels) {
@@ -118,10 +184,13 @@ void forward_tile(float* out, float* stats, const float* q, const float* k, cons
   for (int t = 0; t < kTileVectors; ++t) highest[t] = broadcast(-__builtin_inff());
 
   const std::int64_t keys_end = first + queries;
-  for (std::int64_t begin = 0; begin < keys_end; begin += kKeys) {
-    const std::int64_t keys = smaller(kKeys, keys_end - begin);
-    product<false>(scores.data, kTile, k + begin * stride, stride, 1, q_turned.data, kTile, keys, kTile, size);
-    for (int t = 0; t < kTileVectors; ++t) {
+  for (std::int64_t begin = 0, keys = 0; begin < keys_end; begin += keys) {
+    const KeyRange range = key_range(begin, first, keys_end);
+    const std::int64_t hidden = range.hidden;
+    keys = range.keys;
+    product<false>(scores.data + hidden, kTile, k + begin * stride, stride, 1, q_turned.data + hidden, kTile, keys,
+                   kTile - hidden, size);
+    for (auto t = static_cast<int>(hidden / kLanes); t < kTileVectors; ++t) {
       float* const column = scores.data + t * kLanes;
       if (begin + keys > first) {  // on the diagonal: what a query may not see
         const IntLanes query = query_numbers(first, t);
@@ -149,7 +218,8 @@ void forward_tile(float* out, float* stats, const float* q, const float* k, cons
         }
       }
     }
-    product<true>(o_turned.data, kTile, v + begin * stride, 1, stride, scores.data, kTile, size, kTile, keys);
+    product<true>(o_turned.data + hidden, kTile, v + begin * stride, 1, stride, scores.data + hidden, kTile, size,
+                  kTile - hidden, keys);
   }
 
   float totals[kTile];
@@ -164,20 +234,12 @@ void forward_tile(float* out, float* stats, const float* q, const float* k, cons
   for (std::int64_t i = 0; i < queries; ++i) stats[first + i] = highests[i] + __builtin_logf(totals[i]);
 }
 
-// Rows of a head, [queries][padded], zero behind `size`.
-inline void pad_in(float* to, const float* from, std::int64_t stride, std::int64_t queries, std::int64_t size,
-                   std::int64_t padded, float factor) {
-  for (std::int64_t i = 0; i < queries; ++i) {
-    for (std::int64_t d = 0; d < size; ++d) to[i * padded + d] = factor * from[i * stride + d];
-    for (std::int64_t d = size; d < padded; ++d) to[i * padded + d] = 0;
-  }
-}
-
 // dq of one tile; adds to dk and dv, [length][padded].
 void backward_tile(float* dq, float* dk, float* dv, const float* dout, const float* q, const float* k, const float* v,
                    const float* out, const float* stats, std::int64_t first, std::int64_t length, std::int64_t size,
-                   std::int64_t padded, std::int64_t channels) {
+                   std::int64_t channels) {
   const std::int64_t stride = 3 * channels;
+  const std::int64_t padded = whole_vectors(size);
   const std::int64_t queries = smaller(kTile, length - first);
   const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(size));
   Tile q_turned;
@@ -189,8 +251,8 @@ void backward_tile(float* dq, float* dk, float* dv, const float* dout, const flo
   Scores ds;
   turn_in(q_turned.data, q + first * stride, stride, queries, size, scale);
   turn_in(dout_turned.data, dout + first * channels, channels, queries, size, 1.0f);
-  pad_in(q_rows.data, q + first * stride, stride, queries, size, padded, scale);
-  pad_in(dout_rows.data, dout + first * channels, channels, queries, size, padded, 1.0f);
+  gather_rows(q_rows.data, padded, q + first * stride, stride, queries, size, scale);
+  gather_rows(dout_rows.data, padded, dout + first * channels, channels, queries, size, 1.0f);
   for (std::int64_t i = 0; i < size * kTile; i += kLanes) store(dq_turned.data + i, Lanes{});
 
   // Of each query: log of the softmax's sum, and dout . out.
@@ -206,11 +268,15 @@ void backward_tile(float* dq, float* dk, float* dv, const float* dout, const flo
   }
 
   const std::int64_t keys_end = first + queries;
-  for (std::int64_t begin = 0; begin < keys_end; begin += kKeys) {
-    const std::int64_t keys = smaller(kKeys, keys_end - begin);
-    product<false>(p.data, kTile, k + begin * stride, stride, 1, q_turned.data, kTile, keys, kTile, size);
-    product<false>(ds.data, kTile, v + begin * stride, stride, 1, dout_turned.data, kTile, keys, kTile, size);
-    for (int t = 0; t < kTileVectors; ++t) {
+  for (std::int64_t begin = 0, keys = 0; begin < keys_end; begin += keys) {
+    const KeyRange range = key_range(begin, first, keys_end);
+    const std::int64_t hidden = range.hidden;
+    keys = range.keys;
+    product<false>(p.data + hidden, kTile, k + begin * stride, stride, 1, q_turned.data + hidden, kTile, keys,
+                   kTile - hidden, size);
+    product<false>(ds.data + hidden, kTile, v + begin * stride, stride, 1, dout_turned.data + hidden, kTile, keys,
+                   kTile - hidden, size);
+    for (auto t = static_cast<int>(hidden / kLanes); t < kTileVectors; ++t) {
       const IntLanes query = query_numbers(first, t);
       const Lanes log_sum = load(log_sums + t * kLanes);
       const Lanes row_sum = load(row_sums + t * kLanes);
@@ -223,9 +289,12 @@ void backward_tile(float* dq, float* dk, float* dv, const float* dout, const flo
         store(ds_at, seen * (load(ds_at) - row_sum));
       }
     }
-    product<true>(dq_turned.data, kTile, k + begin * stride, 1, stride, ds.data, kTile, size, kTile, keys);
-    product<true>(dv + begin * padded, padded, p.data, kTile, 1, dout_rows.data, padded, keys, padded, queries);
-    product<true>(dk + begin * padded, padded, ds.data, kTile, 1, q_rows.data, padded, keys, padded, queries);
+    product<true>(dq_turned.data + hidden, kTile, k + begin * stride, 1, stride, ds.data + hidden, kTile, size,
+                  kTile - hidden, keys);
+    product<true>(dv + begin * padded, padded, p.data + hidden, kTile, 1, dout_rows.data + hidden * padded, padded,
+                  keys, padded, queries - hidden);
+    product<true>(dk + begin * padded, padded, ds.data + hidden, kTile, 1, q_rows.data + hidden * padded, padded, keys,
+                  padded, queries - hidden);
   }
   float factors[kTile];
   for (float& factor : factors) factor = scale;
@@ -255,7 +324,7 @@ void attention_backward(float* dqkv, const float* dout, const float* qkv, const 
     return reference::attention_backward(dqkv, dout, qkv, out, stats, scratch, shape);
   }
   const std::int64_t size = shape.head_size;
-  const std::int64_t padded = (size + kLanes - 1) / kLanes * kLanes;
+  const std::int64_t padded = whole_vectors(size);
   const std::int64_t channels = shape.heads * size;
   float* const dk = scratch;  // [length][padded] each, of one head
   float* const dv = dk + shape.length * padded;
@@ -268,7 +337,7 @@ void attention_backward(float* dqkv, const float* dout, const float* qkv, const 
       for (std::int64_t i = 0; i < 2 * shape.length * padded; i += kLanes) store(scratch + i, Lanes{});
       for (std::int64_t first = 0; first < shape.length; first += kTile) {
         backward_tile(dq, dk, dv, dout + out_first, q, q + channels, q + 2 * channels, out + out_first,
-                      stats + (b * shape.heads + h) * shape.length, first, shape.length, size, padded, channels);
+                      stats + (b * shape.heads + h) * shape.length, first, shape.length, size, channels);
       }
       for (std::int64_t j = 0; j < shape.length; ++j) {
         float* const dk_row = dq + j * 3 * channels + channels;
