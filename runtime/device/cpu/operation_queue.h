@@ -1,15 +1,17 @@
 // One-way plumbing between the host and a stream's worker, and between streams.
 //
 // Information flows host -> worker (operations) and recorder -> waiter (events), never back: no mutex, no
-// condition variable, no std::atomic::wait. So running an operation orders nothing by luck, and
-// ThreadSanitizer sees exactly the order that events promise: a missing wait is a reported race. The flow
-// control and the clock reads are relaxed for the same reason.
+// condition variable, no std::atomic::wait. And whoever is behind learns no more than it was promised: each
+// operation and each record is published by an atomic of its own, not by a counter that has moved on since. So
+// running an operation orders nothing by luck, and ThreadSanitizer sees exactly the order that events promise:
+// a missing wait is a reported race. The flow control and the clock reads are relaxed for the same reason.
 #pragma once
 
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <climits>
 #include <cstdint>
@@ -46,7 +48,11 @@ inline std::int64_t monotonic_ns() {
 // State of an event. `recorded` is host side: the number of records enqueued. `done` is the number of
 // the latest record that has run.
 struct CpuEventState final : EventState {
+  // Record n is published in slot n % kSlots. (Only a waiter kSlots records late would learn too much.)
+  static constexpr std::uint32_t kSlots = 16;
+
   std::atomic<std::uint32_t> done{0};
+  std::array<std::atomic<std::uint32_t>, kSlots> published{};
   std::uint32_t recorded = 0;
   std::atomic<std::int64_t> time_ns{0};     // of the latest record that has run
   std::atomic<std::int64_t> starved_ns{0};  // of the recording stream until then
@@ -54,6 +60,7 @@ struct CpuEventState final : EventState {
   void complete(std::uint32_t number, std::int64_t now_ns, std::int64_t starved_total_ns) {
     time_ns.store(now_ns, std::memory_order_relaxed);
     starved_ns.store(starved_total_ns, std::memory_order_relaxed);
+    published[number % kSlots].store(number, std::memory_order_release);
     done.store(number, std::memory_order_release);
     unpark_all(done);
   }
@@ -62,7 +69,9 @@ struct CpuEventState final : EventState {
   }
   // Blocks the calling thread until record `number` has run, and orders it.
   void await(std::uint32_t number) {
-    for (std::uint32_t seen; !reached(seen = done.load(std::memory_order_acquire), number);) park(done, seen);
+    for (std::uint32_t seen; !reached(seen = done.load(kLookOrder), number);) park(done, seen);
+    while (!reached(published[number % kSlots].load(std::memory_order_acquire), number)) {
+    }  // stored before `done`: visible at once
   }
 };
 
@@ -75,7 +84,7 @@ class OperationQueue {
   OperationQueue(const OperationQueue&) = delete;
   OperationQueue& operator=(const OperationQueue&) = delete;
   ~OperationQueue() {
-    while (head_ != nullptr) delete std::exchange(head_, head_->next);
+    while (head_ != nullptr) delete std::exchange(head_, head_->next.load(std::memory_order_relaxed));
   }
 
   // Host. Blocks only while kMaxQueued operations are waiting to run.
@@ -85,29 +94,31 @@ class OperationQueue {
       const timespec pause{.tv_sec = 0, .tv_nsec = 50'000};
       nanosleep(&pause, nullptr);
     }
-    tail_ = tail_->next = new Node{std::move(operation), nullptr};
-    submitted_.store(submitted + 1, std::memory_order_release);
+    Node* node = new Node{std::move(operation), {}};
+    tail_->next.store(node, std::memory_order_release);
+    tail_ = node;
+    submitted_.store(submitted + 1, std::memory_order_relaxed);
     unpark_all(submitted_);
   }
 
   // Worker. Blocks until there is an operation; adds the time it was blocked to `starved_ns`.
   std::function<void()> pop(std::int64_t& starved_ns) {
-    std::uint32_t submitted = submitted_.load(std::memory_order_acquire);
-    if (submitted == popped_) {
+    Node* next = head_->next.load(std::memory_order_acquire);
+    if (next == nullptr) {
       const std::int64_t idle_since_ns = monotonic_ns();
-      while ((submitted = submitted_.load(std::memory_order_acquire)) == popped_) park(submitted_, submitted);
+      while ((next = head_->next.load(std::memory_order_acquire)) == nullptr) park(submitted_, popped_);
       starved_ns += monotonic_ns() - idle_since_ns;
     }
     ++popped_;
     taken_.store(popped_, std::memory_order_relaxed);
-    delete std::exchange(head_, head_->next);
+    delete std::exchange(head_, next);
     return std::move(head_->operation);
   }
 
  private:
   struct Node {
     std::function<void()> operation;
-    Node* next = nullptr;
+    std::atomic<Node*> next{nullptr};
   };
   Node* head_ = new Node;  // worker side: the node taken last
   std::uint32_t popped_ = 0;
