@@ -12,6 +12,7 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <set>
 
 #include "runtime/base/check.h"
 #include "runtime/base/error.h"
@@ -229,23 +230,33 @@ H5Image lay_out_h5_file(std::span<const H5Dataset> datasets,
   check(H5Pset_fclose_degree(access, H5F_CLOSE_STRONG), "choose how to close");
   check(H5Pset_alignment(access, kAlignFromBytes, kAlignmentBytes), "choose the alignment");
 
+  // Objects are made with the time of day unless told otherwise; equal states must be equal files.
+  const Handle root(H5Pcreate(H5P_FILE_CREATE), H5Pclose, "make a property list");
+  check(H5Pset_obj_track_times(root, false), "leave out times");
+  const Handle group(H5Pcreate(H5P_GROUP_CREATE), H5Pclose, "make a property list");
+  check(H5Pset_obj_track_times(group, false), "leave out times");
   const Handle creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, "make a property list");
   check(H5Pset_layout(creation, H5D_CONTIGUOUS), "choose the layout");
   check(H5Pset_alloc_time(creation, H5D_ALLOC_TIME_EARLY), "choose early allocation");
   check(H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER), "choose no filling");
   check(H5Pset_obj_track_times(creation, false), "leave out times");
-  const Handle links(H5Pcreate(H5P_LINK_CREATE), H5Pclose, "make a property list");
-  check(H5Pset_create_intermediate_group(links, 1), "choose intermediate groups");
 
-  Handle file(H5Fcreate("image", H5F_ACC_TRUNC, H5P_DEFAULT, access), H5Fclose, "make a file");
+  Handle file(H5Fcreate("image", H5F_ACC_TRUNC, root, access), H5Fclose, "make a file");
   for (const auto& [name, value] : attributes) write_attribute(file, name.c_str(), {&value, 1}, true);
+  std::set<std::string> groups;
   for (const H5Dataset& dataset : datasets) {
+    for (std::size_t end = dataset.path.find('/'); end != std::string::npos; end = dataset.path.find('/', end + 1)) {
+      const std::string path = dataset.path.substr(0, end);
+      if (!groups.insert(path).second) continue;
+      const Handle made(H5Gcreate2(file, path.c_str(), H5P_DEFAULT, group, H5P_DEFAULT), H5Gclose,
+                        "make the group '" + path + "'");
+    }
     const std::vector<hsize_t> extents(dataset.shape.begin(), dataset.shape.end());
     const Handle space(H5Screate_simple(static_cast<int>(extents.size()), extents.data(), nullptr), H5Sclose,
                        "make the space of '" + dataset.path + "'");
     const Handle type = type_of(dataset.dtype);
-    const Handle object(H5Dcreate2(file, dataset.path.c_str(), type, space, links, creation, H5P_DEFAULT), H5Dclose,
-                        "make the dataset '" + dataset.path + "'");
+    const Handle object(H5Dcreate2(file, dataset.path.c_str(), type, space, H5P_DEFAULT, creation, H5P_DEFAULT),
+                        H5Dclose, "make the dataset '" + dataset.path + "'");
     write_attribute(object, "global_shape", dataset.global_shape, false);
     write_attribute(object, "begin_elems", {&dataset.begin_elems, 1}, true);
     const haddr_t offset = H5Dget_offset(object);

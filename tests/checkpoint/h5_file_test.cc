@@ -5,7 +5,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <numeric>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "checkpoint/shard_file.h"
@@ -81,6 +83,21 @@ Payloads payloads_of(const std::vector<H5Dataset>& datasets) {
 }
 
 const std::pair<std::string, std::int64_t> kAttributes[] = {{"strake_format", 1}, {"rank", 3}};
+
+// Equal states must be equal files, whenever they are written.
+TEST(H5File, HoldsNoTimes) {
+  const H5Image image = lay_out_h5_file(kDatasets, {});
+  std::string metadata(image.size_bytes, '\0');
+  image.metadata.read(0, std::as_writable_bytes(std::span(metadata)));
+  constexpr std::string_view kObject = "OHDR\x02";  // signature and version, then flags
+  constexpr int kStoresTimes = 0x20;
+  int objects = 0;
+  for (std::size_t at = metadata.find(kObject); at != std::string::npos; at = metadata.find(kObject, at + 1)) {
+    ++objects;
+    EXPECT_EQ(metadata[at + kObject.size()] & kStoresTimes, 0) << "object header at byte " << at;
+  }
+  EXPECT_GT(objects, static_cast<int>(kDatasets.size()));
+}
 
 TEST(H5File, PlacesPayloadsApartAndAlignsLargeOnes) {
   const H5Image image = lay_out_h5_file(kDatasets, kAttributes);
