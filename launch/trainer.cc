@@ -203,7 +203,8 @@ checkpoint::SaveReport Trainer::save(const checkpoint::Meta& meta) {
 
 double Trainer::evaluate() {
   STRAKE_CHECK(val_loader_ != nullptr, "no held-out tokens");
-  account_.mark(StepClass::kHostGap);
+  const bool in_step = last_step_ >= 0;  // not in a run that has no step left to do
+  if (in_step) account_.mark(StepClass::kHostGap);
   val_loader_->seek(0);
   const double per_token =
       1.0 / static_cast<double>(val_batches_ * job_.config.train.micro_batch * job_.ranks * job_.config.train.sequence);
@@ -214,10 +215,10 @@ double Trainer::evaluate() {
     model_->loss(*compute_, batch.targets, eval_total_, per_token, i > 0);
     val_loader_->release(batch, *compute_);
   }
-  const auto slot = static_cast<std::size_t>(std::max<std::int64_t>(last_step_, 0)) % kSlots;
+  const auto slot = static_cast<std::size_t>(in_step ? last_step_ : 0) % kSlots;
   mailbox_->post(*compute_, {"held-out loss to host", Phase::kEval}, slot, kEvalLoss, eval_total_);
   compute_->synchronize();
-  account_.mark(StepClass::kOther);
+  if (in_step) account_.mark(StepClass::kOther);
   return mailbox_->look(slot, kEvalLoss);
 }
 

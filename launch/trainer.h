@@ -93,7 +93,7 @@ class Trainer {
   // writing if that step's gradient norm is not finite. Part of that step in the account.
   checkpoint::SaveReport save(const checkpoint::Meta& meta);
   // Mean loss of this rank over its part of `eval.batches` held-out batches, times its share: ranks' results add
-  // up to the held-out loss in nats a token. Blocks the host; part of the last step in the account.
+  // up to the held-out loss in nats a token. Blocks the host; part of the last step in the account, if there is one.
   double evaluate();
   // Ends the account of the last step.
   void end();
