@@ -1,0 +1,192 @@
+// A run that was cut, stopped or killed and started again ends where the uncut run ends, bit for bit: weights,
+// optimizer state, data cursor and every later loss. Fresh processes each time.
+
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <random>
+#include <thread>
+
+#include "runtime/base/error.h"
+#include "tests/integration/program_job.h"
+#include "tests/support/gate.h"
+
+namespace strake::test {
+namespace {
+
+constexpr int kRanks = 2;
+constexpr std::int64_t kSteps = ProgramJob::kSteps;
+
+// Delays change no bit; they make a run long enough to be met in the middle.
+const std::string kSlow = "debug.jitter_us=4000";
+
+int exit_code(ExitCode code) { return static_cast<int>(code); }
+
+class Resume : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    shared_job = new ProgramJob;
+    const ProgramEnd end = shared_job->train(kRanks, "uncut");
+    ASSERT_EQ(end.exit_code, 0) << end.output;
+  }
+  static void TearDownTestSuite() { delete shared_job; }
+
+  void finish(const std::string& name, const std::vector<std::string>& overrides = {"checkpoint.resume=true"}) {
+    const ProgramEnd end = job_.train(kRanks, name, overrides);
+    EXPECT_EQ(end.exit_code, 0) << end.output;
+  }
+  void expect_like_uncut(const std::string& name) {
+    expect_equal_metrics(job_.metrics(name), job_.metrics("uncut"));
+    expect_equal_checkpoints(job_.checkpoint(name, kSteps), job_.checkpoint("uncut", kSteps));
+  }
+
+  static inline ProgramJob* shared_job = nullptr;
+  ProgramJob& job_ = *shared_job;
+};
+
+TEST_F(Resume, TheUncutRunIsThatOfThreads) {
+  std::vector<std::string> overrides{"run.dir=" + job_.run_folder("threads").string()};
+  const launch::Config config = launch::load_config(job_.config_path(), overrides);
+  const std::vector<RankOutcome> threads = run_threads(config, kRanks, [](int, const RunRank& run) {
+    const auto device = make_cpu_device();
+    run({.device = device.get()});
+  });
+  EXPECT_EQ(threads.front().result.steps.size(), static_cast<std::size_t>(kSteps));
+  expect_like_uncut("threads");
+  const launch::Metrics uncut = job_.metrics("uncut");
+  EXPECT_LT(uncut.steps.back().loss, uncut.steps.front().loss - 0.1);  // of a training that moves
+}
+
+TEST_F(Resume, CutAtAnyStep) {
+  for (const std::int64_t cut : {1, 6, 8, 13}) {  // before, at, between and after the regular checkpoints
+    const std::string name = "cut-" + std::to_string(cut);
+    const ProgramEnd end = job_.train(kRanks, name, {"train.stop_at=" + std::to_string(cut)});
+    EXPECT_EQ(end.exit_code, 0) << end.output;
+    EXPECT_EQ(job_.steps_done(name), cut);
+    finish(name);
+    expect_like_uncut(name);
+    EXPECT_EQ(job_.metrics(name).highest_attempt, 2);
+  }
+}
+
+TEST_F(Resume, CutAgainAndAgain) {
+  for (const std::int64_t cut : {2, 3, 7, 11}) {
+    const ProgramEnd end = job_.train(kRanks, "pieces", {"train.stop_at=" + std::to_string(cut)});
+    EXPECT_EQ(end.exit_code, 0) << end.output;
+  }
+  finish("pieces");
+  expect_like_uncut("pieces");
+  EXPECT_EQ(job_.metrics("pieces").highest_attempt, 5);
+}
+
+TEST_F(Resume, WithOtherBucketsAndNoOverlap) {
+  job_.train(kRanks, "other", {"train.stop_at=5"});
+  finish("other", {"comm.overlap=false", "comm.bucket_mib=10", kSlow});
+  expect_like_uncut("other");
+}
+
+TEST_F(Resume, AfterKillingAllRanks) {
+  const std::uint64_t seed = std::random_device{}();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937_64 random(seed);
+  for (int kill = 0; kill < 6; ++kill) {
+    StrakeProgram program(kRanks, job_.arguments("killed", {kSlow}), job_.folder());
+    const bool while_saving = kill % 2 == 1;
+    if (while_saving) {
+      // A checkpoint is being written: its folder has its temporary name.
+      const auto saving = [&] {
+        PosixFiles files;
+        const auto folder = launch::checkpoint_folder(job_.run_folder("killed"));
+        if (!files.is_directory(folder)) return false;
+        for (const std::string& name : files.list(folder)) {
+          if (name.find(".tmp-") != std::string::npos) return true;
+        }
+        return false;
+      };
+      EXPECT_TRUE(wait_until([&] { return saving() || !program.running(); }));
+    } else {
+      const std::int64_t from = job_.steps_done("killed");
+      const std::int64_t further = static_cast<std::int64_t>(random() % 4);
+      EXPECT_TRUE(wait_until([&] { return job_.steps_done("killed") >= from + further || !program.running(); }));
+      std::this_thread::sleep_for(std::chrono::microseconds(random() % 20'000));
+    }
+    program.kill_ranks();
+    const ProgramEnd end = program.wait();
+    EXPECT_FALSE(end.hung) << end.output;
+  }
+  finish("killed", {});
+  expect_like_uncut("killed");
+}
+
+TEST_F(Resume, AfterAStopOnRequest) {
+  for (const int ranks : {0, kRanks}) {
+    const std::string name = "stopped-" + std::to_string(ranks);
+    // One rank alone computes four micro-batches a step: another cell, with an uncut run of its own.
+    const std::string uncut = ranks == 0 ? "uncut alone" : "uncut";
+    if (ranks == 0) {
+      EXPECT_EQ(job_.train(0, uncut).exit_code, 0);
+    }
+    StrakeProgram program(ranks, job_.arguments(name, {kSlow}), job_.folder());
+    EXPECT_TRUE(wait_until([&] { return job_.steps_done(name) >= 2 || !program.running(); }));
+    program.send(ranks == 0 ? SIGINT : SIGUSR1);
+    const ProgramEnd end = program.wait();
+    EXPECT_EQ(end.exit_code, exit_code(ExitCode::kPreempted)) << end.output;
+    EXPECT_TRUE(end.errors().empty()) << end.output;
+    const std::int64_t stopped_at = job_.steps_done(name);
+    EXPECT_GE(stopped_at, 2);
+    EXPECT_LT(stopped_at, kSteps);
+    EXPECT_TRUE(std::filesystem::exists(job_.checkpoint(name, stopped_at))) << end.output;
+
+    const ProgramEnd again = job_.train(ranks, name);
+    EXPECT_EQ(again.exit_code, 0) << again.output;
+    expect_equal_metrics(job_.metrics(name), job_.metrics(uncut));
+    expect_equal_checkpoints(job_.checkpoint(name, kSteps), job_.checkpoint(uncut, kSteps));
+  }
+}
+
+// Another number of ranks: the same weights, moments and samples, summed in another order.
+TEST_F(Resume, WithAnotherNumberOfRanks) {
+  const launch::Metrics uncut = job_.metrics("uncut");
+  double largest = 0;
+  for (const int ranks : {0, 1, 3, 4}) {
+    const std::string name = "resized-" + std::to_string(ranks);
+    job_.train(kRanks, name, {"train.stop_at=7"});
+    const ProgramEnd end = job_.train(ranks, name, {"checkpoint.resume=true", "train.micro_batch=1"});
+    EXPECT_EQ(end.exit_code, 0) << end.output;
+    const launch::Metrics metrics = job_.metrics(name);
+    ASSERT_EQ(metrics.steps.size(), uncut.steps.size());
+    for (std::size_t i = 0; i < metrics.steps.size(); ++i) {
+      const double difference = std::abs(metrics.steps[i].loss - uncut.steps[i].loss) / uncut.steps[i].loss;
+      if (i < 7) {
+        EXPECT_EQ(difference, 0) << "step " << i + 1;
+      }
+      largest = std::max(largest, difference);
+      EXPECT_LT(difference, 2e-6) << ranks << " ranks, step " << i + 1;
+    }
+    PosixFiles files;
+    const checkpoint::Manifest mine = checkpoint::verify_checkpoint(files, job_.checkpoint(name, kSteps));
+    const checkpoint::Manifest other = checkpoint::verify_checkpoint(files, job_.checkpoint("uncut", kSteps));
+    EXPECT_EQ(mine.meta.data_cursor, other.meta.data_cursor);
+    EXPECT_EQ(mine.meta.tokens, other.meta.tokens);
+    EXPECT_EQ(mine.meta.world_size, std::max(ranks, 1));
+  }
+  std::printf("largest relative difference of a loss after a change of ranks: %.2g\n", largest);
+}
+
+TEST_F(Resume, OfAFinishedRunDoesNothing) {
+  const launch::Metrics before = job_.metrics("uncut");
+  finish("uncut");
+  EXPECT_EQ(job_.metrics("uncut").steps.size(), before.steps.size());
+  EXPECT_EQ(job_.metrics("uncut").highest_attempt, before.highest_attempt);
+}
+
+TEST_F(Resume, FollowsTheRule) {
+  const ProgramEnd refused = job_.train(kRanks, "uncut", {"checkpoint.resume=false"});
+  EXPECT_EQ(refused.exit_code, exit_code(ExitCode::kConfig)) << refused.output;
+  const ProgramEnd missing = job_.train(kRanks, "never-started", {"checkpoint.resume=true"});
+  EXPECT_EQ(missing.exit_code, exit_code(ExitCode::kNoCheckpoint)) << missing.output;
+  expect_equal_checkpoints(job_.checkpoint("uncut", kSteps), job_.checkpoint("uncut", kSteps));
+}
+
+}  // namespace
+}  // namespace strake::test
