@@ -15,6 +15,7 @@ inline constexpr std::int64_t kLanes = STRAKE_VECTOR_LANES;  // of the widest re
 
 using Lanes = float __attribute__((vector_size(sizeof(float) * kLanes)));
 using IntLanes = std::int32_t __attribute__((vector_size(sizeof(float) * kLanes)));
+using UnsignedLanes = std::uint32_t __attribute__((vector_size(sizeof(float) * kLanes)));
 using LanesInMemory = float __attribute__((vector_size(sizeof(float) * kLanes), aligned(alignof(float)), may_alias));
 
 // Which lanes of a vector count: all, or the first few at the end of a row.
@@ -105,8 +106,8 @@ inline Lanes exponential(Lanes x) {
   p = p * r + 0.5f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
-  // 2^n: n stands in the low bits of `rounded`; shifted into the exponent field.
-  const IntLanes power = (reinterpret_cast<IntLanes>(rounded) << 23) + (127 << 23);
+  // 2^n: n stands in the low bits of `rounded`; shifted into the exponent field. Garbage below kLowest.
+  const UnsignedLanes power = (reinterpret_cast<UnsignedLanes>(rounded) << 23) + (127u << 23);
   return x < kLowest ? Lanes{} : p * reinterpret_cast<Lanes>(power);
 }
 
