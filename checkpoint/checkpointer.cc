@@ -150,6 +150,7 @@ struct Checkpointer::Impl {
     const Clock::time_point start = Clock::now();
     SaveReport report;
     if (agree_on_root(control, [&] { return prepare(meta.step); }) == "committed") return report;
+    bool committed = false;  // on rank 0
     try {
       const std::vector<std::string> written = agree(control, [&] {
         snapshot(state_final);
@@ -159,10 +160,12 @@ struct Checkpointer::Impl {
       hit(options.failpoints, "ckpt.vote");
       agree_on_root(control, [&] {
         commit(meta, written);
+        committed = true;
         return std::string();
       });
     } catch (const Error&) {
-      if (root()) discard(meta.step);
+      // What is durable stays, also when a peer died before it heard so.
+      if (root() && !committed) discard(meta.step);
       throw;
     }
     report.durable_s = seconds_since(start);

@@ -192,6 +192,44 @@ TEST(PowerLoss, EverySyncIsNeeded) {
   }
 }
 
+// ---- A peer that dies.
+
+// Ends the world when rank 0 passes a place.
+class AbortAt final : public Failpoints {
+ public:
+  AbortAt(comm::Control& control, std::string place) : control_(control), place_(std::move(place)) {}
+  void hit(std::string_view name) override {
+    if (name == place_) control_.abort(16);
+  }
+
+ private:
+  comm::Control& control_;
+  std::string place_;
+};
+
+TEST(DeadPeer, TakesNothingDurableWithItAndLeavesNothingHalf) {
+  for (const auto& [place, left] : {std::pair<std::string, std::int64_t>{"ckpt.report", 10}, {"ckpt.durable", 20}}) {
+    MemoryFiles memory;
+    const auto ends = run_ranks(2, [&, place = place](int rank, comm::Control& control) {
+      SyntheticRank state(rank, 2);
+      AbortAt failpoints(control, place);
+      Options options = options_in("/run/ckpt");
+      auto first = state.make_checkpointer(memory, control, options);
+      state.save(*first, 10);
+      first.reset();
+      Arena host("staging", MemoryKind::kHost);
+      if (rank == 0) options.failpoints = &failpoints;
+      Checkpointer second(memory, control, state.device(), state.copy_out(), host, state.table(), options);
+      host.allocate(state.device());
+      state.save(second, 20);
+    });
+    for (const RankEnd& end : ends) EXPECT_EQ(end.code, ExitCode::kPeerOrDeviceLost) << test::describe(ends);
+    const LoadResult loaded = test::load_newest(memory, 2, options_in("/run/ckpt"));
+    EXPECT_EQ(loaded.step, left) << place;
+    EXPECT_TRUE(loaded.exact);
+  }
+}
+
 // ---- Kill -9.
 
 // Kills the process at the n-th failpoint that `rank` passes, or only counts and remembers names.
