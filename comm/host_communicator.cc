@@ -38,8 +38,8 @@ void check_reducible(Label label, const Tensor& data) {
                fmt::format("'{}': cannot reduce {}", label.name, data.describe()));
 }
 
-Body copy_unless_same(Stream& stream, const Tensor& dst, const Tensor& src) {
-  return same_memory(dst, src) ? nothing() : stream.device().copy_body(dst, src);
+Body copy_of(Stream& stream, const Tensor& dst, const Tensor& src) {
+  return src.elems() == 0 || same_memory(dst, src) ? nothing() : stream.device().copy_body(dst, src);
 }
 
 }  // namespace
@@ -80,8 +80,7 @@ void HostCommunicator::reduce_scatter(Stream& stream, Label label, const Tensor&
            .writes = {&out, 1},
            .flops = static_cast<double>(size() - 1) * static_cast<double>(out.elems()),
            .bytes = static_cast<double>(size() - 1) * static_cast<double>(out.extent_bytes())},
-          copy_unless_same(stream, out, in),
-          [this, out, in](const std::string& name) { run_reduce_scatter(name, out, in); });
+          copy_of(stream, out, in), [this, out, in](const std::string& name) { run_reduce_scatter(name, out, in); });
 }
 
 void HostCommunicator::all_gather(Stream& stream, Label label, const Tensor& out, const Tensor& in) {
@@ -92,8 +91,7 @@ void HostCommunicator::all_gather(Stream& stream, Label label, const Tensor& out
            .reads = {&in, 1},
            .writes = {&out, 1},
            .bytes = static_cast<double>(size() - 1) * static_cast<double>(in.extent_bytes())},
-          copy_unless_same(stream, out, in),
-          [this, out, in](const std::string& name) { run_all_gather(name, out, in); });
+          copy_of(stream, out, in), [this, out, in](const std::string& name) { run_all_gather(name, out, in); });
 }
 
 void HostCommunicator::broadcast(Stream& stream, Label label, const Tensor& data, int root) {
@@ -134,7 +132,7 @@ void HostCommunicator::all_to_all(Stream& stream, Label label, const Tensor& out
            .reads = {&in, 1},
            .writes = {&out, 1},
            .bytes = sent_elems * static_cast<double>(size_bytes(in.dtype()))},
-          copy_unless_same(stream, out.flat(0, recv_elems[me]), in.flat(0, send_elems[me])),
+          copy_of(stream, out.flat(0, recv_elems[me]), in.flat(0, send_elems[me])),
           [this, out, recv = std::vector(recv_elems.begin(), recv_elems.end()), in,
            send = std::vector(send_elems.begin(), send_elems.end())](const std::string& name) {
             run_all_to_all(name, out, recv, in, send);

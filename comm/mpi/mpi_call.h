@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <chrono>
 #include <string_view>
-#include <thread>
 
 namespace strake::comm {
 
@@ -20,22 +19,24 @@ void log_mpi(int result, std::string_view call) noexcept;
 // A duplicate of `parent` that returns errors. Collective.
 MPI_Comm duplicate(MPI_Comm parent, std::string_view what);
 
+// Sleeps, and is late by some microseconds only (by default the kernel adds fifty).
+void sleep_precisely(std::chrono::nanoseconds duration);
+
 // MPI moves nothing on its own: it progresses inside MPI_Test. Calls `done` until it holds, first without a
-// pause, for what is nearly there, then with a short sleep that grows, so that a wait costs a few percent of
-// a core while the program computes.
+// pause, for what is nearly there, then with pauses that grow with the time waited so far: what is late is
+// seen at most an eighth later, and a long wait costs a few percent of a core while the program computes.
 template <typename Done>
 void poll_until(Done done) {
   using Clock = std::chrono::steady_clock;
-  constexpr std::chrono::microseconds kSpin{30};
-  constexpr std::chrono::microseconds kFirstPause{20};
-  constexpr std::chrono::microseconds kLongestPause{100};
-  const Clock::time_point spin_end = Clock::now() + kSpin;
-  do {
-    if (done()) return;
-  } while (Clock::now() < spin_end);
-  for (auto pause = kFirstPause;; pause = std::min(kLongestPause, pause * 3 / 2)) {
-    std::this_thread::sleep_for(pause);
-    if (done()) return;
+  using std::chrono::microseconds;
+  constexpr microseconds kSpin{50};
+  constexpr microseconds kShortestPause{20};
+  constexpr microseconds kLongestPause{500};
+  const Clock::time_point begin = Clock::now();
+  while (!done()) {
+    const Clock::duration waited = Clock::now() - begin;
+    if (waited < kSpin) continue;
+    sleep_precisely(std::clamp<Clock::duration>(waited / 8, kShortestPause, kLongestPause));
   }
 }
 

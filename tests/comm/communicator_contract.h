@@ -173,7 +173,13 @@ void for_each_dtype(Function function) {
   function(std::int64_t{});
 }
 
-inline constexpr std::array<std::size_t, 5> kOddSizes{0, 1, 3, 4097, 1000003};
+// The longest, of several rounds of an exchange, for one type only: sanitizers run this too.
+template <typename T>
+std::vector<std::size_t> odd_sizes() {
+  std::vector<std::size_t> sizes{0, 1, 3, 4097};
+  if (std::is_same_v<T, float>) sizes.push_back(1000003);
+  return sizes;
+}
 
 class CommunicatorContract : public testing::TestWithParam<Backend> {
  protected:
@@ -188,7 +194,7 @@ TEST_P(CommunicatorContract, AllReduceSumsInRankOrder) {
   on_every_rank([](RankWorld& world) {
     Rank rank(world);
     for_each_reducible([&]<typename T>(T) {
-      for (const std::size_t elems : kOddSizes) {
+      for (const std::size_t elems : odd_sizes<T>()) {
         const Tensor data = rank.tensor(addends<T>(rank.rank(), elems));
         rank.communicator->all_reduce(*rank.stream, {"sum", Phase::kComm}, data);
         rank.stream->synchronize();
@@ -204,7 +210,7 @@ TEST_P(CommunicatorContract, AllReduceSumsInRankOrder) {
 }
 
 TEST_P(CommunicatorContract, AllReduceGivesTheSameBitsInAnyRanges) {
-  constexpr std::size_t kElems = 300007;
+  constexpr std::size_t kElems = 100003;
   constexpr std::uint64_t kSeed = 20240611;
   RecordProperty("seed", std::to_string(kSeed));
   on_every_rank([&](RankWorld& world) {
@@ -212,7 +218,7 @@ TEST_P(CommunicatorContract, AllReduceGivesTheSameBitsInAnyRanges) {
     for_each_reducible([&]<typename T>(T) {
       const std::vector<T> mine = addends<T>(rank.rank(), kElems);
       const std::vector<T> expected = serial_sum<T>(rank.size(), kElems);
-      for (const std::int64_t longest : {37, 5000, 200000}) {
+      for (const std::int64_t longest : {37, 5000, 70000}) {
         std::mt19937_64 random(kSeed);  // the same cuts on every rank
         const Tensor arena = rank.tensor(mine);
         const auto elems = longest == 37 ? std::int64_t{3001} : arena.elems();
@@ -240,7 +246,7 @@ TEST_P(CommunicatorContract, ReduceScatterKeepsOwnPiece) {
   on_every_rank([](RankWorld& world) {
     Rank rank(world);
     for_each_reducible([&]<typename T>(T) {
-      for (const std::size_t elems : kOddSizes) {
+      for (const std::size_t elems : odd_sizes<T>()) {
         const std::size_t all = elems * static_cast<std::size_t>(rank.size());
         const std::vector<T> mine = addends<T>(rank.rank(), all);
         const std::vector<T> sums = serial_sum<T>(rank.size(), all);
@@ -268,7 +274,7 @@ TEST_P(CommunicatorContract, AllGatherLaysPiecesInRankOrder) {
   on_every_rank([](RankWorld& world) {
     Rank rank(world);
     for_each_dtype([&]<typename T>(T) {
-      for (const std::size_t elems : kOddSizes) {
+      for (const std::size_t elems : odd_sizes<T>()) {
         std::vector<T> expected;
         for (int peer = 0; peer < rank.size(); ++peer) {
           const std::vector<T> piece = values_of<T>(static_cast<std::uint64_t>(peer), elems);
@@ -300,9 +306,9 @@ TEST_P(CommunicatorContract, BroadcastFromEveryRoot) {
   on_every_rank([](RankWorld& world) {
     Rank rank(world);
     for_each_dtype([&]<typename T>(T) {
-      for (const std::size_t elems : kOddSizes) {
+      for (const std::size_t elems : odd_sizes<T>()) {
         for (int root = 0; root < rank.size(); ++root) {
-          if (elems > 100000 && root != rank.size() - 1) continue;  // one large one is enough
+          if (elems > 4097 && root != rank.size() - 1) continue;  // one large one is enough
           const Tensor data = rank.tensor(values_of<T>(static_cast<std::uint64_t>(rank.rank()), elems));
           rank.communicator->broadcast(*rank.stream, {"broadcast", Phase::kComm}, data, root);
           rank.stream->synchronize();
@@ -323,7 +329,7 @@ TEST_P(CommunicatorContract, AllToAllWithUnevenAndZeroCounts) {
   on_every_rank([&](RankWorld& world) {
     Rank rank(world);
     for_each_dtype([&]<typename T>(T) {
-      for (const int scale : {0, 1, 20011}) {
+      for (const int scale : {0, 1, 2011}) {
         // What `from` lays down for everybody; the part for `to` begins behind those for lower ranks.
         const auto laid_down = [&](int from) {
           std::size_t elems = 0;
