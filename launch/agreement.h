@@ -13,4 +13,16 @@ namespace strake::launch {
 // `work` must not be collective itself.
 void agree(comm::Control& control, const std::function<void()>& work);
 
+// Runs collective `work` that fails on every rank or on none (checkpoint/agreement.h) and makes its error an
+// AgreedError. A lost peer or device is the one thing that only some ranks may meet: that error stays what it is.
+template <typename Work>
+auto as_agreed(Work work) {
+  try {
+    return work();
+  } catch (const Error& error) {
+    if (error.exit_code() == ExitCode::kPeerOrDeviceLost) throw;
+    throw AgreedError(error.exit_code(), error.what());
+  }
+}
+
 }  // namespace strake::launch

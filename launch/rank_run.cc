@@ -75,7 +75,7 @@ class RankRun {
       throw;
     } catch (const std::exception& error) {
       // The others may be waiting for this rank: end the job before our streams are drained.
-      parts_.control.abort(report_error(error, rank_, ranks_));
+      if (ranks_ > 1) parts_.control.abort(report_error(error, rank_, ranks_));
       throw;
     }
     return std::move(result_);
@@ -97,13 +97,16 @@ class RankRun {
       const StepPlan plan = Trainer::plan(inputs_.job, parts_.communicator, sources);
       trainer_ = std::make_unique<Trainer>(inputs_.job, parts_.device, parts_.communicator, sources, &plan);
     });
-    trainer_->keep_checkpoints(parts_.files, parts_.control,
-                               {.directory = checkpoint_folder(config_.run.dir),
-                                .keep = static_cast<int>(config_.checkpoint.keep),
-                                .attempt = attempt_});
+    as_agreed([&] {
+      trainer_->keep_checkpoints(parts_.files, parts_.control,
+                                 {.directory = checkpoint_folder(config_.run.dir),
+                                  .keep = static_cast<int>(config_.checkpoint.keep),
+                                  .attempt = attempt_});
+    });
     agree(parts_.control, [&] { trainer_->allocate(); });
     parts_.log.info("memory of each rank:\n{}", trainer_->memory_table());
-    parts_.log.info("gradients are reduced in {} buckets (--print-schedule lists them)", trainer_->buckets().buckets.size());
+    parts_.log.info("gradients are reduced in {} buckets (--print-schedule lists them)",
+                    trainer_->buckets().buckets.size());
   }
 
   void open_run_folder() {
@@ -126,7 +129,7 @@ class RankRun {
 
   void resume_or_initialize() {
     const std::string model = inputs_.job.shape.to_json();
-    const std::optional<checkpoint::Meta> meta = trainer_->checkpointer().load_newest(model);
+    const std::optional<checkpoint::Meta> meta = as_agreed([&] { return trainer_->checkpointer().load_newest(model); });
     if (meta.has_value()) {
       agree(parts_.control, [&] { data::require_same_data(data::cursor_from_json(meta->data_cursor), cursor(0)); });
       result_.first_step = meta->step;
@@ -250,10 +253,10 @@ class RankRun {
     write_step(report, step, loss);
     if (!std::isfinite(loss) || !std::isfinite(report.grad_norm)) {
       // The same numbers on every rank: all of them leave here.
-      throw NonFiniteError(
-          fmt::format("step {}: loss {}, gradient norm {}: not finite. Lower optimizer.learning_rate or "
-                      "set optimizer.clip_norm, and resume from the last checkpoint",
-                      step, loss, report.grad_norm));
+      throw AgreedError(ExitCode::kNonFinite,
+                        fmt::format("step {}: loss {}, gradient norm {}: not finite. Lower optimizer.learning_rate or "
+                                    "set optimizer.clip_norm, and resume from the last checkpoint",
+                                    step, loss, report.grad_norm));
     }
     if (report.step - result_.first_step >= kWarmupSteps) breakdown_.add(times);
     window_.add(times);
@@ -314,15 +317,16 @@ class RankRun {
   }
 
   void save(std::int64_t step) {
-    const checkpoint::SaveReport report = trainer_->save({.step = step,
-                                                          .tokens = step * inputs_.job.derived.tokens_per_step,
-                                                          .attempt = attempt_,
-                                                          .data_cursor = data::to_json(cursor(step)),
-                                                          .tokenizer = data::to_json(inputs_.train->info().tokenizer),
-                                                          .model = inputs_.job.shape.to_json(),
-                                                          .choices = choices(),
-                                                          .config_hash = config_hash(config_),
-                                                          .world_size = ranks_});
+    const checkpoint::Meta meta{.step = step,
+                                .tokens = step * inputs_.job.derived.tokens_per_step,
+                                .attempt = attempt_,
+                                .data_cursor = data::to_json(cursor(step)),
+                                .tokenizer = data::to_json(inputs_.train->info().tokenizer),
+                                .model = inputs_.job.shape.to_json(),
+                                .choices = choices(),
+                                .config_hash = config_hash(config_),
+                                .world_size = ranks_};
+    const checkpoint::SaveReport report = as_agreed([&] { return trainer_->save(meta); });
     parts_.log.info("step {} | checkpoint: {:.1f} MB a rank, durable after {:.0f} ms", step,
                     static_cast<double>(report.bytes) / 1e6, report.durable_s * 1e3);
   }

@@ -24,8 +24,7 @@
 
 namespace strake::launch {
 
-// An error that every rank knows of, found before or between steps: rank 0 reports it once and all ranks
-// leave by themselves.
+// An error that every rank knows of: rank 0 reports it once and all ranks leave by themselves.
 struct AgreedError : Error {
   using Error::Error;
 };
@@ -63,8 +62,8 @@ struct TrainResult {
 };
 
 // Trains until train.steps or train.stop_at, or until a stop is requested on any rank. Collective over all ranks.
-// Throws AgreedError for what is found at start; any other error is reported here, on this rank, and ends the
-// job through Control::abort.
+// Throws AgreedError for what all ranks know, which nobody has reported yet. Of several ranks, one that meets any other
+// error reports it here and ends the job through Control::abort.
 TrainResult train_rank(const Config& config, RankParts parts, const TrainHooks& hooks,
                        const std::vector<std::string>& command_line);
 
