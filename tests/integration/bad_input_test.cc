@@ -1,0 +1,199 @@
+// What users, files and disks can do wrong: one clear report that names what and where and what to do, the documented
+// exit code, no rank left hanging, and the last good checkpoint as it was. Each input meets the program alone and under
+// mpirun.
+
+#include <gtest/gtest.h>
+#include <sys/mount.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+
+#include "data/sample_order.h"
+#include "runtime/base/error.h"
+#include "tests/integration/program_job.h"
+
+namespace strake::test {
+namespace {
+
+constexpr int kAlone = 0, kTwoRanks = 2;
+constexpr std::int64_t kHeaderBytes = 1024, kTokenBytes = 2;
+
+// Exactly one report, and it says all of this.
+void expect_one_report(const ProgramEnd& end, ExitCode code, const std::vector<std::string>& parts) {
+  EXPECT_FALSE(end.hung);
+  EXPECT_EQ(end.exit_code, static_cast<int>(code)) << end.output;
+  const std::vector<std::string> errors = end.errors();
+  ASSERT_EQ(errors.size(), 1u) << end.output;
+  for (const std::string& part : parts)
+    EXPECT_NE(errors[0].find(part), std::string::npos) << "no '" << part << "' in: " << errors[0];
+}
+
+void overwrite(const std::filesystem::path& path, std::int64_t offset_bytes, std::string_view bytes) {
+  std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
+  file.seekp(offset_bytes);
+  file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  ASSERT_TRUE(file.flush().good()) << path;
+}
+
+class BadInput : public testing::TestWithParam<int> {
+ protected:
+  int ranks() const { return GetParam(); }
+  bool alone() const { return ranks() == kAlone; }
+  ProgramEnd train(const std::vector<std::string>& overrides) { return job_.train(ranks(), "run", overrides); }
+
+  // A run of three steps with its checkpoint.
+  void start() {
+    const ProgramEnd end = train({"train.stop_at=3"});
+    ASSERT_EQ(end.exit_code, 0) << end.output;
+  }
+  // The run goes on from where it can and ends.
+  void expect_goes_on(std::int64_t from_step) {
+    const ProgramEnd end = train({"checkpoint.resume=true"});
+    EXPECT_EQ(end.exit_code, 0) << end.output;
+    EXPECT_NE(end.output.find("resumed behind step " + std::to_string(from_step)), std::string::npos) << end.output;
+    EXPECT_EQ(job_.steps_done("run"), ProgramJob::kSteps);
+  }
+
+  ProgramJob job_;
+};
+
+TEST_P(BadInput, UnknownKey) {
+  expect_one_report(train({"trian.steps=4"}), ExitCode::kConfig, {"trian.steps", "train.steps"});
+}
+
+TEST_P(BadInput, UnknownKeyInTheFile) {
+  std::ofstream(job_.config_path(), std::ios::app) << "evry = 2\n";  // the file ends in [eval]
+  expect_one_report(train({}), ExitCode::kConfig, {"job.toml:", "eval.evry", "eval.every"});
+}
+
+TEST_P(BadInput, ContradictoryKeys) {
+  expect_one_report(train({"train.micro_batch=5"}), ExitCode::kConfig,
+                    {"train.global_batch", "train.micro_batch", "use"});
+}
+
+TEST_P(BadInput, KeysThatContradictTheNumberOfRanks) {
+  const ProgramEnd end = train({"train.global_batch=3", "train.stop_at=1"});
+  if (alone()) {
+    EXPECT_EQ(end.exit_code, 0) << end.output;
+  } else {
+    expect_one_report(end, ExitCode::kConfig, {"train.global_batch", "ranks", "use"});
+  }
+}
+
+TEST_P(BadInput, MissingTokenFile) {
+  expect_one_report(train({"data.train=/nowhere/train.bin"}), ExitCode::kData, {"/nowhere/train.bin", "prepare"});
+}
+
+TEST_P(BadInput, TruncatedTokenFile) {
+  std::filesystem::resize_file(job_.job().train_tokens(), 5000);
+  expect_one_report(train({}), ExitCode::kData, {job_.job().train_tokens().string(), "truncated", "prepare"});
+}
+
+TEST_P(BadInput, VocabularySmallerThanTheFiles) {
+  expect_one_report(train({"model.vocab=50"}), ExitCode::kConfig, {"model.vocab", "50", "60"});
+}
+
+// Met in the middle of the run, by the rank whose sample it is.
+TEST_P(BadInput, TokenBeyondTheVocabulary) {
+  constexpr std::int64_t kSequence = 16, kBadStep = 5, kSample = kBadStep * ProgramJob::kGlobalBatch + 7;
+  const data::SampleOrder order = data::SampleOrder::shuffled(1, (6000 - 1) / kSequence);
+  const std::int64_t token = order.sequence_of(kSample) * kSequence + 5;
+  const std::filesystem::path tokens = job_.job().train_tokens();
+  std::filesystem::copy_file(tokens, tokens.string() + ".good");
+  overwrite(tokens, kHeaderBytes + token * kTokenBytes, std::string_view("\xe7\x03", 2));  // 999
+  std::vector<std::string> parts{tokens.string(), std::to_string(token), "999", "60"};
+  if (!alone()) parts.push_back("rank 1: ");  // the second half of a step's samples
+  expect_one_report(train({}), ExitCode::kData, parts);
+
+  std::filesystem::rename(tokens.string() + ".good", tokens);
+  expect_goes_on(3);
+}
+
+TEST_P(BadInput, CheckpointOfAnotherShape) {
+  start();
+  expect_one_report(train({"model.channels=32"}), ExitCode::kIncompatibleCheckpoint, {"step-00000003", "channels"});
+  expect_one_report(train({"model.layers=3"}), ExitCode::kIncompatibleCheckpoint, {"step-00000003", "layers"});
+  expect_goes_on(3);
+}
+
+TEST_P(BadInput, DamagedCheckpoint) {
+  start();
+  EXPECT_EQ(train({"train.stop_at=6"}).exit_code, 0);
+  // One byte of the newest: the one before it is taken, and the run says so.
+  overwrite(job_.checkpoint("run", 6) / "rank-0000.h5", 20'000, "x");
+  const ProgramEnd fallback = train({"train.stop_at=6"});
+  EXPECT_EQ(fallback.exit_code, 0) << fallback.output;
+  EXPECT_NE(fallback.output.find("rank-0000.h5"), std::string::npos) << fallback.output;
+  EXPECT_NE(fallback.output.find("resumed behind step 3"), std::string::npos) << fallback.output;
+  EXPECT_TRUE(fallback.errors().empty()) << fallback.output;
+
+  // All of them: nothing to go on from, and starting over is not for the program to decide.
+  overwrite(job_.checkpoint("run", 6) / "manifest.json", 40, "x");
+  std::filesystem::resize_file(job_.checkpoint("run", 3) / "rank-0000.h5", 30'000);
+  expect_one_report(train({}), ExitCode::kNoCheckpoint, {"no valid checkpoint", job_.run_folder("run").string()});
+}
+
+TEST_P(BadInput, OtherTokens) {
+  start();
+  write_tokens(job_.job().train_tokens(), 6'000, 99);
+  expect_one_report(train({}), ExitCode::kData, {"train.bin"});
+}
+
+TEST_P(BadInput, LossThatIsNotFinite) {
+  start();
+  // Weight decay alone multiplies the weights by 1 - 10 * 10 at each step.
+  const ProgramEnd end = train({"optimizer.learning_rate=10", "optimizer.warmup_steps=0", "optimizer.weight_decay=10",
+                                "train.steps=2000", "checkpoint.every=0", "eval.every=0"});
+  expect_one_report(end, ExitCode::kNonFinite, {"step", "optimizer.learning_rate"});
+  expect_goes_on(3);
+}
+
+// A tmpfs that holds one checkpoint and not two.
+class FullDisk : public BadInput {
+ protected:
+  void SetUp() override {
+    std::filesystem::create_directory(job_.run_folder("run"));
+    if (::mount("none", job_.run_folder("run").c_str(), "tmpfs", 0, "size=320k") != 0) {
+      GTEST_SKIP() << "cannot mount a tmpfs here: " << std::strerror(errno);
+    }
+    mounted_ = true;
+  }
+  void TearDown() override {
+    if (mounted_) ::umount2(job_.run_folder("run").c_str(), MNT_DETACH);
+  }
+  bool mounted_ = false;
+};
+
+TEST_P(FullDisk, EndsTheRunAndKeepsTheLastCheckpoint) {
+  expect_one_report(train({}), ExitCode::kStorage, {job_.run_folder("run").string(), "No space left", "free"});
+  PosixFiles files;
+  EXPECT_EQ(checkpoint::committed_steps(files, launch::checkpoint_folder(job_.run_folder("run"))),
+            std::vector<std::int64_t>{3});
+  EXPECT_NO_THROW(checkpoint::verify_checkpoint(files, job_.checkpoint("run", 3)));
+
+  ASSERT_EQ(0, ::mount("none", job_.run_folder("run").c_str(), "tmpfs", MS_REMOUNT, "size=20m"));
+  expect_goes_on(3);
+}
+
+// Where nothing may be mounted: the second checkpoint's file hits the largest size that the process may write.
+TEST(FullDiskAlone, FailedWritesEndTheRunAndKeepTheLastCheckpoint) {
+  ProgramJob job;
+  EXPECT_EQ(job.train(kAlone, "run", {"train.stop_at=3"}).exit_code, 0);
+  expect_one_report(job.train(kAlone, "run", {}, {.file_bytes = 100'000}), ExitCode::kStorage,
+                    {"rank-0000.h5", "File too large"});
+  PosixFiles files;
+  EXPECT_EQ(checkpoint::committed_steps(files, launch::checkpoint_folder(job.run_folder("run"))),
+            std::vector<std::int64_t>{3});
+  EXPECT_EQ(job.train(kAlone, "run").exit_code, 0);
+  EXPECT_EQ(job.steps_done("run"), ProgramJob::kSteps);
+}
+
+std::string name_of_ranks(const testing::TestParamInfo<int>& ranks) {
+  return ranks.param == kAlone ? "Alone" : "TwoRanks";
+}
+INSTANTIATE_TEST_SUITE_P(Program, BadInput, testing::Values(kAlone, kTwoRanks), name_of_ranks);
+INSTANTIATE_TEST_SUITE_P(Program, FullDisk, testing::Values(kAlone, kTwoRanks), name_of_ranks);
+
+}  // namespace
+}  // namespace strake::test
