@@ -171,11 +171,12 @@ void run_all(Bench& bench, const cpu::KernelTable<float>& table, const Shapes& s
 int main(int argc, char** argv) {
   Shapes shapes;
   double seconds = 6;
-  bool json = false;
+  bool json = false, smoke = false;
   std::string table_name = cpu::f32_kernel_tables().front().name;
   CLI::App app("Times the CPU kernels at the shapes of a small GPT, one thread");
   app.add_option("--seconds", seconds, "for all kernels together");
   app.add_flag("--json", json, "one JSON object on stdout");
+  app.add_flag("--smoke", smoke, "small shapes, less than a second");
   app.add_option("--table", table_name,
                  "which kernels: avx512+onednn, avx2, baseline, reference, as this CPU has them");
   app.add_option("--batch", shapes.batch);
@@ -184,6 +185,10 @@ int main(int argc, char** argv) {
   app.add_option("--heads", shapes.heads);
   app.add_option("--vocab", shapes.vocab);
   CLI11_PARSE(app, argc, argv);
+  if (smoke) {
+    seconds = 0.2;
+    shapes = {.batch = 2, .length = 64, .channels = 64, .heads = 2, .vocab = 256};
+  }
 
   const auto& tables = cpu::f32_kernel_tables();
   const auto chosen = std::find_if(tables.begin(), tables.end(), [&](const auto& t) { return t.name == table_name; });
