@@ -24,7 +24,7 @@ std::vector<double> ThreadsControl::finish() {
     STRAKE_CHECK(note.size() == notes.front().size(), "ranks posted different numbers of values");
     const std::size_t before = values.size();
     values.resize(before + note.size() / sizeof(double));
-    std::memcpy(values.data() + before, note.data(), note.size());
+    if (!note.empty()) std::memcpy(values.data() + before, note.data(), note.size());
   }
   return values;
 }
