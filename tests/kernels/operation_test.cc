@@ -315,8 +315,10 @@ TEST_F(OperationTest, GradientNormDependsOnSegmentsAndNotOnWhereTheyLie) {
   EXPECT_EQ(values(clip), values(clip_spread));
   EXPECT_EQ(values<double>(sums), values<double>(sums_spread));
 
-  gradient_norm(stream_, kLabel, norm, clip, sums, packed, in_packed, 1e6);
-  EXPECT_EQ(values(clip)[0], 1.0f);
+  for (const double above : {1.01, 1.5, 1e6}) {
+    gradient_norm(stream_, kLabel, norm, clip, sums, packed, in_packed, above * std::sqrt(exact));
+    EXPECT_EQ(values(clip)[0], 1.0f);
+  }
   gradient_norm(stream_, kLabel, norm, clip, sums, packed, in_packed, 0);
   EXPECT_EQ(values(clip)[0], 1.0f);
   data<float>(packed)[5] = std::nanf("");
