@@ -19,6 +19,11 @@ using test::options_in;
 using test::RankEnd;
 using test::save_steps;
 
+#ifdef STRAKE_SANITIZED
+constexpr unsigned kTrials = 6;
+#else
+constexpr unsigned kTrials = 40;
+#endif
 constexpr std::uint64_t kWhole = 1 << 26;
 
 void overwrite(Files& files, const fs::path& path, const std::string& content) {
@@ -107,7 +112,7 @@ INSTANTIATE_TEST_SUITE_P(Kinds, Damaged, ::testing::ValuesIn(kDamages),
                          [](const auto& value) { return std::string(value.param.name); });
 
 TEST_P(Damaged, IsFoundSetAsideAndSaidInOneLine) {
-  for (unsigned seed = 1; seed <= 40; ++seed) {
+  for (unsigned seed = 1; seed <= kTrials; ++seed) {
     SCOPED_TRACE(fmt::format("seed {}", seed));
     std::mt19937 random(seed);
     MemoryFiles files;
