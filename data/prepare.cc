@@ -18,7 +18,7 @@
 namespace strake::data {
 namespace {
 
-constexpr std::size_t kBufferBytes = std::size_t{1} << 18;
+constexpr std::size_t kBufferBytes = 32 * 1024;
 // How far behind the wanted place the cut between the two parts may lie, to fall on the end of a line.
 constexpr std::int64_t kLongestLineBytes = 64 * 1024;
 

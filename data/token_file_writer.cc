@@ -14,7 +14,7 @@
 namespace strake::data {
 namespace {
 
-constexpr std::size_t kBufferBytes = std::size_t{1} << 20;
+constexpr std::size_t kBufferBytes = 128 * 1024;
 
 std::filesystem::path with_suffix(std::filesystem::path path, std::string_view suffix) {
   path += suffix;

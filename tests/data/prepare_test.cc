@@ -260,7 +260,7 @@ TEST(PrepareFaults, PowerLossNeverPairsASidecarWithOtherTokens) {
   for (std::int64_t call = 1;; ++call) {
     SCOPED_TRACE(fmt::format("seed {}, call {}", kSeed, call));
     bool crashed = false;
-    for (int repeat = 0; repeat < 15; ++repeat, ++trials) {
+    for (int repeat = 0; repeat < 10; ++repeat, ++trials) {
       test::MemoryFiles memory;
       prepare_old(memory, kNewOptions);
       test::FaultyFiles dying(memory);
@@ -278,7 +278,7 @@ TEST(PrepareFaults, PowerLossNeverPairsASidecarWithOtherTokens) {
     }
     if (!crashed) break;
   }
-  EXPECT_GT(trials, 300);
+  EXPECT_GT(trials, 200);
   EXPECT_GT(with_sidecar, 0);
   EXPECT_GT(without_sidecar, 0);
 }
