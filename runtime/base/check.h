@@ -15,7 +15,8 @@ namespace strake {
 
 // STRAKE_CHECK(condition, message): message is any expression convertible to std::string_view or
 // std::string; it is evaluated only on failure.
-#define STRAKE_CHECK(condition, message)                               \
-  do {                                                                 \
-    if (!(condition)) [[unlikely]] ::strake::check_failed(#condition, (message)); \
+#define STRAKE_CHECK(condition, message)             \
+  do {                                               \
+    if (!(condition)) [[unlikely]]                   \
+      ::strake::check_failed(#condition, (message)); \
   } while (false)

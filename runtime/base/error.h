@@ -13,16 +13,16 @@ namespace strake {
 // Documented in README.md and used by requeue scripts: never renumber.
 enum class ExitCode : int {
   kDone = 0,
-  kConfig = 10,                // unknown key, bad value, contradiction
-  kData = 11,                  // token file missing, truncated, token id out of range
-  kNoCheckpoint = 12,          // a checkpoint was expected and none is valid
+  kConfig = 10,        // unknown key, bad value, contradiction
+  kData = 11,          // token file missing, truncated, token id out of range
+  kNoCheckpoint = 12,  // a checkpoint was expected and none is valid
   kIncompatibleCheckpoint = 13,
-  kNonFinite = 14,             // loss or gradient norm is NaN or infinite
+  kNonFinite = 14,  // loss or gradient norm is NaN or infinite
   kHang = 15,
   kPeerOrDeviceLost = 16,
-  kStorage = 17,               // disk full, I/O error
-  kPreempted = 18,             // stopped on request, checkpoint durable: requeue
-  kNoProgress = 19,            // do not requeue
+  kStorage = 17,     // disk full, I/O error
+  kPreempted = 18,   // stopped on request, checkpoint durable: requeue
+  kNoProgress = 19,  // do not requeue
 };
 
 class Error : public std::runtime_error {
