@@ -1,4 +1,4 @@
-// The parser of token files and sidecars under libFuzzer:
+// The parser of token files and sidecars under libFuzzer (clang 16 or newer):
 //   cmake -B build/fuzz -DCMAKE_CXX_COMPILER=clang++ -DSTRAKE_SANITIZE=address,undefined -DSTRAKE_ONEDNN=OFF
 //   cmake --build build/fuzz --target token_file_fuzzer && build/fuzz/tests/token_file_fuzzer -max_total_time=60
 // Input: a flag (0xff: zeros are put in behind 12 bytes of the file, so that a short input reaches what lies behind a
