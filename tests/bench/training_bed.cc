@@ -99,10 +99,10 @@ std::vector<RankTrace> TrainingBed::run(const RunSetup& setup) {
         trace.bucket_bytes.push_back(bucket.elems() * static_cast<std::int64_t>(size_bytes(made.buckets().wire)));
       }
       if (setup.before_first_step) setup.before_first_step(rank, made, device);
-      started = steady_clock::now();
     };
     hooks.before_step = [&](std::int64_t step) {
       if (setup.before_step) setup.before_step(rank, *trainer, step);
+      if (step == 0) started = steady_clock::now();
     };
     hooks.on_report = [&](const launch::StepReport& report) {
       trace.steps.push_back(report);
