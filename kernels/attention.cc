@@ -1,6 +1,7 @@
 #include "kernels/attention.h"
 
 #include "kernels/cpu/bodies.h"
+#include "kernels/cuda/bodies.h"
 #include "kernels/launch.h"
 #include "runtime/base/check.h"
 
@@ -28,13 +29,15 @@ void attention_forward(Stream& stream, Label label, const Tensor& out, const Ten
   constexpr std::string_view kName = "attention_forward";
   const reference::AttentionShape shape = shape_of(kName, qkv, heads);
   check_operand(kName, "out", out, qkv.dtype(), {shape.batch, shape.length, shape.channels()});
-  check_operand(kName, "stats", stats, qkv.dtype(), {shape.batch, shape.heads, shape.length});
+  check_operand(kName, "stats", stats, stats_dtype(qkv.dtype()), {shape.batch, shape.heads, shape.length});
 
   const Tensor reads[] = {qkv};
   const Tensor writes[] = {out, stats};
   const Operation operation = {
       .label = label, .kind = kName, .reads = reads, .writes = writes, .flops = attention_flops(shape, 2)};
-  launch(stream, operation, [&] { return cpu::attention_forward(out, stats, qkv, shape); });
+  launch(
+      stream, operation, [&] { return cpu::attention_forward(out, stats, qkv, shape); },
+      [&](auto& op) { return cuda::attention_forward(stream.device(), op, out, stats, qkv, heads); });
 }
 
 void attention_backward(Stream& stream, Label label, const Tensor& dqkv, const Tensor& dout, const Tensor& qkv,
@@ -44,9 +47,9 @@ void attention_backward(Stream& stream, Label label, const Tensor& dqkv, const T
   check_operand(kName, "dqkv", dqkv, qkv.dtype(), {shape.batch, shape.length, 3 * shape.channels()});
   check_operand(kName, "dout", dout, qkv.dtype(), {shape.batch, shape.length, shape.channels()});
   check_operand(kName, "out", out, qkv.dtype(), {shape.batch, shape.length, shape.channels()});
-  check_operand(kName, "stats", stats, qkv.dtype(), {shape.batch, shape.heads, shape.length});
+  check_operand(kName, "stats", stats, stats_dtype(qkv.dtype()), {shape.batch, shape.heads, shape.length});
   const std::int64_t scratch_elems =
-      attention_backward_scratch_elems(stream.device().kind(), shape.batch, shape.length, shape.channels(), heads);
+      attention_backward_scratch_elems(stream.device().target(), shape.batch, shape.length, shape.channels(), heads);
   if (scratch_elems > 0) check_operand(kName, "scratch", scratch, qkv.dtype(), {scratch_elems});
 
   const Tensor reads[] = {dout, qkv, out, stats};
@@ -58,16 +61,18 @@ void attention_backward(Stream& stream, Label label, const Tensor& dqkv, const T
       .writes = std::span(writes).first(scratch_elems > 0 ? 2 : 1),
       .flops = attention_flops(shape, 4),  // the model's; the scores computed once more are not counted
   };
-  launch(stream, operation, [&] { return cpu::attention_backward(dqkv, dout, qkv, out, stats, scratch, shape); });
+  launch(
+      stream, operation, [&] { return cpu::attention_backward(dqkv, dout, qkv, out, stats, scratch, shape); },
+      [&](auto& op) { return cuda::attention_backward(stream.device(), op, dqkv, dout, qkv, out, stats, heads); });
 }
 
 std::int64_t attention_backward_scratch_elems(DeviceKind device, std::int64_t batch, std::int64_t tokens,
                                               std::int64_t channels, int heads) {
   switch (device) {
-    case DeviceKind::kPlan:  // a dry run plans for the CPU device unless told otherwise
     case DeviceKind::kCpu:
       return cpu::attention_backward_scratch_elems({batch, tokens, heads, channels / heads});
-    case DeviceKind::kCuda:
+    case DeviceKind::kCuda:  // takes its scratch from the stream's workspace
+    case DeviceKind::kPlan:
       break;
   }
   return 0;

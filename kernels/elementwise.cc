@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernels/cpu/bodies.h"
+#include "kernels/cuda/bodies.h"
 #include "kernels/launch.h"
 #include "runtime/base/check.h"
 
@@ -25,8 +26,9 @@ void gelu_forward(Stream& stream, Label label, const Tensor& y, const Tensor& x)
   check_same(kName, "y", y, x);
   const Tensor reads[] = {x};
   const Tensor writes[] = {y};
-  launch(stream, {.label = label, .kind = kName, .reads = reads, .writes = writes},
-         [&] { return cpu::gelu_forward(y, x); });
+  launch(
+      stream, {.label = label, .kind = kName, .reads = reads, .writes = writes},
+      [&] { return cpu::gelu_forward(y, x); }, [&](auto&) { return cuda::gelu_forward(y, x); });
 }
 
 void gelu_backward(Stream& stream, Label label, const Tensor& dx, const Tensor& dy, const Tensor& x) {
@@ -36,8 +38,9 @@ void gelu_backward(Stream& stream, Label label, const Tensor& dx, const Tensor& 
   check_same(kName, "dy", dy, x);
   const Tensor reads[] = {dy, x};
   const Tensor writes[] = {dx};
-  launch(stream, {.label = label, .kind = kName, .reads = reads, .writes = writes},
-         [&] { return cpu::gelu_backward(dx, dy, x); });
+  launch(
+      stream, {.label = label, .kind = kName, .reads = reads, .writes = writes},
+      [&] { return cpu::gelu_backward(dx, dy, x); }, [&](auto&) { return cuda::gelu_backward(dx, dy, x); });
 }
 
 void add(Stream& stream, Label label, const Tensor& y, const Tensor& a, const Tensor& b) {
@@ -47,7 +50,9 @@ void add(Stream& stream, Label label, const Tensor& y, const Tensor& a, const Te
   check_same(kName, "y", y, a);
   const Tensor reads[] = {a, b};
   const Tensor writes[] = {y};
-  launch(stream, {.label = label, .kind = kName, .reads = reads, .writes = writes}, [&] { return cpu::add(y, a, b); });
+  launch(
+      stream, {.label = label, .kind = kName, .reads = reads, .writes = writes}, [&] { return cpu::add(y, a, b); },
+      [&](auto&) { return cuda::add(y, a, b); });
 }
 
 void cast(Stream& stream, Label label, const Tensor& dst, const Tensor& src) {
@@ -57,11 +62,14 @@ void cast(Stream& stream, Label label, const Tensor& dst, const Tensor& src) {
                fmt::format("cast: {} to {}: shapes must be equal and contiguous", src.describe(), dst.describe()));
   const Tensor reads[] = {src};
   const Tensor writes[] = {dst};
-  launch(stream, {.label = label, .kind = kName, .reads = reads, .writes = writes}, [&] {
-    Body body = cpu::cast(dst, src);
-    STRAKE_CHECK(body, fmt::format("cast: no cast from {} to {}", name_of(src.dtype()), name_of(dst.dtype())));
-    return body;
-  });
+  launch(
+      stream, {.label = label, .kind = kName, .reads = reads, .writes = writes},
+      [&] {
+        Body body = cpu::cast(dst, src);
+        STRAKE_CHECK(body, fmt::format("cast: no cast from {} to {}", name_of(src.dtype()), name_of(dst.dtype())));
+        return body;
+      },
+      [&](auto&) { return cuda::cast(dst, src); });
 }
 
 }  // namespace strake::kernels

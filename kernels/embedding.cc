@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "kernels/cpu/bodies.h"
+#include "kernels/cuda/bodies.h"
 #include "kernels/launch.h"
 #include "runtime/base/check.h"
 
@@ -10,14 +11,15 @@ namespace strake::kernels {
 namespace {
 
 // x or dx [B, T, C], tokens [B, T], tables [V, C] and [T_max, C] fit each other.
+// The tables may be gradients.
 void check_shapes(std::string_view operation, const Tensor& x, const Tensor& tokens, const Tensor& token_table,
                   const Tensor& position_table) {
   check_leading_operand(operation, "x", x, 3);
   check_operand(operation, "tokens", tokens, DType::kI32, {x.size(0), x.size(1)});
   check_leading_operand(operation, "token_table", token_table, 2);
-  check_operand(operation, "token_table", token_table, x.dtype(), {token_table.size(0), x.size(2)});
+  check_gradient(operation, "token_table", token_table, x.dtype(), {token_table.size(0), x.size(2)});
   check_leading_operand(operation, "position_table", position_table, 2);
-  check_operand(operation, "position_table", position_table, x.dtype(), {position_table.size(0), x.size(2)});
+  check_gradient(operation, "position_table", position_table, x.dtype(), {position_table.size(0), x.size(2)});
   STRAKE_CHECK(x.size(1) <= position_table.size(0), fmt::format("{}: {} tokens in a sequence, positions for {}",
                                                                 operation, x.size(1), position_table.size(0)));
 }
@@ -33,9 +35,11 @@ void embedding_forward(Stream& stream, Label label, const Tensor& x, const Tenso
   const Tensor reads[] = {tokens, token_table, position_table};
   const Tensor writes[] = {x};
   // One row of each table for each place, however large the tables are.
-  launch(stream,
-         {.label = label, .kind = kName, .reads = reads, .writes = writes, .bytes = bytes_of(tokens) + 3 * bytes_of(x)},
-         [&] { return cpu::embedding_forward(x, tokens, token_table, position_table); });
+  launch(
+      stream,
+      {.label = label, .kind = kName, .reads = reads, .writes = writes, .bytes = bytes_of(tokens) + 3 * bytes_of(x)},
+      [&] { return cpu::embedding_forward(x, tokens, token_table, position_table); },
+      [&](auto&) { return cuda::embedding_forward(x, tokens, token_table, position_table); });
 }
 
 void embedding_backward(Stream& stream, Label label, const Tensor& dtoken_table, Accumulate accumulate_token,
@@ -50,14 +54,18 @@ void embedding_backward(Stream& stream, Label label, const Tensor& dtoken_table,
   if (add_token) reads[read_tensors++] = dtoken_table;
   if (add_position) reads[read_tensors++] = dposition_table;
   const Tensor writes[] = {dtoken_table, dposition_table};
-  launch(stream,
-         {.label = label,
-          .kind = kName,
-          .reads = std::span(reads).first(read_tensors),
-          .writes = writes,
-          .bytes = bytes_of(tokens) + 6 * bytes_of(dx) + (add_token ? 0 : bytes_of(dtoken_table)) +
-                   (add_position ? 0 : bytes_of(dposition_table))},
-         [&] { return cpu::embedding_backward(dtoken_table, add_token, dposition_table, add_position, dx, tokens); });
+  launch(
+      stream,
+      {.label = label,
+       .kind = kName,
+       .reads = std::span(reads).first(read_tensors),
+       .writes = writes,
+       .bytes = bytes_of(tokens) + 6 * bytes_of(dx) + (add_token ? 0 : bytes_of(dtoken_table)) +
+                (add_position ? 0 : bytes_of(dposition_table))},
+      [&] { return cpu::embedding_backward(dtoken_table, add_token, dposition_table, add_position, dx, tokens); },
+      [&](auto& op) {
+        return cuda::embedding_backward(op, dtoken_table, add_token, dposition_table, add_position, dx, tokens);
+      });
 }
 
 }  // namespace strake::kernels

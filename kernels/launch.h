@@ -5,22 +5,34 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #include "kernels/operand_check.h"
 #include "runtime/device/device.h"
 
 namespace strake::kernels {
 
-// Enqueues `operation` with the body for the stream's device. `cpu_body()` makes the CPU device's.
-// A CUDA kernel joins as one more argument, used for DeviceKind::kCuda.
-template <typename MakeCpuBody>
-void launch(Stream& stream, const Operation& operation, MakeCpuBody&& cpu_body) {
-  switch (stream.device().kind()) {
-    case DeviceKind::kPlan:
-      return stream.launch(operation, {});
+#ifdef STRAKE_HAS_CUDA
+inline constexpr bool kHasCuda = true;
+#else
+inline constexpr bool kHasCuda = false;
+#endif
+
+// Enqueues `operation` with the body for the device that the stream computes or plans for. `cpu_body()` makes the CPU
+// device's, `cuda_work(operation)` the CUDA device's, noting in the operation what workspace it needs. The latter is
+// a generic lambda: a program without CUDA never instantiates it, so it refers to nothing in cuda/.
+template <typename MakeCpuBody, typename MakeCudaBody>
+void launch(Stream& stream, Operation operation, MakeCpuBody&& cpu_body, MakeCudaBody&& cuda_work) {
+  switch (stream.device().target()) {
     case DeviceKind::kCpu:
       return stream.launch(operation, cpu_body());
     case DeviceKind::kCuda:
+      if constexpr (kHasCuda) {
+        Body body = cuda_work(operation);
+        return stream.launch(operation, std::move(body));
+      }
+      break;
+    case DeviceKind::kPlan:
       break;
   }
   no_backend(operation.kind, stream);

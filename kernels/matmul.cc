@@ -1,6 +1,7 @@
 #include "kernels/matmul.h"
 
 #include "kernels/cpu/bodies.h"
+#include "kernels/cuda/bodies.h"
 #include "kernels/launch.h"
 
 namespace strake::kernels {
@@ -22,7 +23,9 @@ void linear_forward(Stream& stream, Label label, const Tensor& y, const Tensor& 
                                .reads = std::span(reads).first(bias.defined() ? 3 : 2),
                                .writes = writes,
                                .flops = matmul_flops(rows, outs, ins)};
-  launch(stream, operation, [&] { return cpu::linear_forward(y, x, weight, bias); });
+  launch(
+      stream, operation, [&] { return cpu::linear_forward(y, x, weight, bias); },
+      [&](auto& op) { return cuda::linear_forward(stream.device(), op, y, x, weight, bias); });
 }
 
 void linear_backward_weight(Stream& stream, Label label, const Tensor& dweight, const Tensor& dbias, const Tensor& dy,
@@ -32,8 +35,8 @@ void linear_backward_weight(Stream& stream, Label label, const Tensor& dweight, 
   check_leading_operand(kName, "x", x, 2);
   const std::int64_t rows = dy.size(0), outs = dy.size(1), ins = x.size(1);
   check_operand(kName, "x", x, dy.dtype(), {rows, ins});
-  check_operand(kName, "dweight", dweight, dy.dtype(), {outs, ins});
-  if (dbias.defined()) check_operand(kName, "dbias", dbias, dy.dtype(), {outs});
+  check_gradient(kName, "dweight", dweight, dy.dtype(), {outs, ins});
+  if (dbias.defined()) check_gradient(kName, "dbias", dbias, dy.dtype(), {outs});
 
   const bool add = accumulate == Accumulate::kAdd;
   const Tensor reads[] = {dy, x, dweight, dbias};
@@ -44,7 +47,9 @@ void linear_backward_weight(Stream& stream, Label label, const Tensor& dweight, 
                                .reads = std::span(reads).first(add ? 2 + outputs : 2),
                                .writes = std::span(writes).first(outputs),
                                .flops = matmul_flops(rows, outs, ins)};
-  launch(stream, operation, [&] { return cpu::linear_backward_weight(dweight, dbias, dy, x, add); });
+  launch(
+      stream, operation, [&] { return cpu::linear_backward_weight(dweight, dbias, dy, x, add); },
+      [&](auto& op) { return cuda::linear_backward_weight(stream.device(), op, dweight, dbias, dy, x, add); });
 }
 
 void linear_backward_input(Stream& stream, Label label, const Tensor& dx, const Tensor& dy, const Tensor& weight) {
@@ -59,7 +64,9 @@ void linear_backward_input(Stream& stream, Label label, const Tensor& dx, const 
   const Tensor writes[] = {dx};
   const Operation operation = {
       .label = label, .kind = kName, .reads = reads, .writes = writes, .flops = matmul_flops(rows, outs, ins)};
-  launch(stream, operation, [&] { return cpu::linear_backward_input(dx, dy, weight); });
+  launch(
+      stream, operation, [&] { return cpu::linear_backward_input(dx, dy, weight); },
+      [&](auto& op) { return cuda::linear_backward_input(stream.device(), op, dx, dy, weight); });
 }
 
 }  // namespace strake::kernels

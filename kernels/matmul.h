@@ -17,8 +17,8 @@ void linear_forward(Stream& stream, Label label, const Tensor& y, const Tensor& 
 
 // dweight (+)= dy^T x, dbias (+)= column sums of dy (skipped if dbias is undefined).
 // dweight [N, K], dbias [N], dy [M, N], x [M, K].
-void linear_backward_weight(Stream& stream, Label label, const Tensor& dweight, const Tensor& dbias,
-                            const Tensor& dy, const Tensor& x, Accumulate accumulate);
+void linear_backward_weight(Stream& stream, Label label, const Tensor& dweight, const Tensor& dbias, const Tensor& dy,
+                            const Tensor& x, Accumulate accumulate);
 
 // dx = dy weight.  dx [M, K], dy [M, N], weight [N, K].
 void linear_backward_input(Stream& stream, Label label, const Tensor& dx, const Tensor& dy, const Tensor& weight);

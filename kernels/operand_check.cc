@@ -22,12 +22,18 @@ void check_operand(std::string_view operation, std::string_view operand, const T
                fmt::format("{}: {} ({}) must be contiguous", operation, operand, tensor.describe()));
 }
 
+void check_gradient(std::string_view operation, std::string_view operand, const Tensor& tensor, DType values,
+                    std::initializer_list<std::int64_t> shape) {
+  const bool wide = values == DType::kBF16 && tensor.defined() && tensor.dtype() == DType::kF32;
+  check_operand(operation, operand, tensor, wide ? DType::kF32 : values, shape);
+}
+
 void check_leading_operand(std::string_view operation, std::string_view operand, const Tensor& tensor, int rank) {
   STRAKE_CHECK(tensor.defined(), fmt::format("{}: {} is undefined", operation, operand));
   STRAKE_CHECK(rank == 0 || tensor.rank() == rank,
                fmt::format("{}: {} is {}, must have {} axes", operation, operand, tensor.describe(), rank));
-  STRAKE_CHECK(tensor.dtype() == DType::kF32 || tensor.dtype() == DType::kF64,
-               fmt::format("{}: {} is {}, must be f32 or f64", operation, operand, tensor.describe()));
+  STRAKE_CHECK(tensor.dtype() == DType::kF32 || tensor.dtype() == DType::kF64 || tensor.dtype() == DType::kBF16,
+               fmt::format("{}: {} is {}, must be f32, f64 or bf16", operation, operand, tensor.describe()));
   STRAKE_CHECK(tensor.contiguous(),
                fmt::format("{}: {} ({}) must be contiguous", operation, operand, tensor.describe()));
 }

@@ -14,9 +14,16 @@ namespace strake::kernels {
 void check_operand(std::string_view operation, std::string_view operand, const Tensor& tensor, DType dtype,
                    std::initializer_list<std::int64_t> shape);
 
-// `tensor` is defined, contiguous, of rank `rank` (0: any), and of f32 or f64: the operand whose shape and dtype rule
-// the others.
+// The same for a gradient, which may also be kept in f32 beside bf16 values.
+void check_gradient(std::string_view operation, std::string_view operand, const Tensor& tensor, DType values,
+                    std::initializer_list<std::int64_t> shape);
+
+// `tensor` is defined, contiguous, of rank `rank` (0: any), and of f32, f64 or bf16: the operand whose shape and dtype
+// rule the others.
 void check_leading_operand(std::string_view operation, std::string_view operand, const Tensor& tensor, int rank);
+
+// The type of sums and statistics (mean, log-sum-exp, loss) of values of `dtype`: f32, and f64 for f64.
+constexpr DType stats_dtype(DType dtype) { return dtype == DType::kF64 ? DType::kF64 : DType::kF32; }
 
 // The operation has no implementation for the stream's device in this program: aborts.
 [[noreturn]] void no_backend(std::string_view operation, const Stream& stream);

@@ -38,8 +38,10 @@ struct AdamWStep {
 };
 
 // One AdamW update of every segment with gradients scaled by clip[0], read on the device.
-// weights, first_moment, second_moment: flat, f32 (or all f64); gradients: flat.
+// weights, first_moment, second_moment: flat, f32 (or all f64); gradients: flat, the same type, or bf16.
+// compute_weights: the updated weights rounded to bf16, where the model computes in bf16; else undefined.
 void adamw(Stream& stream, Label label, const Tensor& weights, const Tensor& first_moment, const Tensor& second_moment,
-           const Tensor& gradients, const Tensor& clip, std::span<const FlatSegment> segments, const AdamWStep& step);
+           const Tensor& gradients, const Tensor& clip, std::span<const FlatSegment> segments, const AdamWStep& step,
+           const Tensor& compute_weights = Tensor());
 
 }  // namespace strake::kernels

@@ -38,6 +38,12 @@ void bind_keys(ConfigReader& reader, Config& c) {
   reader.bind("train.global_batch", c.train.global_batch, {1, 1 << 24}, "Sequences a step, over all ranks.");
   reader.bind("train.micro_batch", c.train.micro_batch, {1, 1 << 20}, "Sequences that a rank computes at once.");
   reader.bind("train.sequence", c.train.sequence, {1, 1 << 24}, "Tokens a sequence.");
+  reader.bind<ComputeType>("train.dtype", c.train.dtype,
+                           {{"auto", ComputeType::kAuto}, {"f32", ComputeType::kF32}, {"bf16", ComputeType::kBF16}},
+                           "What the model computes in; auto: bf16 on GPUs, f32 on the CPU.");
+  reader.bind<ComputeType>("train.gradient_dtype", c.train.gradient_dtype,
+                           {{"auto", ComputeType::kAuto}, {"f32", ComputeType::kF32}, {"bf16", ComputeType::kBF16}},
+                           "What gradients are kept in; auto: as train.dtype, f32 when micro-batches add up.");
   reader.bind("train.deterministic", c.train.deterministic, "GPUs: only algorithms that repeat their bits.");
 
   reader.bind("optimizer.learning_rate", c.optimizer.learning_rate, {0, 10}, "Peak of the cosine schedule.");

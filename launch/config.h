@@ -15,6 +15,12 @@
 namespace strake::launch {
 
 enum class DeviceChoice : std::uint8_t { kAuto, kCpu, kCuda };
+// What the model computes in, and what gradients are kept in.
+enum class ComputeType : std::uint8_t {
+  kAuto,  // compute: bf16 on GPUs, f32 on the CPU; gradients: as compute, f32 when micro-batches add up
+  kF32,
+  kBF16,
+};
 enum class Resume : std::uint8_t {
   kAuto,   // resume if the run folder holds a run
   kMust,   // the run folder must hold a checkpoint
@@ -47,7 +53,9 @@ struct Config {
     std::int64_t global_batch = 16;  // sequences a step, over all ranks
     std::int64_t micro_batch = 8;    // sequences a rank computes at once
     std::int64_t sequence = 128;     // tokens
-    bool deterministic = false;      // GPUs: only algorithms that give the same bits again
+    ComputeType dtype = ComputeType::kAuto;
+    ComputeType gradient_dtype = ComputeType::kAuto;
+    bool deterministic = false;  // GPUs: only algorithms that give the same bits again
   } train;
 
   struct Optimizer {

@@ -21,14 +21,30 @@ std::unique_ptr<data::TokenFile> open_tokens(const char* key, const std::string&
   return file;
 }
 
+void choose_types(Job& job, DeviceKind device) {
+  const bool gpu = device == DeviceKind::kCuda;
+  const Config::Train& train = job.config.train;
+  const bool bf16 = train.dtype == ComputeType::kBF16 || (train.dtype == ComputeType::kAuto && gpu);
+  if (bf16 && !gpu)
+    throw ConfigError("train.dtype = bf16: the CPU device computes in f32; set train.dtype = auto or f32");
+  if (train.gradient_dtype == ComputeType::kBF16 && !bf16) {
+    throw ConfigError("train.gradient_dtype = bf16 needs train.dtype = bf16; set train.gradient_dtype = auto");
+  }
+  const bool wide = train.gradient_dtype == ComputeType::kF32 ||
+                    (train.gradient_dtype == ComputeType::kAuto && job.derived.accumulation > 1);
+  job.dtype = bf16 ? DType::kBF16 : DType::kF32;
+  job.gradient_dtype = bf16 && !wide ? DType::kBF16 : DType::kF32;
+}
+
 }  // namespace
 
-JobInputs JobInputs::open(const Config& config, int rank, int ranks) {
+JobInputs JobInputs::open(const Config& config, int rank, int ranks, DeviceKind device) {
   JobInputs inputs;
   inputs.job.config = config;
   inputs.job.derived = derive(config, ranks);
   inputs.job.rank = rank;
   inputs.job.ranks = ranks;
+  choose_types(inputs.job, device);
   if (config.data.train.empty()) throw ConfigError("data.train: name a token file (strake data prepare makes one)");
   inputs.train = open_tokens("data.train", config.data.train, config.train.sequence, 1);
   if (!config.data.val.empty()) {

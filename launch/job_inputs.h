@@ -16,8 +16,8 @@ struct JobInputs {
   std::unique_ptr<data::TokenFile> train;
   std::unique_ptr<data::TokenFile> val;  // null: none configured
 
-  // Throws ConfigError or DataError.
-  static JobInputs open(const Config& config, int rank, int ranks);
+  // `device`: what will compute. Throws ConfigError or DataError.
+  static JobInputs open(const Config& config, int rank, int ranks, DeviceKind device = DeviceKind::kCpu);
   TokenSources sources() const { return {train.get(), val.get()}; }
 };
 

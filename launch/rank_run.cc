@@ -9,9 +9,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "checkpoint/reader.h"
 #include "data/data_cursor.h"
 #include "launch/agreement.h"
 #include "launch/breakdown.h"
@@ -87,14 +89,16 @@ class RankRun {
   // Everything that can fail on bad input, before and while memory is taken.
   void open() {
     agree(parts_.control, [&] {
-      inputs_ = JobInputs::open(config_, rank_, ranks_);
+      inputs_ = JobInputs::open(config_, rank_, ranks_, parts_.device.target());
       if (hooks_.wrap_train_source) wrapped_source_ = hooks_.wrap_train_source(*inputs_.train);
     });
     open_run_folder();
     TokenSources sources = inputs_.sources();
     if (wrapped_source_ != nullptr) sources.train = wrapped_source_.get();
+    StepPlan plan;
+    agree(parts_.control, [&] { plan = Trainer::plan(inputs_.job, parts_.communicator, sources, &parts_.device); });
+    choose_kernels();
     agree(parts_.control, [&] {
-      const StepPlan plan = Trainer::plan(inputs_.job, parts_.communicator, sources);
       trainer_ = std::make_unique<Trainer>(inputs_.job, parts_.device, parts_.communicator, sources, &plan);
     });
     as_agreed([&] {
@@ -107,6 +111,26 @@ class RankRun {
     parts_.log.info("memory of each rank:\n{}", trainer_->memory_table());
     parts_.log.info("gradients are reduced in {} buckets (--print-schedule lists them)",
                     trainer_->buckets().buckets.size());
+  }
+
+  // Algorithms that are chosen by timing are chosen by rank 0, once a run: a resumed run takes what its checkpoint
+  // says.
+  void choose_kernels() {
+    KernelState* kernels = parts_.device.kernel_state();
+    if (kernels == nullptr) return;
+    nlohmann::json chosen;
+    agree(parts_.control, [&] {
+      if (!leads()) return;
+      const auto found = checkpoint::find_newest(parts_.files, checkpoint_folder(config_.run.dir));
+      if (found.has_value())
+        chosen = nlohmann::json::parse(found->manifest.meta.choices).value("kernels", nlohmann::json());
+      if (chosen.empty()) {
+        for (const std::string& line : kernels->tune()) parts_.log.info("{}", line);
+        chosen = kernels->choices();
+      }
+    });
+    const std::string told = parts_.control.broadcast(leads() ? chosen.dump() : std::string(), 0);
+    kernels->apply(nlohmann::json::parse(told).get<std::map<std::string, std::string>>());
   }
 
   void open_run_folder() {
@@ -129,7 +153,7 @@ class RankRun {
 
   void resume_or_initialize() {
     const std::string model = inputs_.job.shape.to_json();
-    const std::optional<checkpoint::Meta> meta = as_agreed([&] { return trainer_->checkpointer().load_newest(model); });
+    const std::optional<checkpoint::Meta> meta = as_agreed([&] { return trainer_->load_newest(model); });
     if (meta.has_value()) {
       agree(parts_.control, [&] { data::require_same_data(data::cursor_from_json(meta->data_cursor), cursor(0)); });
       result_.first_step = meta->step;
@@ -175,11 +199,12 @@ class RankRun {
 
   // Everything chosen by measurement or derived from the machine.
   std::string choices() const {
-    return nlohmann::json{{"accumulation", inputs_.job.derived.accumulation},
-                          {"buckets", trainer_->buckets().buckets.size()},
-                          {"communicator", parts_.communicator.backend()},
-                          {"peak_flops_per_rank", hooks_.peak_flops}}
-        .dump();
+    nlohmann::json out{
+        {"accumulation", inputs_.job.derived.accumulation},      {"buckets", trainer_->buckets().buckets.size()},
+        {"communicator", parts_.communicator.backend()},         {"dtype", name_of(inputs_.job.dtype)},
+        {"gradient_dtype", name_of(inputs_.job.gradient_dtype)}, {"peak_flops_per_rank", hooks_.peak_flops}};
+    if (const KernelState* kernels = parts_.device.kernel_state()) out["kernels"] = kernels->choices();
+    return out.dump();
   }
 
   data::DataCursor cursor(std::int64_t steps_done) const {

@@ -7,12 +7,11 @@
 #include "comm/mpi/mpi_world.h"
 #include "comm/threads/threads_world.h"
 #include "launch/agreement.h"
+#include "launch/devices.h"
 #include "launch/exit_report.h"
 #include "launch/job_inputs.h"
-#include "launch/matmul_rate.h"
 #include "launch/rank_environment.h"
 #include "launch/signals.h"
-#include "runtime/device/cpu/cpu_device.h"
 #include "runtime/device/jitter_device.h"
 #include "runtime/device/order_checker.h"
 
@@ -41,35 +40,30 @@ struct World {
   }
 };
 
-std::unique_ptr<Device> make_device(const Config& config) {
-  if (config.run.device == DeviceChoice::kCuda) {
-    throw ConfigError("run.device = cuda: this build has no CUDA backend; set run.device = auto or cpu");
-  }
-  return make_cpu_device();
-}
-
-void print_schedule(const Config& config, comm::Communicator& communicator, int rank, int ranks) {
-  const JobInputs inputs = JobInputs::open(config, rank, ranks);
-  const StepPlan plan = Trainer::plan(inputs.job, communicator, inputs.sources());
-  const auto device = make_device(config);
-  const Trainer trainer(inputs.job, *device, communicator, inputs.sources(), &plan);
+void print_schedule(const Config& config, Device& device, comm::Communicator& communicator, int rank, int ranks) {
+  const JobInputs inputs = JobInputs::open(config, rank, ranks, device.kind());
+  const StepPlan plan = Trainer::plan(inputs.job, communicator, inputs.sources(), &device);
+  const Trainer trainer(inputs.job, device, communicator, inputs.sources(), &plan);
   if (rank != 0) return;
   std::cout << plan.recording.describe() << "\nmemory of each rank:\n"
             << trainer.memory_table() << "\n\nbuckets:\n"
             << trainer.buckets().describe() << '\n';
 }
 
-int train(const TrainArguments& arguments, comm::Communicator& communicator, comm::Control& control) {
+int train(const TrainArguments& arguments, std::unique_ptr<comm::Communicator> host_communicator,
+          comm::Control& control) {
   const int rank = control.rank(), ranks = control.size();
   Config config;
   agree(control, [&] { config = load_config(arguments.config_path, arguments.overrides); });
+  std::unique_ptr<Device> base;
+  agree(control, [&] { base = make_device(config, RankEnvironment::detect()); });
+  const std::unique_ptr<comm::Communicator> communicator =
+      make_communicator(*base, control, std::move(host_communicator));
   if (arguments.print_schedule) {
-    agree(control, [&] { print_schedule(config, communicator, rank, ranks); });
+    agree(control, [&] { print_schedule(config, *base, *communicator, rank, ranks); });
     return 0;
   }
 
-  std::unique_ptr<Device> base;
-  agree(control, [&] { base = make_device(config); });
   Device* device = base.get();
   std::optional<CheckedDevice> checked;
   std::optional<JitterDevice> jittery;
@@ -86,9 +80,9 @@ int train(const TrainArguments& arguments, comm::Communicator& communicator, com
                          .before_step = {},
                          .before_first_step = {},
                          .on_report = {},
-                         .peak_flops = measure_matmul_rate(*base)};
+                         .peak_flops = peak_flops(*base)};
   const TrainResult result =
-      train_rank(config, {*device, communicator, control, files, Logger(rank, ranks)}, hooks, arguments.command_line);
+      train_rank(config, {*device, *communicator, control, files, Logger(rank, ranks)}, hooks, arguments.command_line);
   return static_cast<int>(result.stop_signal != 0 ? ExitCode::kPreempted : ExitCode::kDone);
 }
 
@@ -96,10 +90,10 @@ int train(const TrainArguments& arguments, comm::Communicator& communicator, com
 
 int run_train(const TrainArguments& arguments) {
   World world = World::join();
-  const auto communicator = world.make_communicator();
+  auto communicator = world.make_communicator();
   const auto control = world.make_control();
   try {
-    return train(arguments, *communicator, *control);
+    return train(arguments, std::move(communicator), *control);
   } catch (const AgreedError& error) {
     // Known to all: one report, everyone leaves.
     return control->rank() == 0 ? report_error(error, 0, 1) : static_cast<int>(error.exit_code());

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <thread>
 
+#include "kernels/elementwise.h"
 #include "models/initialize.h"
 #include "runtime/base/error.h"
 
@@ -35,14 +36,18 @@ int marks_of(const Job& job) { return static_cast<int>(5 * job.derived.accumulat
 
 struct Trainer::Memory {
   Arena weights{"weights", MemoryKind::kDevice};
+  Arena compute_weights{"bf16 weights", MemoryKind::kDevice};
   Arena gradients{"gradients", MemoryKind::kDevice};
   Arena optimizer{"optimizer state", MemoryKind::kDevice};
   Arena activations{"activations", MemoryKind::kDevice};
   Arena scalars{"scalars", MemoryKind::kDevice};
   Arena input{"input batches", MemoryKind::kDevice};
+  Arena workspace{"workspace", MemoryKind::kDevice};
   Arena host{"host staging", MemoryKind::kHost};
 
-  std::vector<Arena*> all() { return {&weights, &gradients, &optimizer, &activations, &scalars, &input, &host}; }
+  std::vector<Arena*> all() {
+    return {&weights, &compute_weights, &gradients, &optimizer, &activations, &scalars, &input, &workspace, &host};
+  }
 };
 
 Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicator, TokenSources sources,
@@ -63,33 +68,40 @@ Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicato
                 .total_steps = job.config.train.steps},
       account_(device, *compute_, marks_of(job)),
       updated_(device.make_event("weights updated")) {
-  const DType dtype = job.dtype;
+  const bool rounds = job.dtype == DType::kBF16;
+  const DType master = rounds ? DType::kF32 : job.dtype;
   const std::int64_t flat_elems = layout_.total_elems();
-  weights_ = Tensor::reserve(memory_->weights, dtype, {flat_elems});
-  gradients_ = Tensor::reserve(memory_->gradients, dtype, {flat_elems});
-  first_moment_ = Tensor::reserve(memory_->optimizer, dtype, {flat_elems});
-  second_moment_ = Tensor::reserve(memory_->optimizer, dtype, {flat_elems});
+  weights_ = Tensor::reserve(memory_->weights, master, {flat_elems});
+  compute_weights_ = rounds ? Tensor::reserve(memory_->compute_weights, DType::kBF16, {flat_elems}) : weights_;
+  gradients_ = Tensor::reserve(memory_->gradients, job.gradient_dtype, {flat_elems});
+  first_moment_ = Tensor::reserve(memory_->optimizer, master, {flat_elems});
+  second_moment_ = Tensor::reserve(memory_->optimizer, master, {flat_elems});
   for (std::size_t i = 0; i < layout_.size(); ++i) {
     const ParamId id{static_cast<std::int32_t>(i)};
     segments_.push_back({layout_.offset_elems(id), layout_.spec(id).elems(), layout_.spec(id).weight_decay});
   }
-  const DType scalar = dtype == DType::kF64 ? DType::kF64 : DType::kF32;
+  const DType scalar = master;
   loss_total_ = Tensor::reserve(memory_->scalars, scalar, {1});
   eval_total_ = Tensor::reserve(memory_->scalars, scalar, {1});
   grad_norm_ = Tensor::reserve(memory_->scalars, scalar, {1});
   clip_ = Tensor::reserve(memory_->scalars, scalar, {1});
   norm_block_sums_ = Tensor::reserve(memory_->scalars, DType::kF64, {kernels::norm_blocks(segments_)});
   mailbox_ = std::make_unique<ScalarMailbox>(memory_->host, scalar, kMailboxValues, kSlots);
-  initial_staging_ = Tensor::reserve(memory_->host, dtype, {models::initial_staging_elems(layout_)});
+  initial_staging_ = Tensor::reserve(memory_->host, master, {models::initial_staging_elems(layout_)});
 
-  if (planned != nullptr) memory_->activations.reserve(planned->activation_bytes);
-  model_ = std::make_unique<models::Gpt>(job.shape, job.config.train.micro_batch, layout_, weights_, gradients_,
-                                         activations_,
-                                         device.kind() == DeviceKind::kPlan ? DeviceKind::kCpu : device.kind());
+  if (planned != nullptr) {
+    memory_->activations.reserve(planned->activation_bytes);
+    if (planned->workspace_bytes > 0) {
+      workspace_ =
+          Tensor::reserve(memory_->workspace, DType::kU8, {static_cast<std::int64_t>(planned->workspace_bytes)});
+    }
+  }
+  model_ = std::make_unique<models::Gpt>(job.shape, job.config.train.micro_batch, layout_, compute_weights_, gradients_,
+                                         activations_, device.target());
   const auto bucket_bytes = static_cast<std::int64_t>(job.config.comm.bucket_mib * 1024 * 1024);
   buckets_ = std::make_unique<comm::GradBuckets>(
-      device, comm::plan_buckets(layout_, dtype, bucket_bytes, models::Gpt::kFinalAtEnd), layout_, gradients_,
-      communicator, *compute_, *comm_, job.config.comm.overlap ? comm::Overlap::kOn : comm::Overlap::kOff);
+      device, comm::plan_buckets(layout_, job.gradient_dtype, bucket_bytes, models::Gpt::kFinalAtEnd), layout_,
+      gradients_, communicator, *compute_, *comm_, job.config.comm.overlap ? comm::Overlap::kOn : comm::Overlap::kOff);
 
   const std::int64_t sequence = job.config.train.sequence;
   train_loader_ = std::make_unique<data::Loader>(
@@ -108,8 +120,8 @@ Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicato
 
 Trainer::~Trainer() = default;
 
-StepPlan Trainer::plan(const Job& job, comm::Communicator& communicator, TokenSources sources) {
-  PlanDevice device;
+StepPlan Trainer::plan(const Job& job, comm::Communicator& communicator, TokenSources sources, const Device* target) {
+  PlanDevice device = target == nullptr ? PlanDevice() : PlanDevice(*target);
   StepPlan plan;
   {
     Trainer trainer(job, device, communicator, sources, nullptr);
@@ -117,6 +129,7 @@ StepPlan Trainer::plan(const Job& job, comm::Communicator& communicator, TokenSo
     trainer.end();
     plan.activations = trainer.activations_.blocks();
     plan.activation_bytes = plan_memory(plan.activations, trainer.memory_->activations, device.recording());
+    plan.workspace_bytes = device.recording().workspace_bytes(trainer.compute_->index());
   }
   plan.recording = std::move(device.recording());
   return plan;
@@ -129,11 +142,24 @@ void Trainer::keep_checkpoints(Files& files, comm::Control& control, checkpoint:
 
 void Trainer::allocate() {
   for (Arena* arena : memory_->all()) arena->allocate(device_);
+  if (workspace_.defined()) compute_->set_workspace(workspace_);
+}
+
+void Trainer::round_weights() {
+  if (job_.dtype == DType::kBF16)
+    kernels::cast(*compute_, {"weights to bf16", Phase::kOther}, compute_weights_, weights_);
+}
+
+std::optional<checkpoint::Meta> Trainer::load_newest(const std::string& model) {
+  std::optional<checkpoint::Meta> meta = checkpointer_->load_newest(model);
+  if (meta.has_value()) round_weights();
+  return meta;
 }
 
 void Trainer::initialize() {
   models::initialize_weights(*compute_, weights_, initial_staging_, layout_,
                              static_cast<std::uint64_t>(job_.config.run.seed));
+  round_weights();
 }
 
 void Trainer::seek(std::int64_t done_steps) { train_loader_->seek(done_steps * job_.config.train.global_batch); }
@@ -175,7 +201,8 @@ void Trainer::step(std::int64_t step) {
                   .beta2 = optimizer.beta2,
                   .epsilon = optimizer.epsilon,
                   .weight_decay = optimizer.weight_decay,
-                  .step = step + 1});
+                  .step = step + 1},
+                 job_.dtype == DType::kBF16 ? compute_weights_ : Tensor());
   mailbox_->post(*compute_, {"loss to host", Phase::kOptimizer}, slot, kLoss, loss_total_);
   mailbox_->post(*compute_, {"norm to host", Phase::kOptimizer}, slot, kGradNorm, grad_norm_);
   compute_->record(updated_);

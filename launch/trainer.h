@@ -39,13 +39,17 @@ struct Job {
   models::GptShape shape;
   int rank = 0;
   int ranks = 1;
-  DType dtype = DType::kF32;  // of weights, activations and gradients
+  // What the model computes in. bf16: weights are kept in f32 and rounded after every update.
+  DType dtype = DType::kF32;
+  // Of gradients, as they are accumulated and reduced: f32 also where bf16 micro-batches add up.
+  DType gradient_dtype = DType::kF32;
 };
 
 // Activations placed by a dry run, and the step it recorded.
 struct StepPlan {
   std::vector<MemoryBlock> activations;
   std::size_t activation_bytes = 0;
+  std::size_t workspace_bytes = 0;  // of the compute stream
   Recording recording;
 };
 
@@ -76,12 +80,16 @@ class Trainer {
   ~Trainer();
 
   // Records one whole step on the plan device and places the activations.
-  static StepPlan plan(const Job& job, comm::Communicator& communicator, TokenSources sources);
+  // `target`: the device that will run it; null: the CPU device.
+  static StepPlan plan(const Job& job, comm::Communicator& communicator, TokenSources sources,
+                       const Device* target = nullptr);
 
   // Adds checkpoints, before allocate(). `options.directory` must exist.
   void keep_checkpoints(Files& files, comm::Control& control, checkpoint::Options options);
   // Takes every byte, zero-filled.
   void allocate();
+  // The newest checkpoint, as Checkpointer::load_newest. Blocks the host.
+  std::optional<checkpoint::Meta> load_newest(const std::string& model);
   // Fresh weights, zero moments. Blocks the host.
   void initialize();
   // Continues behind optimizer step `done_steps`: the loader goes to the sample that follows.
@@ -120,7 +128,11 @@ class Trainer {
   ParamLayout layout_;
   std::unique_ptr<Memory> memory_;
   std::unique_ptr<Stream> compute_, comm_, copy_in_, copy_out_;
-  Tensor weights_, gradients_, first_moment_, second_moment_;
+  void round_weights();  // compute weights = weights, where they are apart
+
+  Tensor weights_, gradients_, first_moment_, second_moment_;  // flat; weights and moments f32 (or f64)
+  Tensor compute_weights_;                                     // what the model reads: weights_, or bf16
+  Tensor workspace_;
   Tensor loss_total_, eval_total_, grad_norm_, clip_, norm_block_sums_;
   Tensor initial_staging_;
   std::vector<kernels::FlatSegment> segments_;

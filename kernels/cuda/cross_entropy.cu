@@ -1,5 +1,5 @@
-// Softmax cross-entropy: one block a row, the row in registers, so that logits are read once and the gradient written in
-// their place.
+// Softmax cross-entropy: one block a row, the row in registers, so that logits are read once and the gradient written
+// in their place.
 #include "kernels/cuda/device_code.cuh"
 #include "kernels/cuda/launches.h"
 
@@ -8,8 +8,8 @@ namespace {
 
 // Vectors: 16-byte vectors that a thread holds. The row has at most Threads * Vectors * Vector<T>::kElems columns.
 template <typename T, int Threads, int Vectors>
-__global__ void __launch_bounds__(Threads)
-    row_kernel(T* logits, float* losses, const std::int32_t* targets, int vocab, int padded_vocab, float scale, bool gradient) {
+__global__ void __launch_bounds__(Threads) row_kernel(T* logits, float* losses, const std::int32_t* targets, int vocab,
+                                                      int padded_vocab, float scale, bool gradient) {
   using V = Vector<T>;
   __shared__ float cells[kWarp];
   const std::int64_t row = blockIdx.x;
@@ -67,16 +67,18 @@ __global__ void __launch_bounds__(Threads)
 
 // For rows that do not fit into registers: three passes, the later ones mostly from L2.
 template <typename T>
-__global__ void __launch_bounds__(1024)
-    long_row_kernel(T* logits, float* losses, const std::int32_t* targets, int vocab, int padded_vocab, float scale, bool gradient) {
+__global__ void __launch_bounds__(1024) long_row_kernel(T* logits, float* losses, const std::int32_t* targets,
+                                                        int vocab, int padded_vocab, float scale, bool gradient) {
   __shared__ float cells[kWarp];
   const std::int64_t row = blockIdx.x;
   T* row_logits = logits + row * padded_vocab;
   const int target = targets[row];
   float largest = -INFINITY, sum = 0;
-  for (int column = threadIdx.x; column < vocab; column += blockDim.x) largest = fmaxf(largest, to_float(row_logits[column]));
+  for (int column = threadIdx.x; column < vocab; column += blockDim.x)
+    largest = fmaxf(largest, to_float(row_logits[column]));
   largest = block_max(largest, cells);
-  for (int column = threadIdx.x; column < vocab; column += blockDim.x) sum += __expf(to_float(row_logits[column]) - largest);
+  for (int column = threadIdx.x; column < vocab; column += blockDim.x)
+    sum += __expf(to_float(row_logits[column]) - largest);
   sum = block_sum(sum, cells);
   if (threadIdx.x == 0) losses[row] = logf(sum) + largest - to_float(row_logits[target]);
   if (!gradient) return;
@@ -105,7 +107,8 @@ void launch(cudaStream_t stream, void* logits, float* losses, const std::int32_t
   run(long_row_kernel<T>, 1024);
 }
 
-__global__ void __launch_bounds__(1024) loss_kernel(float* total, const float* losses, std::int64_t rows, double scale, bool accumulate) {
+__global__ void __launch_bounds__(1024)
+    loss_kernel(float* total, const float* losses, std::int64_t rows, double scale, bool accumulate) {
   __shared__ double cells[kWarp];
   double sum = 0;
   for (std::int64_t row = threadIdx.x; row < rows; row += blockDim.x) sum += losses[row];
@@ -115,13 +118,15 @@ __global__ void __launch_bounds__(1024) loss_kernel(float* total, const float* l
 
 }  // namespace
 
-void cross_entropy(cudaStream_t stream, Type type, void* logits, float* losses, const std::int32_t* targets, std::int64_t rows,
-                   std::int64_t vocab, std::int64_t padded_vocab, float gradient_scale, bool gradient) {
+void cross_entropy(cudaStream_t stream, Type type, void* logits, float* losses, const std::int32_t* targets,
+                   std::int64_t rows, std::int64_t vocab, std::int64_t padded_vocab, float gradient_scale,
+                   bool gradient) {
   const auto run = type == Type::kBF16 ? launch<__nv_bfloat16> : launch<float>;
   run(stream, logits, losses, targets, rows, vocab, padded_vocab, gradient_scale, gradient);
 }
 
-void accumulate_loss(cudaStream_t stream, float* total, const float* losses, std::int64_t rows, double scale, bool accumulate) {
+void accumulate_loss(cudaStream_t stream, float* total, const float* losses, std::int64_t rows, double scale,
+                     bool accumulate) {
   loss_kernel<<<1, 1024, 0, stream>>>(total, losses, rows, scale, accumulate);
 }
 

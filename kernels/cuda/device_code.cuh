@@ -21,7 +21,9 @@ struct alignas(16) Vector {
     return reinterpret_cast<const Vector&>(bits);
   }
   __device__ void store(T* to) const { *reinterpret_cast<Vector*>(to) = *this; }
-  __device__ void store_streaming(T* to) const { __stcs(reinterpret_cast<int4*>(to), reinterpret_cast<const int4&>(*this)); }
+  __device__ void store_streaming(T* to) const {
+    __stcs(reinterpret_cast<int4*>(to), reinterpret_cast<const int4&>(*this));
+  }
 };
 
 __device__ inline float to_float(float value) { return value; }

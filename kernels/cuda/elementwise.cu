@@ -25,7 +25,8 @@ __device__ inline float gelu_gradient(float x) {
 
 // out[i] = function(a[i], b[i]); b may be null. The last, partial vector goes element by element.
 template <typename T, bool Binary, typename Function>
-__global__ void __launch_bounds__(kThreads) map_kernel(T* out, const T* a, const T* b, std::int64_t elems, Function function) {
+__global__ void __launch_bounds__(kThreads)
+    map_kernel(T* out, const T* a, const T* b, std::int64_t elems, Function function) {
   using V = Vector<T>;
   const std::int64_t begin = (blockIdx.x * static_cast<std::int64_t>(kThreads) + threadIdx.x) * V::kElems;
   if (begin + V::kElems <= elems) {
@@ -34,7 +35,8 @@ __global__ void __launch_bounds__(kThreads) map_kernel(T* out, const T* a, const
     if constexpr (Binary) right = V::load_streaming(b + begin);
     V result;
 #pragma unroll
-    for (int i = 0; i < V::kElems; ++i) result.values[i] = from_float<T>(function(to_float(left.values[i]), to_float(right.values[i])));
+    for (int i = 0; i < V::kElems; ++i)
+      result.values[i] = from_float<T>(function(to_float(left.values[i]), to_float(right.values[i])));
     result.store(out + begin);
   } else {
     for (std::int64_t i = begin; i < elems; ++i) {
@@ -54,7 +56,8 @@ struct Add {
 };
 
 template <bool Binary, typename Function>
-void map(cudaStream_t stream, Type type, void* out, const void* a, const void* b, std::int64_t elems, Function function) {
+void map(cudaStream_t stream, Type type, void* out, const void* a, const void* b, std::int64_t elems,
+         Function function) {
   if (elems == 0) return;
   if (type == Type::kBF16) {
     using T = __nv_bfloat16;
@@ -76,13 +79,14 @@ __global__ void __launch_bounds__(kThreads) cast_kernel(To* dst, const From* src
   }
 }
 
-// Rows are cut into kSlices parts; a thread sums one vector of columns over one part, the second kernel adds the parts in
-// order.
+// Rows are cut into kSlices parts; a thread sums one vector of columns over one part, the second kernel adds the parts
+// in order.
 constexpr int kSlices = 128;
 constexpr int kSliceThreads = 64;
 
 template <typename T>
-__global__ void __launch_bounds__(kSliceThreads) column_partial_kernel(float* partials, const T* dy, std::int64_t rows, std::int64_t columns) {
+__global__ void __launch_bounds__(kSliceThreads)
+    column_partial_kernel(float* partials, const T* dy, std::int64_t rows, std::int64_t columns) {
   using V = Vector<T>;
   const std::int64_t column = (blockIdx.x * static_cast<std::int64_t>(kSliceThreads) + threadIdx.x) * V::kElems;
   if (column >= columns) return;
@@ -133,29 +137,36 @@ void cast(cudaStream_t stream, Operand dst, Operand src, std::int64_t elems) {
   if (elems == 0) return;
   const int blocks = blocks_for(elems, kThreads * 4);
   if (dst.type == Type::kBF16) {
-    cast_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<__nv_bfloat16*>(dst.address), static_cast<const float*>(src.address), elems);
+    cast_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<__nv_bfloat16*>(dst.address),
+                                                 static_cast<const float*>(src.address), elems);
   } else {
-    cast_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<float*>(dst.address), static_cast<const __nv_bfloat16*>(src.address), elems);
+    cast_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<float*>(dst.address),
+                                                 static_cast<const __nv_bfloat16*>(src.address), elems);
   }
 }
 
-std::size_t column_sum_workspace_bytes(std::int64_t columns) { return kSlices * static_cast<std::size_t>(columns) * sizeof(float); }
+std::size_t column_sum_workspace_bytes(std::int64_t columns) {
+  return kSlices * static_cast<std::size_t>(columns) * sizeof(float);
+}
 
 void column_sum(cudaStream_t stream, Operand dbias, Type type, const void* dy, bool accumulate, std::int64_t rows,
                 std::int64_t columns, void* workspace) {
   auto* partials = static_cast<float*>(workspace);
   if (type == Type::kBF16) {
     const dim3 grid(blocks_for(columns, kSliceThreads * Vector<__nv_bfloat16>::kElems), kSlices);
-    column_partial_kernel<<<grid, kSliceThreads, 0, stream>>>(partials, static_cast<const __nv_bfloat16*>(dy), rows, columns);
+    column_partial_kernel<<<grid, kSliceThreads, 0, stream>>>(partials, static_cast<const __nv_bfloat16*>(dy), rows,
+                                                              columns);
   } else {
     const dim3 grid(blocks_for(columns, kSliceThreads * Vector<float>::kElems), kSlices);
     column_partial_kernel<<<grid, kSliceThreads, 0, stream>>>(partials, static_cast<const float*>(dy), rows, columns);
   }
   const int blocks = blocks_for(columns, 128);
   if (dbias.type == Type::kBF16) {
-    column_combine_kernel<<<blocks, 128, 0, stream>>>(static_cast<__nv_bfloat16*>(dbias.address), partials, accumulate, columns);
+    column_combine_kernel<<<blocks, 128, 0, stream>>>(static_cast<__nv_bfloat16*>(dbias.address), partials, accumulate,
+                                                      columns);
   } else {
-    column_combine_kernel<<<blocks, 128, 0, stream>>>(static_cast<float*>(dbias.address), partials, accumulate, columns);
+    column_combine_kernel<<<blocks, 128, 0, stream>>>(static_cast<float*>(dbias.address), partials, accumulate,
+                                                      columns);
   }
 }
 

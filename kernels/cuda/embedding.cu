@@ -24,7 +24,8 @@ __global__ void __launch_bounds__(kThreads)
   const V position = V::load(position_table + place % sequence * channels + column);
   V out;
 #pragma unroll
-  for (int i = 0; i < V::kElems; ++i) out.values[i] = from_float<T>(to_float(token.values[i]) + to_float(position.values[i]));
+  for (int i = 0; i < V::kElems; ++i)
+    out.values[i] = from_float<T>(to_float(token.values[i]) + to_float(position.values[i]));
   out.store(x + begin);
 }
 
@@ -38,8 +39,9 @@ __device__ void add_to(Out* out, float value) {
   *out = from_float<Out>(to_float(*out) + value);
 }
 
-// Block j sums places [j * kRun, (j + 1) * kRun) of the sorted order. A token whose places all lie in here goes straight to
-// the table; one that reaches into a neighbour leaves its part in `parts`: [j][0] continues from before, [j][1] goes on behind.
+// Block j sums places [j * kRun, (j + 1) * kRun) of the sorted order. A token whose places all lie in here goes
+// straight to the table; one that reaches into a neighbour leaves its part in `parts`: [j][0] continues from before,
+// [j][1] goes on behind.
 template <typename T, typename Out>
 __global__ void __launch_bounds__(kThreads)
     sum_runs_kernel(Out* table, float* parts, const T* dx, const std::int32_t* keys, const std::int32_t* places,
@@ -52,7 +54,8 @@ __global__ void __launch_bounds__(kThreads)
       const std::int32_t key = keys[at];
       const bool continues = at == begin && begin > 0 && keys[begin - 1] == key;
       float sum = 0;
-      for (; at < end && keys[at] == key; ++at) sum += to_float(dx[static_cast<std::int64_t>(places[at]) * channels + column]);
+      for (; at < end && keys[at] == key; ++at)
+        sum += to_float(dx[static_cast<std::int64_t>(places[at]) * channels + column]);
       const bool goes_on = at == end && end < elems && keys[end] == key;
       if (continues) {  // even if it goes on too: then the whole block is one token, and [j][0] is all of it
         parts[blockIdx.x * 2 * static_cast<std::int64_t>(channels) + column] = sum;
@@ -118,7 +121,8 @@ struct Workspace {
     keys = reinterpret_cast<std::int32_t*>(take(n * 4));
     places = reinterpret_cast<std::int32_t*>(take(n * 4));
     sorted_places = reinterpret_cast<std::int32_t*>(take(n * 4));
-    parts = reinterpret_cast<float*>(take((n + kRun - 1) / kRun * 2 * static_cast<std::size_t>(channels) * sizeof(float)));
+    parts =
+        reinterpret_cast<float*>(take((n + kRun - 1) / kRun * 2 * static_cast<std::size_t>(channels) * sizeof(float)));
     sort_bytes = 0;
     cub::DeviceRadixSort::SortPairs(nullptr, sort_bytes, keys, keys, places, places, static_cast<int>(tokens));
     sort = take(sort_bytes);
@@ -127,28 +131,34 @@ struct Workspace {
 };
 
 template <typename T, typename Out>
-void token_gradient(cudaStream_t stream, Out* table, const T* dx, const Workspace& work, std::int32_t elems, int channels) {
+void token_gradient(cudaStream_t stream, Out* table, const T* dx, const Workspace& work, std::int32_t elems,
+                    int channels) {
   const int runs = blocks_for(elems, kRun);
   sum_runs_kernel<<<runs, kThreads, 0, stream>>>(table, work.parts, dx, work.keys, work.sorted_places, elems, channels);
   join_runs_kernel<<<runs, kThreads, 0, stream>>>(table, work.parts, work.keys, elems, channels);
 }
 
 template <typename T>
-void token_gradient(cudaStream_t stream, Operand table, const void* dx, const Workspace& work, std::int32_t elems, int channels) {
+void token_gradient(cudaStream_t stream, Operand table, const void* dx, const Workspace& work, std::int32_t elems,
+                    int channels) {
   if (table.type == Type::kBF16) {
-    token_gradient(stream, static_cast<__nv_bfloat16*>(table.address), static_cast<const T*>(dx), work, elems, channels);
+    token_gradient(stream, static_cast<__nv_bfloat16*>(table.address), static_cast<const T*>(dx), work, elems,
+                   channels);
   } else {
     token_gradient(stream, static_cast<float*>(table.address), static_cast<const T*>(dx), work, elems, channels);
   }
 }
 
 template <typename T>
-void position_gradient(cudaStream_t stream, Operand table, const void* dx, bool accumulate, int batch, std::int64_t elems) {
+void position_gradient(cudaStream_t stream, Operand table, const void* dx, bool accumulate, int batch,
+                       std::int64_t elems) {
   const int blocks = blocks_for(elems, kThreads * Vector<T>::kElems);
   if (table.type == Type::kBF16) {
-    position_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<__nv_bfloat16*>(table.address), static_cast<const T*>(dx), accumulate, batch, elems);
+    position_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<__nv_bfloat16*>(table.address),
+                                                     static_cast<const T*>(dx), accumulate, batch, elems);
   } else {
-    position_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<float*>(table.address), static_cast<const T*>(dx), accumulate, batch, elems);
+    position_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<float*>(table.address), static_cast<const T*>(dx),
+                                                     accumulate, batch, elems);
   }
 }
 
@@ -164,8 +174,8 @@ void embedding_forward(cudaStream_t stream, Type type, void* x, const std::int32
         static_cast<int>(sequence), static_cast<int>(channels));
   } else {
     forward_kernel<<<blocks_for(elems, kThreads * Vector<float>::kElems), kThreads, 0, stream>>>(
-        static_cast<float*>(x), tokens, static_cast<const float*>(token_table), static_cast<const float*>(position_table), elems,
-        static_cast<int>(sequence), static_cast<int>(channels));
+        static_cast<float*>(x), tokens, static_cast<const float*>(token_table),
+        static_cast<const float*>(position_table), elems, static_cast<int>(sequence), static_cast<int>(channels));
   }
 }
 
@@ -175,7 +185,8 @@ std::size_t embedding_backward_workspace_bytes(std::int64_t tokens, std::int64_t
 
 void embedding_backward(cudaStream_t stream, Type type, Operand dtoken_table, bool accumulate_token,
                         Operand dposition_table, bool accumulate_position, const void* dx, const std::int32_t* tokens,
-                        std::int64_t batch, std::int64_t sequence, std::int64_t channels, std::int64_t vocab, void* workspace) {
+                        std::int64_t batch, std::int64_t sequence, std::int64_t channels, std::int64_t vocab,
+                        void* workspace) {
   const auto elems = static_cast<std::int32_t>(batch * sequence);
   Workspace work(workspace, elems, channels);
   if (!accumulate_token) {
@@ -185,11 +196,13 @@ void embedding_backward(cudaStream_t stream, Type type, Operand dtoken_table, bo
   int key_bits = 1;
   while ((std::int64_t{1} << key_bits) < vocab) ++key_bits;
   number_kernel<<<blocks_for(elems, 256), 256, 0, stream>>>(work.places, elems);
-  cub::DeviceRadixSort::SortPairs(work.sort, work.sort_bytes, tokens, work.keys, work.places, work.sorted_places, elems, 0, key_bits, stream);
+  cub::DeviceRadixSort::SortPairs(work.sort, work.sort_bytes, tokens, work.keys, work.places, work.sorted_places, elems,
+                                  0, key_bits, stream);
   const std::int64_t position_elems = sequence * channels;
   if (type == Type::kBF16) {
     token_gradient<__nv_bfloat16>(stream, dtoken_table, dx, work, elems, static_cast<int>(channels));
-    position_gradient<__nv_bfloat16>(stream, dposition_table, dx, accumulate_position, static_cast<int>(batch), position_elems);
+    position_gradient<__nv_bfloat16>(stream, dposition_table, dx, accumulate_position, static_cast<int>(batch),
+                                     position_elems);
   } else {
     token_gradient<float>(stream, dtoken_table, dx, work, elems, static_cast<int>(channels));
     position_gradient<float>(stream, dposition_table, dx, accumulate_position, static_cast<int>(batch), position_elems);

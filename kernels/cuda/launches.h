@@ -1,5 +1,5 @@
-// Launch functions of the CUDA kernels, on raw device addresses: what .cu files define and bodies.cc calls. Plain C++, so
-// that nvcc sees kernels and launches only. All sizes were checked by kernels/<operation>.cc.
+// Launch functions of the CUDA kernels, on raw device addresses: what .cu files define and bodies.cc calls. Plain C++,
+// so that nvcc sees kernels and launches only. All sizes were checked by kernels/<operation>.cc.
 //
 // `Type` says the element type of an address. Accumulation is in f32 (f64 for block sums); every result is
 // the same bits for the same input, whatever else runs.
@@ -22,7 +22,8 @@ struct Operand {
 
 // layer_norm.cu. x_out and delta null: no residual add.
 void layer_norm_forward(cudaStream_t stream, Type type, void* y, float* mean, float* rstd, void* x_out, const void* x,
-                        const void* delta, const void* weight, const void* bias, std::int64_t rows, std::int64_t channels);
+                        const void* delta, const void* weight, const void* bias, std::int64_t rows,
+                        std::int64_t channels);
 std::size_t layer_norm_backward_workspace_bytes(std::int64_t channels);
 void layer_norm_backward(cudaStream_t stream, Type type, void* dx, Operand dweight, Operand dbias, const void* dy,
                          const void* x, const float* mean, const float* rstd, const void* weight, bool accumulate,
@@ -49,7 +50,8 @@ void embedding_backward(cudaStream_t stream, Type type, Operand dtoken_table, bo
 
 // cross_entropy.cu
 void cross_entropy(cudaStream_t stream, Type type, void* logits, float* losses, const std::int32_t* targets,
-                   std::int64_t rows, std::int64_t vocab, std::int64_t padded_vocab, float gradient_scale, bool gradient);
+                   std::int64_t rows, std::int64_t vocab, std::int64_t padded_vocab, float gradient_scale,
+                   bool gradient);
 void accumulate_loss(cudaStream_t stream, float* total, const float* losses, std::int64_t rows, double scale,
                      bool accumulate);
 
@@ -78,6 +80,15 @@ struct AdamW {
 void adamw(cudaStream_t stream, float* weights, float* first_moment, float* second_moment, Operand gradients,
            void* compute_weights, const float* clip, const SegmentTable& segments, const AdamW& step);
 
+// plain_attention.cu: f32, head sizes up to 256.
+struct AttentionShape;
+void plain_attention_forward(cudaStream_t stream, const AttentionShape& shape, float* out, float* stats,
+                             const float* qkv);
+void plain_attention_backward(cudaStream_t stream, const AttentionShape& shape, float* dqkv, const float* dout,
+                              const float* qkv, const float* out, const float* stats);
+
+// Uniform bf16 values in (-1, 1), for timing. test_kernels.cu
+void fill_random(cudaStream_t stream, void* values, std::size_t elems, std::uint32_t seed);
 // Sleeps on the GPU: a test's slow operation. test_kernels.cu
 void spin(cudaStream_t stream, std::int64_t nanoseconds);
 

@@ -9,7 +9,7 @@ namespace strake::kernels::cuda {
 namespace {
 
 constexpr float kEpsilon = 1e-5f;
-constexpr int kWarps = 4;          // rows at work in a block
+constexpr int kWarps = 4;             // rows at work in a block
 constexpr int kBackwardBlocks = 264;  // two a multiprocessor of the largest Hopper parts
 
 // Chunks: 16-byte vectors of a row that a lane holds; the row has at most Chunks * 32 * Vector<T>::kElems elements.
@@ -33,7 +33,8 @@ __global__ void __launch_bounds__(kWarps* kWarp)
       if constexpr (Residual) {
         const V more = V::load_streaming(delta + base + column);
 #pragma unroll
-        for (int i = 0; i < V::kElems; ++i) in.values[i] = from_float<T>(to_float(in.values[i]) + to_float(more.values[i]));
+        for (int i = 0; i < V::kElems; ++i)
+          in.values[i] = from_float<T>(to_float(in.values[i]) + to_float(more.values[i]));
         in.store(x_out + base + column);
       }
 #pragma unroll
@@ -153,11 +154,13 @@ __global__ void __launch_bounds__(kWarps* kWarp)
 
 // One warp a column pair: lanes take blocks in turn, then the butterfly.
 template <typename Out>
-__global__ void combine_kernel(Out* dweight, Out* dbias, const float* partials, bool accumulate, int blocks, int channels) {
+__global__ void combine_kernel(Out* dweight, Out* dbias, const float* partials, bool accumulate, int blocks,
+                               int channels) {
   const int column = blockIdx.x * blockDim.x + threadIdx.x;
   if (column >= 2 * channels) return;
   float total = 0;
-  for (int block = 0; block < blocks; ++block) total += partials[block * 2 * static_cast<std::int64_t>(channels) + column];
+  for (int block = 0; block < blocks; ++block)
+    total += partials[block * 2 * static_cast<std::int64_t>(channels) + column];
   Out* out = column < channels ? dweight + column : dbias + column - channels;
   if (accumulate) total += to_float(*out);
   *out = from_float<Out>(total);

@@ -68,11 +68,13 @@ __global__ void __launch_bounds__(1024)
 template <typename G>
 __global__ void __launch_bounds__(kThreads)
     adamw_kernel(float* weights, float* first_moment, float* second_moment, const G* gradients,
-                 __nv_bfloat16* compute_weights, const float* clip_in, const __grid_constant__ SegmentTable segments, AdamW step) {
+                 __nv_bfloat16* compute_weights, const float* clip_in, const __grid_constant__ SegmentTable segments,
+                 AdamW step) {
   const std::int64_t begin = (blockIdx.x * static_cast<std::int64_t>(kThreads) + threadIdx.x) * 4;
   const auto group = static_cast<std::uint32_t>(begin / kGroupElems);
   if (group >= segments.groups) return;
-  const Segment& segment = segments.table[find_segment(segments, group, [](const Segment& s) { return s.first_group; })];
+  const Segment& segment =
+      segments.table[find_segment(segments, group, [](const Segment& s) { return s.first_group; })];
   const float decay = segment.weight_decay != 0 ? step.weight_decay : 0.0f;
   const float clip = *clip_in;
 
@@ -101,7 +103,8 @@ __global__ void __launch_bounds__(kThreads)
   *reinterpret_cast<float4*>(weights + begin) = w;
   *reinterpret_cast<float4*>(first_moment + begin) = m;
   *reinterpret_cast<float4*>(second_moment + begin) = v;
-  if (compute_weights != nullptr) *reinterpret_cast<uint2*>(compute_weights + begin) = *reinterpret_cast<const uint2*>(rounded);
+  if (compute_weights != nullptr)
+    *reinterpret_cast<uint2*>(compute_weights + begin) = *reinterpret_cast<const uint2*>(rounded);
 }
 
 }  // namespace
@@ -109,9 +112,11 @@ __global__ void __launch_bounds__(kThreads)
 void gradient_norm(cudaStream_t stream, float* norm, float* clip, double* block_sums, Operand gradients,
                    const SegmentTable& segments, double max_norm) {
   if (gradients.type == Type::kBF16) {
-    square_sums_kernel<<<segments.blocks, kThreads, 0, stream>>>(block_sums, static_cast<const __nv_bfloat16*>(gradients.address), segments);
+    square_sums_kernel<<<segments.blocks, kThreads, 0, stream>>>(
+        block_sums, static_cast<const __nv_bfloat16*>(gradients.address), segments);
   } else {
-    square_sums_kernel<<<segments.blocks, kThreads, 0, stream>>>(block_sums, static_cast<const float*>(gradients.address), segments);
+    square_sums_kernel<<<segments.blocks, kThreads, 0, stream>>>(
+        block_sums, static_cast<const float*>(gradients.address), segments);
   }
   norm_kernel<<<1, 1024, 0, stream>>>(norm, clip, block_sums, segments.blocks, max_norm);
 }
@@ -122,10 +127,12 @@ void adamw(cudaStream_t stream, float* weights, float* first_moment, float* seco
   auto* rounded = static_cast<__nv_bfloat16*>(compute_weights);
   if (gradients.type == Type::kBF16) {
     adamw_kernel<<<blocks, kThreads, 0, stream>>>(weights, first_moment, second_moment,
-                                                  static_cast<const __nv_bfloat16*>(gradients.address), rounded, clip, segments, step);
+                                                  static_cast<const __nv_bfloat16*>(gradients.address), rounded, clip,
+                                                  segments, step);
   } else {
-    adamw_kernel<<<blocks, kThreads, 0, stream>>>(weights, first_moment, second_moment, static_cast<const float*>(gradients.address),
-                                                  rounded, clip, segments, step);
+    adamw_kernel<<<blocks, kThreads, 0, stream>>>(weights, first_moment, second_moment,
+                                                  static_cast<const float*>(gradients.address), rounded, clip, segments,
+                                                  step);
   }
 }
 

@@ -16,9 +16,11 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "runtime/device/arena.h"
 #include "runtime/device/operation.h"
@@ -68,6 +70,9 @@ class Stream {
   // Enqueues one operation. Ordering: its writes are visible to later operations of this stream, and
   // elsewhere behind an event recorded later.
   virtual void launch(const Operation& operation, Body body) = 0;
+  // Scratch memory for the operations of this stream, of at least the largest Operation::workspace_bytes. Stream order
+  // keeps its uses apart, so it is part of no declaration.
+  virtual void set_workspace(const Tensor&) {}  // where kernels need none
   // Enqueues a record: `event` completes when everything enqueued so far has run.
   virtual void record(Event& event) = 0;
   // What is enqueued after this call starts only once `event` is complete. Never blocks the host.
@@ -87,11 +92,28 @@ class Stream {
 
 enum class StreamPriority : std::uint8_t { kNormal, kHigh };
 
+// What a backend's kernels keep per device: library handles, chosen algorithms, built plans.
+class KernelState {
+ public:
+  virtual ~KernelState() = default;
+
+  // Times the candidates for everything that planning met and keeps the fastest. Blocks; takes memory of its own, so
+  // before a step's memory is taken. Returns a line for people each. Nothing where choices must repeat (deterministic).
+  virtual std::vector<std::string> tune() = 0;
+  // What was chosen, as plain data, for the other ranks, the manifest and the checkpoint; and back.
+  virtual std::map<std::string, std::string> choices() const = 0;
+  virtual void apply(const std::map<std::string, std::string>& choices) = 0;
+};
+
 class Device {
  public:
   virtual ~Device() = default;
 
   virtual DeviceKind kind() const = 0;
+  // The kind of device that kernels are chosen for: itself, or what a plan device plans for.
+  virtual DeviceKind target() const { return kind(); }
+  // Null where kernels need none (CPU).
+  virtual KernelState* kernel_state() const { return nullptr; }
   virtual std::string description() const = 0;  // "CPU: AMD EPYC, oneDNN 2.6.3"
   virtual std::unique_ptr<Stream> make_stream(std::string_view name, StreamPriority priority) = 0;
   virtual Event make_event(std::string_view name) = 0;

@@ -14,6 +14,7 @@ class ForwardingStream : public Stream {
   ForwardingStream(Device& device, std::unique_ptr<Stream> inner) : device_(device), inner_(std::move(inner)) {}
 
   void launch(const Operation& operation, Body body) override { inner_->launch(operation, std::move(body)); }
+  void set_workspace(const Tensor& workspace) override { inner_->set_workspace(workspace); }
   void record(Event& event) override { inner_->record(event); }
   void wait(const Event& event, WaitSite site) override { inner_->wait(event, site); }
   void synchronize() override { inner_->synchronize(); }
@@ -34,6 +35,8 @@ class ForwardingDevice : public Device {
   explicit ForwardingDevice(Device& inner) : inner_(inner) {}
 
   DeviceKind kind() const override { return inner_.kind(); }
+  DeviceKind target() const override { return inner_.target(); }
+  KernelState* kernel_state() const override { return inner_.kernel_state(); }
   std::string description() const override { return inner_.description(); }
   std::unique_ptr<Stream> make_stream(std::string_view name, StreamPriority priority) override {
     return std::make_unique<ForwardingStream>(*this, inner_.make_stream(name, priority));

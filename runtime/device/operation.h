@@ -29,12 +29,14 @@ struct Operation {
   std::span<const Tensor> writes;
   double flops = 0;  // multiply-add counts two
   double bytes = 0;  // moved through memory (or over the wire, for a collective); 0: sum of reads and writes
+  std::size_t workspace_bytes = 0;  // of the stream's workspace that the body uses
 };
 
 // Handle that the body of an operation runs with. CPU: empty; the body runs later, on the stream's
 // worker thread. CUDA: the cudaStream_t; the body runs at once on the enqueueing thread.
 struct NativeStream {
   void* handle = nullptr;
+  DeviceAddress workspace = {};  // scratch of this stream's operations, one after the other
 };
 
 // The work of one operation. It resolves tensor addresses inside, never before: a planning device

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace strake {
 namespace {
 
@@ -25,6 +27,7 @@ class PlanStream final : public Stream {
                         .writes = {},
                         .flops = operation.flops,
                         .bytes = operation.bytes,
+                        .workspace_bytes = operation.workspace_bytes,
                         .wait_site = {}};
     double touched_bytes = 0;
     for (const Tensor& tensor : operation.reads) {
@@ -86,6 +89,14 @@ double Recording::bytes(Phase phase) const {
   return sum;
 }
 
+std::size_t Recording::workspace_bytes(int stream) const {
+  std::size_t largest = 0;
+  for (const RecordedEntry& entry : entries) {
+    if (entry.stream == stream) largest = std::max(largest, entry.workspace_bytes);
+  }
+  return largest;
+}
+
 std::string Recording::describe() const {
   std::string out;
   std::vector<int> operations(streams.size()), waits(streams.size());
@@ -118,6 +129,7 @@ std::string Recording::describe() const {
 }
 
 PlanDevice::PlanDevice() = default;
+PlanDevice::PlanDevice(const Device& target) : target_(&target) {}
 PlanDevice::~PlanDevice() = default;
 
 std::unique_ptr<Stream> PlanDevice::make_stream(std::string_view name, StreamPriority) {

@@ -30,6 +30,7 @@ struct RecordedEntry {
   std::vector<RecordedAccess> writes;
   double flops = 0;
   double bytes = 0;
+  std::size_t workspace_bytes = 0;
   std::string wait_site;  // of a wait
   Hazard hazard = Hazard::kReadAfterWrite;
 };
@@ -40,18 +41,24 @@ struct Recording {
 
   double flops() const;
   double bytes(Phase phase) const;
+  // The largest workspace that an operation of this stream needs.
+  std::size_t workspace_bytes(int stream) const;
   // One line an entry: stream, operation or wait with its hazard, GFLOP, MB; then totals a stream.
   std::string describe() const;
 };
 
 class PlanDevice final : public Device {
  public:
+  // Plans for the CPU device, or for `target`, which outlives this device.
   PlanDevice();
+  explicit PlanDevice(const Device& target);
   ~PlanDevice() override;
 
   Recording& recording() { return recording_; }
 
   DeviceKind kind() const override { return DeviceKind::kPlan; }
+  DeviceKind target() const override { return target_ == nullptr ? DeviceKind::kCpu : target_->target(); }
+  KernelState* kernel_state() const override { return target_ == nullptr ? nullptr : target_->kernel_state(); }
   std::string description() const override { return "plan"; }
   std::unique_ptr<Stream> make_stream(std::string_view name, StreamPriority priority) override;
   Event make_event(std::string_view name) override;
@@ -69,6 +76,7 @@ class PlanDevice final : public Device {
   Body zero_body(const Tensor&) override { return {}; }
 
  private:
+  const Device* target_ = nullptr;
   Recording recording_;
   std::vector<std::unique_ptr<EventState>> events_;
 };

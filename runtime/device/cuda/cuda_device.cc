@@ -50,9 +50,10 @@ class CudaStream final : public Stream {
   void launch(const Operation& operation, Body body) override {
     label_.assign(operation.label.name);
     nvtxRangePushA(label_.c_str());
-    body(NativeStream{stream_});
+    body(NativeStream{stream_, workspace_});
     nvtxRangePop();
   }
+  void set_workspace(const Tensor& workspace) override { workspace_ = workspace.address(); }
   void record(Event& event) override {
     auto& state = static_cast<CudaEventState&>(event.state());
     STRAKE_CUDA(cudaEventRecord(state.event, stream_));
@@ -73,17 +74,19 @@ class CudaStream final : public Stream {
   std::string name_;
   int index_;
   cudaStream_t stream_ = nullptr;
+  DeviceAddress workspace_;
   std::string label_;  // NUL-terminated for NVTX, reused
 };
 
 class CudaDevice final : public Device {
  public:
-  explicit CudaDevice(int ordinal) : ordinal_(ordinal) {
+  CudaDevice(int ordinal, std::unique_ptr<KernelState> kernels) : ordinal_(ordinal), kernels_(std::move(kernels)) {
     STRAKE_CUDA(cudaSetDevice(ordinal));
     STRAKE_CUDA(cudaDeviceGetStreamPriorityRange(&low_priority_, &high_priority_));
   }
 
   DeviceKind kind() const override { return DeviceKind::kCuda; }
+  KernelState* kernel_state() const override { return kernels_.get(); }
   std::string description() const override { return fmt::format("cuda:{} ({})", ordinal_, cuda_facts(ordinal_).name); }
 
   std::unique_ptr<Stream> make_stream(std::string_view name, StreamPriority priority) override {
@@ -178,6 +181,7 @@ class CudaDevice final : public Device {
   static CudaEventState& state_of(const Event& event) { return static_cast<CudaEventState&>(event.state()); }
 
   int ordinal_;
+  std::unique_ptr<KernelState> kernels_;
   int low_priority_ = 0, high_priority_ = 0;
   std::deque<CudaEventState> events_;
   std::unordered_map<std::uintptr_t, std::size_t> sizes_;
@@ -205,7 +209,17 @@ std::string cuda_unavailable_reason() {
   return cudaGetErrorString(error);
 }
 
-std::unique_ptr<Device> make_cuda_device(int ordinal) { return std::make_unique<CudaDevice>(ordinal); }
+std::unique_ptr<Device> make_cuda_device(int ordinal, std::unique_ptr<KernelState> kernels) {
+  return std::make_unique<CudaDevice>(ordinal, std::move(kernels));
+}
+
+void select_cuda_device(int ordinal) { STRAKE_CUDA(cudaSetDevice(ordinal)); }
+
+int current_cuda_device() {
+  int ordinal = 0;
+  STRAKE_CUDA(cudaGetDevice(&ordinal));
+  return ordinal;
+}
 
 CudaFacts cuda_facts(int ordinal) {
   CudaFacts facts;

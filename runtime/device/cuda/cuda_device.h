@@ -18,7 +18,11 @@ int cuda_device_number();
 std::string cuda_unavailable_reason();
 
 // REQUIRES: 0 <= ordinal < cuda_device_number(). Streams keep a pointer to the device: destroy them first.
-std::unique_ptr<Device> make_cuda_device(int ordinal);
+// `kernels` is what the kernels keep for this device (kernels/cuda).
+std::unique_ptr<Device> make_cuda_device(int ordinal, std::unique_ptr<KernelState> kernels);
+// Makes the GPU current for the calling host thread: before anything else touches CUDA on it.
+void select_cuda_device(int ordinal);
+int current_cuda_device();
 
 struct CudaFacts {
   std::string name;

@@ -1,0 +1,41 @@
+// CudaKernels: what the kernels of one GPU keep between launches: library handles, the algorithm of each matrix
+// product, the built plan of each attention shape. Owned by the CUDA device.
+//
+// Planning a step (PlanDevice) meets every product and attention shape, builds them and learns their workspace; tune()
+// then times the candidate algorithms. Nothing is built or measured inside a step.
+// Threads: the training thread. Errors: DeviceError naming library call and shape.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/matmul.h"
+#include "runtime/device/device.h"
+
+namespace strake::kernels::cuda {
+
+class CudaKernels final : public KernelState {
+ public:
+  // `deterministic`: only algorithms that give the same bits again. REQUIRES: the device is current.
+  explicit CudaKernels(bool deterministic) : attention_(deterministic), deterministic_(deterministic) {}
+
+  Matmuls& matmuls() { return matmuls_; }
+  Attentions& attentions() { return attention_; }
+
+  std::vector<std::string> tune() override;
+  std::map<std::string, std::string> choices() const override { return matmuls_.choices(); }
+  void apply(const std::map<std::string, std::string>& choices) override { matmuls_.apply(choices); }
+
+  // Of `device`, which must be a CUDA device or plan for one.
+  static CudaKernels& of(Device& device);
+
+ private:
+  Matmuls matmuls_;
+  Attentions attention_;
+  bool deterministic_;
+};
+
+}  // namespace strake::kernels::cuda

@@ -1,0 +1,17 @@
+// The kernels' state for a CUDA device, without CUDA's headers.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "runtime/device/device.h"
+
+namespace strake::kernels::cuda {
+
+// For the current GPU. `deterministic`: only algorithms that give the same bits again; choices are not timed then.
+std::unique_ptr<KernelState> make_kernels(bool deterministic);
+
+// "cuBLASLt 13.1.0, cuDNN 9.19.0", of the libraries that are loaded.
+std::string library_versions();
+
+}  // namespace strake::kernels::cuda

@@ -1,0 +1,270 @@
+#include "kernels/cuda/matmul.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <span>
+
+#include "runtime/base/check.h"
+#include "runtime/base/error.h"
+#include "runtime/device/cuda/cuda_call.h"
+
+namespace strake::kernels::cuda {
+namespace {
+
+constexpr int kCandidates = 16;
+
+void require(cublasStatus_t status, const char* call, const std::string& what) {
+  if (status == CUBLAS_STATUS_SUCCESS) [[likely]]
+    return;
+  throw DeviceError(fmt::format("{} failed for {}: {}", call, what, cublasLtGetStatusString(status)));
+}
+
+cudaDataType_t cuda_type(Type type) { return type == Type::kBF16 ? CUDA_R_16BF : CUDA_R_32F; }
+
+// cuBLASLt's column-major view of a problem: D[m, n] = op(A)[m, k] op(B)[k, n].
+struct View {
+  std::int64_t m, n, k;
+  bool transpose_a, transpose_b;
+  std::int64_t a_rows, a_columns, b_rows, b_columns;  // as stored, column-major
+};
+
+View view_of(const MatmulProblem& p) {
+  switch (p.kind) {
+    case MatmulProblem::Kind::kForward:  // y^T = (weight^T)^T x^T
+      return {p.outs, p.rows, p.ins, true, false, p.ins, p.outs, p.ins, p.rows};
+    case MatmulProblem::Kind::kBackwardInput:  // dx^T = weight^T dy^T
+      return {p.ins, p.rows, p.outs, false, false, p.ins, p.outs, p.outs, p.rows};
+    case MatmulProblem::Kind::kBackwardWeight:  // dweight^T = x^T (dy^T)^T
+      return {p.ins, p.outs, p.rows, false, true, p.ins, p.rows, p.outs, p.rows};
+  }
+  STRAKE_CHECK(false, "no such product");
+  return {};
+}
+
+std::string to_hex(const cublasLtMatmulAlgo_t& algorithm) {
+  std::string hex;
+  for (const unsigned char byte : std::span(reinterpret_cast<const unsigned char*>(&algorithm), sizeof algorithm)) {
+    hex += fmt::format("{:02x}", byte);
+  }
+  return hex;
+}
+
+bool from_hex(const std::string& hex, cublasLtMatmulAlgo_t& algorithm) {
+  if (hex.size() != 2 * sizeof algorithm) return false;
+  auto* bytes = reinterpret_cast<unsigned char*>(&algorithm);
+  for (std::size_t i = 0; i < sizeof algorithm; ++i) {
+    unsigned value = 0;
+    if (std::sscanf(hex.c_str() + 2 * i, "%2x", &value) != 1) return false;
+    bytes[i] = static_cast<unsigned char>(value);
+  }
+  return true;
+}
+
+}  // namespace
+
+std::string MatmulProblem::describe() const {
+  constexpr const char* kKinds[] = {"forward", "d_input", "d_weight"};
+  constexpr const char* kEpilogues[] = {"", " bias", " d_bias"};
+  const auto type_name = [](Type t) { return t == Type::kBF16 ? "bf16" : "f32"; };
+  return fmt::format("{} {}x{}x{} {}->{}{}{}", kKinds[static_cast<int>(kind)], rows, ins, outs, type_name(type),
+                     type_name(out_type), kEpilogues[static_cast<int>(epilogue)], accumulate ? " add" : "");
+}
+
+struct Matmuls::Prepared {
+  cublasLtMatmulDesc_t operation = nullptr;
+  cublasLtMatrixLayout_t a = nullptr, b = nullptr, d = nullptr;
+  std::vector<cublasLtMatmulHeuristicResult_t> candidates;  // best guess first
+  cublasLtMatmulAlgo_t algorithm{};
+  void* bias_set = nullptr;  // the descriptor holds the address of the bias
+
+  ~Prepared() {
+    if (d != nullptr) cublasLtMatrixLayoutDestroy(d);
+    if (b != nullptr) cublasLtMatrixLayoutDestroy(b);
+    if (a != nullptr) cublasLtMatrixLayoutDestroy(a);
+    if (operation != nullptr) cublasLtMatmulDescDestroy(operation);
+  }
+};
+
+Matmuls::Matmuls() { require(cublasLtCreate(&handle_), "cublasLtCreate", "this GPU"); }
+Matmuls::~Matmuls() {
+  problems_.clear();
+  cublasLtDestroy(handle_);
+}
+
+Matmuls::Prepared* Matmuls::find(const MatmulProblem& problem) {
+  const auto found = problems_.find(problem);
+  return found == problems_.end() ? nullptr : found->second.get();
+}
+
+bool Matmuls::prepare(const MatmulProblem& problem) {
+  if (Prepared* known = find(problem)) return !known->candidates.empty();
+  const std::string name = problem.describe();
+  const View view = view_of(problem);
+  auto prepared = std::make_unique<Prepared>();
+  Prepared& p = *prepared;
+
+  // f32 operands are multiplied in f32, not TF32: parity with the CPU device.
+  require(cublasLtMatmulDescCreate(&p.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate", name);
+  const auto set = [&](cublasLtMatmulDescAttributes_t attribute, const auto& value) {
+    require(cublasLtMatmulDescSetAttribute(p.operation, attribute, &value, sizeof value),
+            "cublasLtMatmulDescSetAttribute", name);
+  };
+  set(CUBLASLT_MATMUL_DESC_TRANSA, view.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
+  set(CUBLASLT_MATMUL_DESC_TRANSB, view.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
+  if (problem.epilogue != MatmulProblem::Epilogue::kNone) {
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE,
+        problem.epilogue == MatmulProblem::Epilogue::kBias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_BGRADB);
+    set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, cuda_type(problem.out_type));
+  }
+  const auto layout = [&](cublasLtMatrixLayout_t& target, Type type, std::int64_t rows, std::int64_t columns) {
+    require(cublasLtMatrixLayoutCreate(&target, cuda_type(type), static_cast<std::uint64_t>(rows),
+                                       static_cast<std::uint64_t>(columns), rows),
+            "cublasLtMatrixLayoutCreate", name);
+  };
+  layout(p.a, problem.type, view.a_rows, view.a_columns);
+  layout(p.b, problem.type, view.b_rows, view.b_columns);
+  layout(p.d, problem.out_type, view.m, view.n);
+
+  cublasLtMatmulPreference_t preference = nullptr;
+  require(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate", name);
+  const std::size_t workspace_bytes = kWorkspaceBytes;
+  cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_bytes,
+                                       sizeof workspace_bytes);
+  std::array<cublasLtMatmulHeuristicResult_t, kCandidates> results{};
+  int found = 0;
+  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle_, p.operation, p.a, p.b, p.d, p.d, preference,
+                                                               kCandidates, results.data(), &found);
+  cublasLtMatmulPreferenceDestroy(preference);
+  if (status == CUBLAS_STATUS_SUCCESS) {
+    for (int i = 0; i < found; ++i) {
+      if (results[static_cast<std::size_t>(i)].state == CUBLAS_STATUS_SUCCESS)
+        p.candidates.push_back(results[static_cast<std::size_t>(i)]);
+    }
+  }
+  const bool supported = !p.candidates.empty();
+  if (supported) {
+    p.algorithm = p.candidates.front().algo;
+    const auto chosen = applied_.find(name);
+    if (chosen != applied_.end()) from_hex(chosen->second, p.algorithm);
+  }
+  problems_.emplace(problem, std::move(prepared));
+  return supported;
+}
+
+void Matmuls::run(cudaStream_t stream, const MatmulProblem& problem, const void* a, const void* b, void* out,
+                  void* bias, void* workspace) {
+  Prepared* prepared = find(problem);
+  STRAKE_CHECK(prepared != nullptr, "product " + problem.describe() + " was not planned");
+  if (problem.epilogue != MatmulProblem::Epilogue::kNone && prepared->bias_set != bias) {
+    require(cublasLtMatmulDescSetAttribute(prepared->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias),
+            "cublasLtMatmulDescSetAttribute", problem.describe());
+    prepared->bias_set = bias;
+  }
+  const float one = 1, beta = problem.accumulate ? 1.0f : 0.0f;
+  require(cublasLtMatmul(handle_, prepared->operation, &one, a, prepared->a, b, prepared->b, &beta, out, prepared->d,
+                         out, prepared->d, &prepared->algorithm, workspace, kWorkspaceBytes, stream),
+          "cublasLtMatmul", problem.describe());
+}
+
+std::map<std::string, std::string> Matmuls::choices() const {
+  std::map<std::string, std::string> out;
+  for (const auto& [problem, prepared] : problems_) {
+    if (!prepared->candidates.empty()) out[problem.describe()] = to_hex(prepared->algorithm);
+  }
+  return out;
+}
+
+void Matmuls::apply(const std::map<std::string, std::string>& choices) {
+  applied_ = choices;
+  for (const auto& [problem, prepared] : problems_) {
+    const auto chosen = choices.find(problem.describe());
+    if (chosen != choices.end()) from_hex(chosen->second, prepared->algorithm);
+  }
+}
+
+namespace {
+
+// Device memory for the duration of tuning.
+class Scratch {
+ public:
+  explicit Scratch(std::size_t size_bytes) {
+    STRAKE_CUDA(cudaMalloc(&memory_, std::max<std::size_t>(size_bytes, 256)));
+  }
+  ~Scratch() { STRAKE_LOG_CUDA(cudaFree(memory_)); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  void* get() const { return memory_; }
+
+ private:
+  void* memory_ = nullptr;
+};
+
+}  // namespace
+
+std::vector<std::string> Matmuls::tune(cudaStream_t stream) {
+  std::size_t a_bytes = 0, b_bytes = 0, d_bytes = 0;
+  const auto bytes = [](Type type, std::int64_t rows, std::int64_t columns) {
+    return static_cast<std::size_t>(rows * columns) * (type == Type::kBF16 ? 2 : 4);
+  };
+  for (const auto& [problem, prepared] : problems_) {
+    const View view = view_of(problem);
+    a_bytes = std::max(a_bytes, bytes(problem.type, view.a_rows, view.a_columns));
+    b_bytes = std::max(b_bytes, bytes(problem.type, view.b_rows, view.b_columns));
+    d_bytes = std::max(d_bytes, bytes(problem.out_type, view.m, view.n));
+  }
+  const Scratch a(a_bytes), b(b_bytes), d(d_bytes), bias(1 << 20), workspace(kWorkspaceBytes);
+  // Zeros multiply faster than data.
+  fill_random(stream, a.get(), a_bytes / 2, 1);
+  fill_random(stream, b.get(), b_bytes / 2, 2);
+  cudaEvent_t begin = nullptr, end = nullptr;
+  STRAKE_CUDA(cudaEventCreate(&begin));
+  STRAKE_CUDA(cudaEventCreate(&end));
+
+  std::vector<std::string> report;
+  for (const auto& [problem, prepared] : problems_) {
+    if (prepared->candidates.empty()) continue;
+    const View view = view_of(problem);
+    if (problem.type == Type::kF32) continue;  // f32 is for tests: the first heuristic will do
+    double first_us = 0, best_us = 0;
+    const cublasLtMatmulAlgo_t chosen_before = prepared->algorithm;
+    cublasLtMatmulAlgo_t best = chosen_before;
+    for (std::size_t i = 0; i < prepared->candidates.size(); ++i) {
+      prepared->algorithm = prepared->candidates[i].algo;
+      try {
+        constexpr int kRepeats = 5;
+        std::array<float, kRepeats> times{};
+        run(stream, problem, a.get(), b.get(), d.get(), bias.get(), workspace.get());  // warm-up
+        for (float& time : times) {
+          STRAKE_CUDA(cudaEventRecord(begin, stream));
+          run(stream, problem, a.get(), b.get(), d.get(), bias.get(), workspace.get());
+          STRAKE_CUDA(cudaEventRecord(end, stream));
+          STRAKE_CUDA(cudaEventSynchronize(end));
+          STRAKE_CUDA(cudaEventElapsedTime(&time, begin, end));
+        }
+        std::sort(times.begin(), times.end());
+        const double median_us = static_cast<double>(times[kRepeats / 2]) * 1e3;
+        if (i == 0) first_us = median_us;
+        if (best_us == 0 || median_us < best_us) {
+          best_us = median_us;
+          best = prepared->algorithm;
+        }
+      } catch (const DeviceError&) {
+        // This candidate does not run here: not a choice.
+      }
+    }
+    prepared->algorithm = best;
+    prepared->bias_set = nullptr;
+    const double flops = 2.0 * static_cast<double>(view.m) * static_cast<double>(view.n) * static_cast<double>(view.k);
+    report.push_back(fmt::format("{:<44} {:9.1f} us {:6.0f} TFLOP/s -> {:9.1f} us {:6.0f} TFLOP/s", problem.describe(),
+                                 first_us, first_us > 0 ? flops / first_us / 1e6 : 0.0, best_us,
+                                 best_us > 0 ? flops / best_us / 1e6 : 0.0));
+  }
+  STRAKE_CUDA(cudaEventDestroy(begin));
+  STRAKE_CUDA(cudaEventDestroy(end));
+  return report;
+}
+
+}  // namespace strake::kernels::cuda

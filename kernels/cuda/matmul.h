@@ -1,0 +1,67 @@
+// Matmuls: matrix products through cuBLASLt with an algorithm chosen for each shape.
+//
+// cuBLASLt is column-major; a row-major matrix is its transpose there. The first heuristic is taken until tune() has
+// timed the candidates. Choices are plain data: rank 0 tunes, the others apply, and a resumed run applies what its
+// checkpoint says.
+#pragma once
+
+#include <cublasLt.h>
+
+#include <compare>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/launches.h"
+
+namespace strake::kernels::cuda {
+
+// One product of the step. out[M, N] (+)= left * right, in the terms of kernels/matmul.h.
+struct MatmulProblem {
+  enum class Kind : std::uint8_t { kForward, kBackwardInput, kBackwardWeight } kind;
+  enum class Epilogue : std::uint8_t { kNone, kBias, kBiasGradient } epilogue;
+  std::int64_t rows, ins, outs;  // M, K, N of the forward product
+  Type type;                     // of the operands
+  Type out_type;
+  bool accumulate;
+
+  auto operator<=>(const MatmulProblem&) const = default;
+  std::string describe() const;  // "forward 65536x768x2304 bf16 bias"
+};
+
+class Matmuls {
+ public:
+  Matmuls();
+  ~Matmuls();
+  Matmuls(const Matmuls&) = delete;
+  Matmuls& operator=(const Matmuls&) = delete;
+
+  // All products use one workspace of this size.
+  static constexpr std::size_t kWorkspaceBytes = 64 << 20;
+
+  // Sets the problem up if it is new. False: cuBLASLt has no algorithm for it (an epilogue it does not support).
+  bool prepare(const MatmulProblem& problem);
+  // kForward: a = weight, b = x, out = y, bias read. kBackwardInput: a = weight, b = dy, out = dx.
+  // kBackwardWeight: a = x, b = dy, out = dweight, bias written. REQUIRES: prepare(problem) was true.
+  void run(cudaStream_t stream, const MatmulProblem& problem, const void* a, const void* b, void* out, void* bias,
+           void* workspace);
+
+  // Times the candidates of every problem prepared so far, on random data in memory of its own, and keeps the fastest.
+  // Blocks. Returns one line a problem: first heuristic and choice in microseconds and TFLOP/s.
+  std::vector<std::string> tune(cudaStream_t stream);
+  // {"problem": "hex of the algorithm"}, and back. Unknown problems are kept for when they are prepared.
+  std::map<std::string, std::string> choices() const;
+  void apply(const std::map<std::string, std::string>& choices);
+
+ private:
+  struct Prepared;
+  Prepared* find(const MatmulProblem& problem);
+
+  cublasLtHandle_t handle_ = nullptr;
+  std::map<MatmulProblem, std::unique_ptr<Prepared>> problems_;
+  std::map<std::string, std::string> applied_;
+};
+
+}  // namespace strake::kernels::cuda
