@@ -270,6 +270,7 @@ std::string Trainer::memory_table() const {
   std::string table;
   std::size_t total_bytes = 0;
   for (const Arena* arena : memory_->all()) {
+    if (arena->size_bytes() == 0) continue;
     table += fmt::format("  {:<16} {:<6} {:>14} bytes\n", arena->name(),
                          arena->kind() == MemoryKind::kDevice ? "device" : "host", arena->size_bytes());
     total_bytes += arena->size_bytes();

@@ -65,7 +65,7 @@ struct EventTicket {
 
 class Stream {
  public:
-  virtual ~Stream() = default;  // drains; logs a pending error
+  virtual ~Stream() = default;  // drains; a pending error is the device's to report
 
   // Enqueues one operation. Ordering: its writes are visible to later operations of this stream, and
   // elsewhere behind an event recorded later.
