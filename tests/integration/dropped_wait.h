@@ -30,11 +30,11 @@ struct DroppedWait {
 
 // `site` empty: none is dropped. Dropped are the passes from `from_pass` on: a slot's first use has no hazard.
 inline DroppedWait run_with_dropped_wait(SmallJob& job, const std::string& site, std::int64_t from_pass) {
-  launch::Config config = job.config(2, 2, 2, 6);
+  launch::Config config = job.config(2, 2, 2, 8);
   config.comm.bucket_mib = kSomeBuckets;
   config.checkpoint.every = 2;
   config.data.val = job.val_tokens().string();
-  config.eval.every = 3;
+  config.eval.every = 5;
   config.eval.batches = 5;
   DroppedWait outcome;
   run_threads(config, 2, [&](int rank, const RunRank& run) {

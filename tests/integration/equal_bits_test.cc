@@ -18,12 +18,6 @@ namespace {
 constexpr std::int64_t kSteps = 6;
 constexpr std::uint64_t kSeed = 41;
 
-#ifdef STRAKE_TSAN
-constexpr std::int64_t kSequencesAStep = 48 / 4;  // an instrumented step is ten times as long
-#else
-constexpr std::int64_t kSequencesAStep = 48;
-#endif
-
 struct JobOutcome {
   std::vector<RankOutcome> ranks;
   std::size_t buckets = 0;
@@ -83,14 +77,15 @@ TEST_P(EqualBits, WithinACell) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Cells, EqualBits,
-                         testing::Values(std::pair(1, 1), std::pair(1, 2), std::pair(1, 4), std::pair(2, 1),
-                                         std::pair(2, 2), std::pair(2, 4), std::pair(3, 1), std::pair(3, 2),
-                                         std::pair(3, 4), std::pair(4, 1), std::pair(4, 2), std::pair(4, 4)),
-                         [](const auto& cell) {
-                           return "Ranks" + std::to_string(cell.param.first) + "Accumulation" +
-                                  std::to_string(cell.param.second);
-                         });
+#ifdef STRAKE_TSAN  // an instrumented step takes ten times as long
+constexpr std::pair<int, int> kCells[] = {{1, 2}, {2, 2}, {3, 1}, {4, 1}};
+#else
+constexpr std::pair<int, int> kCells[] = {{1, 1}, {1, 2}, {1, 4}, {2, 1}, {2, 2}, {2, 4},
+                                          {3, 1}, {3, 2}, {3, 4}, {4, 1}, {4, 2}, {4, 4}};
+#endif
+INSTANTIATE_TEST_SUITE_P(Cells, EqualBits, testing::ValuesIn(kCells), [](const auto& cell) {
+  return "Ranks" + std::to_string(cell.param.first) + "Accumulation" + std::to_string(cell.param.second);
+});
 
 TEST(EqualBitsBetweenRuns, ARunRepeatsItself) {
   SmallJob job;
@@ -112,11 +107,14 @@ TEST(EqualBitsBetweenRuns, AnotherSeedIsAnotherRun) {
 
 // The same samples in every step, summed in other orders.
 TEST(BetweenCells, LossesDifferByRoundingOnly) {
+#ifdef STRAKE_TSAN
+  GTEST_SKIP() << "a question of numbers, not of threads";
+#endif
   SmallJob job;
   std::map<std::string, std::vector<double>> losses;
   for (const auto& [ranks, accumulation] : {std::pair(1, 1), std::pair(1, 4), std::pair(2, 1), std::pair(2, 2),
                                             std::pair(3, 1), std::pair(3, 4), std::pair(4, 1)}) {
-    const std::int64_t micro_batch = kSequencesAStep / (ranks * accumulation);
+    const std::int64_t micro_batch = 48 / (ranks * accumulation);
     const JobOutcome run =
         run_variant(job.config(ranks, accumulation, micro_batch, kSteps), ranks, {"between cells", true, kSomeBuckets});
     losses[std::to_string(ranks) + " ranks, accumulation " + std::to_string(accumulation)] = run.losses();

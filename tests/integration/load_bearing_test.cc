@@ -1,5 +1,5 @@
 // Every wait of a training run is needed: without it the order checker reports, with all of them it is silent.
-// tsan_proof_test.cc shows the same by ThreadSanitizer.
+// tsan_proof_test.cc shows the same by ThreadSanitizer; it is built there instead of this one, whose races are real.
 
 #include <gtest/gtest.h>
 

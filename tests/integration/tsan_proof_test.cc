@@ -25,9 +25,8 @@ struct Outcome {
 };
 
 Outcome child(const std::string& site) {
-  const std::string command =
-      "TSAN_OPTIONS='halt_on_error=0 ignore_noninstrumented_modules=1 exitcode=" + std::to_string(kRaceExitCode) +
-      "' /proc/" + std::to_string(getpid()) + "/exe \"" + std::string(kDropArgument) + site + "\" 2>&1";
+  const std::string command = "TSAN_OPTIONS='halt_on_error=0 exitcode=" + std::to_string(kRaceExitCode) + "' /proc/" +
+                              std::to_string(getpid()) + "/exe \"" + std::string(kDropArgument) + site + "\" 2>&1";
   FILE* pipe = popen(command.c_str(), "r");
   Outcome outcome;
   if (pipe == nullptr) return outcome;
