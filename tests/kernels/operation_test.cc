@@ -173,7 +173,7 @@ TEST_F(OperationTest, WrongOperandsAreNamed) {
   EXPECT_DEATH(linear_forward(stream_, kLabel, x, x, weight, {}), "linear_forward: y is f32\\[4, 8\\]");
   EXPECT_DEATH(linear_forward(stream_, kLabel, {}, x, weight, {}), "linear_forward: y is undefined");
   EXPECT_DEATH(gelu_forward(stream_, kLabel, y, x), "gelu_forward: y is f32\\[4, 6\\], must be f32\\[4, 8\\]");
-  EXPECT_DEATH(gelu_forward(stream_, kLabel, bytes, bytes), "x is u8\\[4, 8\\], must be f32 or f64");
+  EXPECT_DEATH(gelu_forward(stream_, kLabel, bytes, bytes), "x is u8\\[4, 8\\], must be f32, f64 or bf16");
   EXPECT_DEATH(gelu_forward(stream_, kLabel, x.slice(1, 0, 4), x.slice(1, 4, 4)), "must be contiguous");
   EXPECT_DEATH(attention_forward(stream_, kLabel, out, stats, qkv, 2), "does not divide into q, k, v of 2 heads");
   EXPECT_DEATH(cast(stream_, kLabel, bytes, x), "no cast from f32 to u8");
