@@ -89,7 +89,18 @@ void plain_attention_backward(cudaStream_t stream, const AttentionShape& shape, 
 
 // Uniform bf16 values in (-1, 1), for timing. test_kernels.cu
 void fill_random(cudaStream_t stream, void* values, std::size_t elems, std::uint32_t seed);
-// Sleeps on the GPU: a test's slow operation. test_kernels.cu
+// Sleeps on the GPU, in one block of one thread: a test's slow operation. test_kernels.cu
 void spin(cudaStream_t stream, std::int64_t nanoseconds);
+// Where a test holds a stream: page-locked host memory, written by both sides. test_kernels.cu
+struct GateCell {
+  std::uint32_t open, reached, expired;
+};
+// Holds the stream until `open` is set. Gives up after `limit_ns` and sets `expired`: a test that fails hangs no GPU.
+void hold(cudaStream_t stream, GateCell* gate, std::int64_t limit_ns);
+// out = (out * 31 + a) * 131 + b + id, modulo 2^64: a step of a random program. test_kernels.cu
+void mix(cudaStream_t stream, std::int64_t* out, const std::int64_t* a, const std::int64_t* b, std::int64_t id);
+// A launch that the runtime refuses, and a kernel that traps (the context is lost). test_kernels.cu
+void launch_refused(cudaStream_t stream);
+void launch_trapping(cudaStream_t stream);
 
 }  // namespace strake::kernels::cuda

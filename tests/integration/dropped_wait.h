@@ -1,6 +1,8 @@
 // A training run of two ranks with an evaluation and checkpoints, in which rank 0 leaves out one of its waits.
 #pragma once
 
+#include <algorithm>
+#include <iterator>
 #include <map>
 #include <string>
 #include <vector>
@@ -29,7 +31,9 @@ struct DroppedWait {
 };
 
 // `site` empty: none is dropped. Dropped are the passes from `from_pass` on: a slot's first use has no hazard.
-inline DroppedWait run_with_dropped_wait(SmallJob& job, const std::string& site, std::int64_t from_pass) {
+inline DroppedWait run_with_dropped_wait(
+    SmallJob& job, const std::string& site, std::int64_t from_pass,
+    const MakeDevice& make_device = [](int) { return make_cpu_device(); }) {
   launch::Config config = job.config(2, 2, 2, 8);
   config.comm.bucket_mib = kSomeBuckets;
   config.checkpoint.every = 2;
@@ -38,8 +42,8 @@ inline DroppedWait run_with_dropped_wait(SmallJob& job, const std::string& site,
   config.eval.batches = 5;
   DroppedWait outcome;
   run_threads(config, 2, [&](int rank, const RunRank& run) {
-    const auto cpu = make_cpu_device();
-    CheckedDevice checked(*cpu, CheckedDevice::Policy::kCollect);
+    const auto base = make_device(rank);
+    CheckedDevice checked(*base, CheckedDevice::Policy::kCollect);
     FaultyDevice device(checked);
     if (rank == 0) {
       device.faults().wait_to_drop = site;
@@ -50,6 +54,31 @@ inline DroppedWait run_with_dropped_wait(SmallJob& job, const std::string& site,
     outcome = {checked.checker().reports(), device.waits_passed(), device.waits_dropped()};
   });
   return outcome;
+}
+
+// Without any one of them the order checker reports, with all of them it is silent.
+inline void expect_every_wait_is_load_bearing(
+    SmallJob& job, const MakeDevice& make_device = [](int) { return make_cpu_device(); }) {
+  const DroppedWait clean = run_with_dropped_wait(job, "", 0, make_device);
+  for (const OrderChecker::Report& report : clean.reports) ADD_FAILURE() << report.describe();
+  EXPECT_EQ(clean.waits_dropped, 0);
+
+  std::vector<std::string> sites;
+  for (const auto& [site, passes] : clean.waits_passed) sites.push_back(site);
+  EXPECT_EQ(sites, std::vector<std::string>(std::begin(kWaitSites), std::end(kWaitSites)));
+
+  for (const auto& [site, passes] : clean.waits_passed) {
+    const DroppedWait dropped = run_with_dropped_wait(job, site, passes / 2, make_device);
+    EXPECT_GT(dropped.waits_dropped, 0) << site;
+    EXPECT_FALSE(dropped.reports.empty()) << "'" << site << "' is not needed, or an access behind it is not declared";
+    if (site != "copy-in waits for the slot's last reader") continue;
+    // Two loaders wait there.
+    for (const char* operation : {"train batch h2d", "val batch h2d"}) {
+      const bool found = std::any_of(dropped.reports.begin(), dropped.reports.end(),
+                                     [&](const auto& report) { return report.operation == operation; });
+      EXPECT_TRUE(found) << operation;
+    }
+  }
 }
 
 }  // namespace strake::test

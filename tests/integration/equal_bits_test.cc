@@ -6,62 +6,20 @@
 
 #include <cmath>
 #include <map>
-#include <mutex>
 
 #include "tests/integration/small_job.h"
 #include "tests/integration/variants.h"
-#include "tests/support/watchdog.h"
 
 namespace strake::test {
 namespace {
 
 constexpr std::int64_t kSteps = 6;
-constexpr std::uint64_t kSeed = 41;
-
-struct JobOutcome {
-  std::vector<RankOutcome> ranks;
-  std::size_t buckets = 0;
-
-  std::vector<double> losses() const {
-    std::vector<double> losses;
-    for (const launch::StepSummary& step : ranks.front().result.steps) losses.push_back(step.loss);
-    return losses;
-  }
-};
-
-JobOutcome run_variant(const launch::Config& config, int ranks, const Variant& variant) {
-  SCOPED_TRACE(variant.name);
-  JobOutcome run;
-  std::mutex mutex;
-  const Watchdog watchdog("ranks as threads: " + variant.name);
-  run.ranks = run_threads(with(config, variant), ranks, [&](int rank, const RunRank& run_rank) {
-    VariantDevice devices(variant, rank, kSeed);
-    RankSetup setup{.device = &devices.device()};
-    setup.hooks.before_first_step = [&](launch::Trainer& trainer) {
-      if (rank == 0) run.buckets = trainer.buckets().buckets.size();
-    };
-    run_rank(setup);
-    const std::lock_guard lock(mutex);
-    EXPECT_GT(devices.checker().operations_checked(), 0);
-    for (const OrderChecker::Report& report : devices.checker().reports()) {
-      ADD_FAILURE() << "rank " << rank << ": " << report.describe();
-    }
-  });
-  return run;
-}
-
-void expect_equal_bits(const JobOutcome& run, const JobOutcome& expected) {
-  for (std::size_t rank = 0; rank < run.ranks.size(); ++rank) {
-    SCOPED_TRACE(testing::Message() << "rank " << rank);
-    expect_equal_bits(run.ranks[rank], expected.ranks.front(), kSteps);
-  }
-}
 
 class EqualBits : public testing::TestWithParam<std::pair<int, int>> {};
 
 TEST_P(EqualBits, WithinACell) {
   const auto [ranks, accumulation] = GetParam();
-  SCOPED_TRACE(testing::Message() << "seed of delays " << kSeed);
+  SCOPED_TRACE(testing::Message() << "seed of delays " << kDelaySeed);
   SmallJob job;
   std::optional<JobOutcome> expected;
   for (const Variant& variant : variants()) {
@@ -73,7 +31,7 @@ TEST_P(EqualBits, WithinACell) {
       EXPECT_GE(run.buckets, variant.bucket_mib == kSomeBuckets ? 6u : 20u);
     }
     if (!expected.has_value()) expected = run;
-    expect_equal_bits(run, *expected);
+    expect_equal_bits(run, *expected, kSteps);
   }
 }
 
@@ -92,7 +50,17 @@ TEST(EqualBitsBetweenRuns, ARunRepeatsItself) {
   const Variant variant{"repeated", true, kSomeBuckets};
   const JobOutcome first = run_variant(job.config(2, 2, 2, kSteps), 2, variant);
   const JobOutcome again = run_variant(job.config(2, 2, 2, kSteps), 2, variant);
-  expect_equal_bits(again, first);
+  expect_equal_bits(again, first, kSteps);
+}
+
+// As processes: resume_test.cc.
+TEST(EqualBitsBetweenRuns, ACutRunEndsAsTheUncut) {
+  SmallJob job;
+  const Variant variant{"as it was", true, kSomeBuckets}, other{"serial, one bucket", false, kOneBucket};
+  const JobOutcome uncut = run_variant(job.config(2, 2, 2, kSteps), 2, variant);
+  const MakeDevice make_device = [](int) { return make_cpu_device(); };
+  expect_resumes_as(uncut, job.config(2, 2, 2, kSteps), 2, 2, variant, variant, make_device);
+  expect_resumes_as(uncut, job.config(2, 2, 2, kSteps), 2, 5, variant, other, make_device);
 }
 
 TEST(EqualBitsBetweenRuns, AnotherSeedIsAnotherRun) {

@@ -30,7 +30,8 @@ TEST_P(MpiEqualBits, WithinACellAndToThreads) {
   for (const Variant& variant : variants()) {
     SCOPED_TRACE(variant.name);
     const Watchdog watchdog("ranks under mpirun: " + variant.name);
-    VariantDevice devices(variant, the_world->rank(), kSeed);
+    const auto cpu = make_cpu_device();
+    VariantDevice devices(*cpu, variant, the_world->rank(), kSeed);
     const auto communicator = the_world->make_communicator();
     const auto control = the_world->make_control();
     launch::Config config = with(job.config(ranks, accumulation, 2, kSteps), variant);

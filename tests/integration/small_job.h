@@ -2,6 +2,7 @@
 //
 // The text has structure (each token mostly follows from the one before), so losses fall and every step changes
 // weights; learning rates are high for the same reason: what goes wrong by a bit at one step shows in all later losses.
+// Ranks run on the devices that a test makes; several GPUs talk through NCCL.
 // Threads: the test's. Errors: what the parts throw.
 #pragma once
 
@@ -18,9 +19,10 @@
 
 #include "comm/threads/threads_world.h"
 #include "data/token_file_writer.h"
+#include "launch/devices.h"
 #include "launch/train.h"
 #include "runtime/device/cpu/cpu_device.h"
-#include "runtime/device/cpu/cpu_memory.h"
+#include "runtime/device/host_memory.h"
 #include "runtime/io/files.h"
 #include "tests/checkpoint/scratch_folder.h"
 #include "tests/support/rank_threads.h"
@@ -75,11 +77,18 @@ struct RankSetup {
   launch::TrainHooks hooks = {};
 };
 
+// Of a job's model and data.
+struct JobShape {
+  std::int64_t channels = 16;
+  std::int64_t sequence = 16;
+  double learning_rate = 2e-2;
+};
+
 class SmallJob {
  public:
-  SmallJob() {
-    write_tokens(train_tokens(), 6'000, 1);
-    write_tokens(val_tokens(), 1'500, 2);
+  explicit SmallJob(JobShape shape = {}) : shape_(shape) {
+    write_tokens(train_tokens(), 375 * shape.sequence, 1);
+    write_tokens(val_tokens(), 94 * shape.sequence, 2);
   }
 
   std::filesystem::path train_tokens() const { return folder_.path() / "train.bin"; }
@@ -92,24 +101,36 @@ class SmallJob {
     config.run.dir = (folder_.path() / ("run-" + std::to_string(++runs_))).string();
     config.run.seed = 3;
     config.model.layers = 2;
-    config.model.channels = 16;
+    config.model.channels = shape_.channels;
     config.model.heads = 2;
     config.data.train = train_tokens().string();
     config.train.steps = steps;
     config.train.global_batch = ranks * accumulation * micro_batch;
     config.train.micro_batch = micro_batch;
-    config.train.sequence = 16;
-    config.optimizer.learning_rate = 2e-2;
-    config.optimizer.min_learning_rate = 2e-3;
+    config.train.sequence = shape_.sequence;
+    config.optimizer.learning_rate = shape_.learning_rate;
+    config.optimizer.min_learning_rate = shape_.learning_rate / 10;
     config.optimizer.warmup_steps = 2;
     config.optimizer.clip_norm = 0.5;  // below what the first steps have: clipping takes part
     return config;
   }
 
  private:
+  JobShape shape_;
   ScratchFolder folder_{ScratchFolder::Where::kMemory};
   int runs_ = 0;
 };
+
+// The weights behind the last step enqueued. Blocks the host.
+inline std::vector<float> weights_of(launch::Trainer& trainer, Device& device) {
+  Arena arena("weights for the test", MemoryKind::kHost);
+  const Tensor copied = Tensor::reserve(arena, DType::kF32, {trainer.weights().elems()});
+  arena.allocate(device);
+  trainer.compute().copy({"weights to the test"}, copied, trainer.weights());
+  trainer.compute().synchronize();
+  const auto weights = host_span<float>(copied);
+  return {weights.begin(), weights.end()};
+}
 
 // One rank of `config`, with its communicator and control.
 inline RankOutcome run_rank(const launch::Config& config, comm::Communicator& communicator, comm::Control& control,
@@ -126,9 +147,7 @@ inline RankOutcome run_rank(const launch::Config& config, comm::Communicator& co
   setup.hooks.on_report = [&](const launch::StepReport& report) {
     if (told_report) told_report(report);
     if (report.step + 1 != config.train.steps) return;
-    trainer->compute().synchronize();
-    const float* const weights = cpu::data<float>(trainer->weights());
-    outcome.weights.assign(weights, weights + trainer->weights().elems());
+    outcome.weights = weights_of(*trainer, *setup.device);
   };
   outcome.result = launch::train_rank(
       config, {*setup.device, communicator, control, files, Logger(control.rank(), control.size(), LogLevel::kError)},
@@ -145,8 +164,8 @@ inline std::vector<RankOutcome> run_threads(const launch::Config& config, int ra
   std::vector<RankOutcome> outcomes(static_cast<std::size_t>(ranks));
   run_ranks(world, [&](int rank) {
     with_rank(rank, [&](RankSetup setup) {
-      const auto communicator = world.make_communicator(rank);
       const auto control = world.make_control(rank);
+      const auto communicator = launch::make_communicator(*setup.device, *control, world.make_communicator(rank));
       outcomes[static_cast<std::size_t>(rank)] = run_rank(config, *communicator, *control, std::move(setup));
     });
   });

@@ -4,40 +4,11 @@
 
 #include <set>
 
-#include "runtime/device/forwarding.h"
 #include "tests/integration/small_job.h"
+#include "tests/support/counting_device.h"
 
 namespace strake::test {
 namespace {
-
-// CountingDevice: counts what it is asked to create.
-class CountingDevice final : public ForwardingDevice {
- public:
-  explicit CountingDevice(Device& inner) : ForwardingDevice(inner) {}
-
-  std::unique_ptr<Stream> make_stream(std::string_view name, StreamPriority priority) override {
-    ++streams_;
-    return ForwardingDevice::make_stream(name, priority);
-  }
-  Event make_event(std::string_view name) override {
-    ++events_;
-    return ForwardingDevice::make_event(name);
-  }
-  DeviceAddress allocate(std::string_view name, std::size_t size_bytes, MemoryKind kind) override {
-    ++allocations_;
-    return ForwardingDevice::allocate(name, size_bytes, kind);
-  }
-
-  struct Taken {
-    int streams, events, allocations;
-    std::size_t bytes;
-    auto operator<=>(const Taken&) const = default;
-  };
-  Taken taken() const { return {streams_, events_, allocations_, allocated_bytes()}; }
-
- private:
-  int streams_ = 0, events_ = 0, allocations_ = 0;
-};
 
 TEST(SteadyState, AStepTakesNothingFromTheDevice) {
   SmallJob job;

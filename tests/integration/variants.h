@@ -1,8 +1,11 @@
-// Variants of a run that must not change a bit of its results: overlap, bucket sizes, late streams.
+// Variants of a run that must not change a bit of its results: overlap, bucket sizes, late streams; and their runs, on
+// the devices that a test makes.
 #pragma once
 
 #include <chrono>
 #include <functional>
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,6 +15,7 @@
 #include "runtime/device/order_checker.h"
 #include "tests/integration/small_job.h"
 #include "tests/support/faulty_device.h"
+#include "tests/support/watchdog.h"
 
 namespace strake::test {
 
@@ -27,17 +31,18 @@ inline constexpr double kOneBucketEach = 1e-6;  // MiB: a parameter each
 inline constexpr double kSomeBuckets = 0.008;
 inline constexpr double kOneBucket = 100;  // for all but the embeddings, which share no bucket with the rest
 
-inline std::vector<Variant> variants() {
+// `some_buckets`: MiB that cut the model's gradients into more than six.
+inline std::vector<Variant> variants(double some_buckets = kSomeBuckets) {
   return {
       {"serial, one bucket", false, kOneBucket},
       {"serial, a bucket a parameter", false, kOneBucketEach},
       {"overlapped, one bucket", true, kOneBucket},
-      {"overlapped, some buckets", true, kSomeBuckets},
+      {"overlapped, some buckets", true, some_buckets},
       {"overlapped, a bucket a parameter", true, kOneBucketEach},
-      {"compute late", true, kSomeBuckets, "compute"},
-      {"communication late", true, kSomeBuckets, "comm"},
-      {"input late", true, kSomeBuckets, "copy-in"},
-      {"host late", true, kSomeBuckets, "", true},
+      {"compute late", true, some_buckets, "compute"},
+      {"communication late", true, some_buckets, "comm"},
+      {"input late", true, some_buckets, "copy-in"},
+      {"host late", true, some_buckets, "", true},
       {"all late", true, kOneBucketEach, "all"},
   };
 }
@@ -48,14 +53,17 @@ inline launch::Config with(launch::Config config, const Variant& variant) {
   return config;
 }
 
-// A rank's devices: faults outermost, then the order checker, then the CPU.
+// A rank's devices: faults outermost, then the order checker, then the one that computes.
 class VariantDevice {
  public:
-  VariantDevice(const Variant& variant, int rank, std::uint64_t seed)
-      : checked_(*cpu_, CheckedDevice::Policy::kCollect), faulty_(checked_, seed + static_cast<std::uint64_t>(rank)) {
+  VariantDevice(Device& base, const Variant& variant, int rank, std::uint64_t seed)
+      : checked_(base, CheckedDevice::Policy::kCollect), faulty_(checked_, seed + static_cast<std::uint64_t>(rank)) {
     const std::chrono::microseconds longest(400);
     device_ = &faulty_;
-    if (variant.late_stream == "all") {
+    if (variant.late_stream == "all" && base.kind() == DeviceKind::kCuda) {
+      // Jitter is a sleep in each body, so of the host; here the streams themselves are late too.
+      faulty_.faults().delays = {{.random = longest / 2}, {.random = longest / 8, .where = Delay::Where::kHost}};
+    } else if (variant.late_stream == "all") {
       device_ = &jittery_.emplace(checked_, longest, seed + static_cast<std::uint64_t>(rank));
     } else if (!variant.late_stream.empty()) {
       // Odd ranks are later than even ones.
@@ -72,11 +80,79 @@ class VariantDevice {
   const OrderChecker& checker() { return checked_.checker(); }
 
  private:
-  std::unique_ptr<Device> cpu_ = make_cpu_device();
   CheckedDevice checked_;
   FaultyDevice faulty_;
   std::optional<JitterDevice> jittery_;
   Device* device_;
 };
+
+// Called on each rank's thread; the device outlives the rank's run only.
+using MakeDevice = std::function<std::unique_ptr<Device>(int rank)>;
+
+struct JobOutcome {
+  std::vector<RankOutcome> ranks;
+  std::size_t buckets = 0;
+
+  std::vector<double> losses() const {
+    std::vector<double> losses;
+    for (const launch::StepSummary& step : ranks.front().result.steps) losses.push_back(step.loss);
+    return losses;
+  }
+};
+
+inline constexpr std::uint64_t kDelaySeed = 41;
+
+// All ranks under the order checker: any report is a failure.
+inline JobOutcome run_variant(
+    const launch::Config& config, int ranks, const Variant& variant,
+    const MakeDevice& make_device = [](int) { return make_cpu_device(); }) {
+  SCOPED_TRACE(variant.name);
+  JobOutcome run;
+  std::mutex mutex;
+  const Watchdog watchdog("ranks as threads: " + variant.name);
+  run.ranks = run_threads(with(config, variant), ranks, [&](int rank, const RunRank& run_rank) {
+    const auto base = make_device(rank);
+    VariantDevice devices(*base, variant, rank, kDelaySeed);
+    RankSetup setup{.device = &devices.device()};
+    setup.hooks.before_first_step = [&](launch::Trainer& trainer) {
+      if (rank == 0) run.buckets = trainer.buckets().buckets.size();
+    };
+    run_rank(setup);
+    const std::lock_guard lock(mutex);
+    EXPECT_GT(devices.checker().operations_checked(), 0);
+    for (const OrderChecker::Report& report : devices.checker().reports()) {
+      ADD_FAILURE() << "rank " << rank << ": " << report.describe();
+    }
+  });
+  return run;
+}
+
+inline void expect_equal_bits(const JobOutcome& run, const JobOutcome& expected, std::int64_t steps) {
+  for (std::size_t rank = 0; rank < run.ranks.size(); ++rank) {
+    SCOPED_TRACE(testing::Message() << "rank " << rank);
+    expect_equal_bits(run.ranks[rank], expected.ranks.front(), steps);
+  }
+}
+
+// `config` cut behind step `cut` by train.stop_at and resumed, as `rest` says, in the same run folder, ends as `uncut`:
+// equal bits of every later loss and norm, and of the weights. `make_device` is called anew for each attempt.
+inline void expect_resumes_as(const JobOutcome& uncut, launch::Config config, int ranks, std::int64_t cut,
+                              const Variant& variant, const Variant& rest, const MakeDevice& make_device) {
+  SCOPED_TRACE(testing::Message() << "cut behind step " << cut << ", then " << rest.name);
+  config.train.stop_at = cut;
+  const JobOutcome first = run_variant(config, ranks, variant, make_device);
+  ASSERT_EQ(first.ranks.front().result.steps_done, cut);
+  config.train.stop_at = 0;
+  config.checkpoint.resume = launch::Resume::kMust;
+  const JobOutcome second = run_variant(config, ranks, rest, make_device);
+  ASSERT_EQ(second.ranks.front().result.first_step, cut);
+  for (std::size_t rank = 0; rank < second.ranks.size(); ++rank) {
+    // The whole run, put together from both attempts.
+    RankOutcome joined = second.ranks[rank];
+    const auto& before = first.ranks[rank].result.steps;
+    joined.result.steps.insert(joined.result.steps.begin(), before.begin(), before.end());
+    expect_equal_bits(joined, uncut.ranks.front(), config.train.steps);
+  }
+}
 
 }  // namespace strake::test

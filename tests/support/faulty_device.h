@@ -3,8 +3,8 @@
 // It wraps the outermost device, so that an order checker inside sees a dropped wait as missing:
 // FaultyDevice(CheckedDevice(CPU)). (With a PlanDevice innermost the checker finds the race and it never
 // happens: for tests that also run under ThreadSanitizer.) Without faults it only counts how often each wait site is
-// passed, which is how a test learns the sites. Delays sleep in the operation's body, on the stream's worker: CPU
-// device only. A sleep orders nothing under ThreadSanitizer.
+// passed, which is how a test learns the sites. Delays keep the stream busy before the operation (pause_stream). A
+// sleep orders nothing under ThreadSanitizer. Failures are thrown when a body runs: on a GPU, by launch().
 //
 // Threads: the training thread, which may change `faults()` between any two calls.
 #pragma once
@@ -36,7 +36,7 @@ struct FaultTarget {
 
 struct Delay {
   enum class Where : std::uint8_t {
-    kStream,  // before the operation runs, on the stream's worker
+    kStream,  // before the operation runs, on its stream
     kHost,    // before it is enqueued, on the training thread
   };
   FaultTarget target = {};

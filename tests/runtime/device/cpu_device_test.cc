@@ -32,8 +32,7 @@ class CpuDevice : public testing::TestWithParam<DeviceFactory> {
   std::unique_ptr<DeviceUnderTest> under_test_ = GetParam().make();
 };
 
-INSTANTIATE_TEST_SUITE_P(Devices, CpuDevice, testing::ValuesIn(kCpuDevices),
-                         [](const auto& device) { return std::string(device.param.name); });
+INSTANTIATE_TEST_SUITE_P(Devices, CpuDevice, testing::ValuesIn(kCpuDevices), name_of_device);
 
 // The message of the DeviceError that `function` throws.
 template <typename Function>

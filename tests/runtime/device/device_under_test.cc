@@ -1,6 +1,7 @@
 #include "tests/runtime/device/device_under_test.h"
 
 #include "runtime/device/cpu/cpu_device.h"
+#include "runtime/device/cpu/cpu_memory.h"
 #include "runtime/device/order_checker.h"
 #include "tests/support/faulty_device.h"
 
@@ -12,6 +13,13 @@ class CpuUnderTest : public DeviceUnderTest {
   Device& device() override { return *cpu_; }
   Body host_function(std::function<void()> function) override {
     return [function = std::move(function)](NativeStream) { function(); };
+  }
+  std::unique_ptr<StreamGate> make_gate() override { return std::make_unique<CpuGate>(); }
+  Body mix(std::int64_t id, std::array<Tensor, 3> cells) override {
+    return [id, cells](NativeStream) {
+      std::int64_t& out = *cpu::data<std::int64_t>(cells[0]);
+      out = mixed(id, out, *cpu::data<std::int64_t>(cells[1]), *cpu::data<std::int64_t>(cells[2]));
+    };
   }
 
  private:

@@ -1,16 +1,29 @@
-// The devices that the contract suite runs on. A backend joins by a factory of its own.
+// The devices that the contract suite runs on. A backend joins by a factory of its own (the CUDA device:
+// tests/cuda/cuda_under_test.h).
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <array>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <ostream>
+#include <string>
 #include <string_view>
 #include <utility>
 
 #include "runtime/device/device.h"
+#include "tests/support/stream_gate.h"
 
 namespace strake::test {
+
+// What mix() stores; the serial model of a random program calls it too.
+constexpr std::int64_t mixed(std::int64_t id, std::int64_t old, std::int64_t a, std::int64_t b) {
+  const auto value = (static_cast<std::uint64_t>(old) * 31 + static_cast<std::uint64_t>(a)) * 131 +
+                     static_cast<std::uint64_t>(b) + static_cast<std::uint64_t>(id);
+  return static_cast<std::int64_t>(value);
+}
 
 class DeviceUnderTest {
  public:
@@ -18,6 +31,11 @@ class DeviceUnderTest {
   virtual Device& device() = 0;
   // The body of an operation that calls `function` when the stream gets there.
   virtual Body host_function(std::function<void()> function) = 0;
+  virtual std::unique_ptr<StreamGate> make_gate() = 0;
+  // cells[0] = mixed(id, cells[0], cells[1], cells[2]): one i64 of device memory each.
+  virtual Body mix(std::int64_t id, std::array<Tensor, 3> cells) = 0;
+  // Does a ticket still mean its record when the event was recorded again?
+  virtual bool keeps_tickets() const { return true; }
 };
 
 std::unique_ptr<DeviceUnderTest> make_cpu_under_test();
@@ -27,8 +45,12 @@ std::unique_ptr<DeviceUnderTest> make_faulty_cpu_under_test();   // no fault cho
 struct DeviceFactory {
   std::string_view name;
   std::unique_ptr<DeviceUnderTest> (*make)();
+  std::string (*unavailable)() = [] { return std::string(); };  // why this machine cannot make it; empty: it can
 };
 inline std::ostream& operator<<(std::ostream& out, const DeviceFactory& factory) { return out << factory.name; }
+inline std::string name_of_device(const testing::TestParamInfo<DeviceFactory>& info) {
+  return std::string(info.param.name);
+}
 
 inline constexpr std::array<DeviceFactory, 3> kCpuDevices{{
     {"Cpu", make_cpu_under_test},

@@ -1,0 +1,25 @@
+#include "tests/support/pause_stream.h"
+
+#include <thread>
+
+#include "runtime/base/check.h"
+
+#ifdef STRAKE_HAS_CUDA
+#include "kernels/cuda/launches.h"
+#endif
+
+namespace strake::test {
+
+void pause_stream(DeviceKind kind, NativeStream native, std::chrono::nanoseconds duration) {
+  if (kind == DeviceKind::kCuda) {
+#ifdef STRAKE_HAS_CUDA
+    kernels::cuda::spin(static_cast<cudaStream_t>(native.handle), duration.count());
+    return;
+#endif
+  }
+  STRAKE_CHECK(kind == DeviceKind::kCpu, "a plan device runs nothing");
+  (void)native;
+  std::this_thread::sleep_for(duration);
+}
+
+}  // namespace strake::test
