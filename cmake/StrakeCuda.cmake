@@ -6,13 +6,24 @@ if(STRAKE_CUDA STREQUAL "OFF")
   return()
 endif()
 
+# strake_without_cuda(WHY): ends the build where CUDA is required, else goes on without it.
+macro(strake_without_cuda why)
+  if(STRAKE_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "STRAKE_CUDA=ON, but ${why}; install it, or set STRAKE_CUDA=OFF")
+  endif()
+  message(STATUS "Without CUDA: ${why}")
+  return()
+endmacro()
+
 include(CheckLanguage)
+# The toolkit's own installer leaves nvcc off the PATH.
+find_program(STRAKE_NVCC nvcc HINTS ENV CUDACXX HINTS ENV CUDA_HOME PATHS /usr/local/cuda PATH_SUFFIXES bin)
+if(STRAKE_NVCC AND NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+  set(CMAKE_CUDA_COMPILER "${STRAKE_NVCC}")
+endif()
 check_language(CUDA)
 if(NOT CMAKE_CUDA_COMPILER)
-  if(STRAKE_CUDA STREQUAL "ON")
-    message(FATAL_ERROR "STRAKE_CUDA=ON, but no nvcc was found: install the CUDA toolkit, put nvcc on the PATH, or set STRAKE_CUDA=OFF")
-  endif()
-  return()
+  strake_without_cuda("no nvcc works here (it is part of the CUDA toolkit)")
 endif()
 
 if(NOT CMAKE_CUDA_ARCHITECTURES)
@@ -28,10 +39,7 @@ find_package(CUDAToolkit 13.0)
 find_library(STRAKE_NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR} /usr/lib/x86_64-linux-gnu)
 find_library(STRAKE_CUDNN_LIBRARY cudnn HINTS ${CUDAToolkit_LIBRARY_DIR} /usr/lib/x86_64-linux-gnu)
 if(NOT CUDAToolkit_FOUND OR NOT STRAKE_NCCL_LIBRARY OR NOT STRAKE_CUDNN_LIBRARY)
-  if(STRAKE_CUDA STREQUAL "ON")
-    message(FATAL_ERROR "STRAKE_CUDA=ON needs the CUDA toolkit 13.0 or newer (found: ${CUDAToolkit_VERSION}), NCCL (${STRAKE_NCCL_LIBRARY}) and cuDNN (${STRAKE_CUDNN_LIBRARY})")
-  endif()
-  return()
+  strake_without_cuda("one of these was not found: the CUDA toolkit 13.0 or newer (found: ${CUDAToolkit_VERSION}), NCCL (${STRAKE_NCCL_LIBRARY}), cuDNN (${STRAKE_CUDNN_LIBRARY})")
 endif()
 
 # cuDNN's graph API in C++, header only, as a PyPI wheel: pinned by version and hash, unpacked into the build folder.
@@ -42,11 +50,13 @@ if(NOT STRAKE_CUDNN_FRONTEND)
   set(frontend_hash c6006556017a4d1c914c52a556c71b1267f2d6a0500f742e7b4edef539878df0)
   set(frontend_folder "${PROJECT_BINARY_DIR}/cudnn_frontend-${frontend_version}")
   if(NOT EXISTS "${frontend_folder}/include/cudnn_frontend.h")
-    find_package(Python3 REQUIRED COMPONENTS Interpreter)
     execute_process(
-      COMMAND "${CMAKE_COMMAND}" -E env bash "${PROJECT_SOURCE_DIR}/cmake/fetch_wheel.sh" nvidia-cudnn-frontend
-              "${frontend_version}" "${frontend_hash}" "${frontend_folder}"
-      COMMAND_ERROR_IS_FATAL ANY)
+      COMMAND bash "${PROJECT_SOURCE_DIR}/cmake/fetch_wheel.sh" nvidia-cudnn-frontend "${frontend_version}"
+              "${frontend_hash}" "${frontend_folder}"
+      RESULT_VARIABLE fetched)
+    if(NOT fetched EQUAL 0)
+      strake_without_cuda("nvidia-cudnn-frontend ${frontend_version} could not be fetched from PyPI (python3 -m pip; or point STRAKE_CUDNN_FRONTEND to its include folder)")
+    endif()
   endif()
   set(strake_cudnn_frontend_include "${frontend_folder}/include")
 else()

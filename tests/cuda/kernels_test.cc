@@ -174,7 +174,8 @@ TEST_P(CudaKernels, Optimizer) {
   for (float& value : second.values) value *= value;
   for (std::int64_t i = 0; i < elems; ++i) {  // alignment gaps are zero
     const bool gap = (i >= 100 && i < 128) || (i >= 40128 && i < 40192) || i >= 110192;
-    if (gap) gradients.values[static_cast<std::size_t>(i)] = weights.values[static_cast<std::size_t>(i)] = 0;
+    if (!gap) continue;
+    for (Argument* argument : {&gradients, &weights, &first, &second}) argument->values[static_cast<std::size_t>(i)] = 0;
   }
   const std::int64_t blocks = kernels::norm_blocks(segments);
   const bool rounds = GetParam().value == DType::kBF16;
