@@ -18,10 +18,10 @@ endmacro()
 include(CheckLanguage)
 # The toolkit's own installer leaves nvcc off the PATH.
 find_program(STRAKE_NVCC nvcc HINTS ENV CUDACXX HINTS ENV CUDA_HOME PATHS /usr/local/cuda PATH_SUFFIXES bin)
-if(STRAKE_NVCC AND NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
-  set(CMAKE_CUDA_COMPILER "${STRAKE_NVCC}")
+if(STRAKE_NVCC AND NOT DEFINED ENV{CUDACXX})
+  set(ENV{CUDACXX} "${STRAKE_NVCC}")
 endif()
-check_language(CUDA)
+check_language(CUDA)  # compiles with it, so that one that does not work is none
 if(NOT CMAKE_CUDA_COMPILER)
   strake_without_cuda("no nvcc works here (it is part of the CUDA toolkit)")
 endif()
