@@ -86,4 +86,14 @@ void require_same_data(const DataCursor& saved, const DataCursor& now) {
                   json_quote(now.file), json_quote(saved.file), fmt::join(differences, "; ")));
 }
 
+void require_same_tokenizer(const TokenizerIdentity& saved, const DataCursor& now) {
+  if (!saved.known() || !now.tokenizer.known()) return;
+  const bool hashes_differ = !saved.hash.empty() && !now.tokenizer.hash.empty() && saved.hash != now.tokenizer.hash;
+  if (saved.name == now.tokenizer.name && !hashes_differ) return;
+  throw DataError(
+      fmt::format("token file {}: its tokenizer is {}, the weights to start from were trained with {}: ids would mean "
+                  "other text. Prepare the data with the tokenizer of the weights",
+                  json_quote(now.file), describe(now.tokenizer), describe(saved)));
+}
+
 }  // namespace strake::data

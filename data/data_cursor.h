@@ -37,5 +37,8 @@ DataCursor cursor_from_json(std::string_view json);
 // May a run with `now` continue where `saved` was? Throws DataError listing everything that differs; next_sample
 // and file path may. A checksum or a tokenizer that one side does not know is not compared.
 void require_same_data(const DataCursor& saved, const DataCursor& now);
+// May a run with `now` start from weights that were trained elsewhere on ids of tokenizer `saved`? DataError if both
+// tokenizers are known and differ; hashes count where both are known.
+void require_same_tokenizer(const TokenizerIdentity& saved, const DataCursor& now);
 
 }  // namespace strake::data

@@ -100,6 +100,33 @@ int run_command_line(int argc, char** argv) {
   generate_command->add_option("--seed", generate.seed, "The same seed gives the same text")->capture_default_str();
   generate_command->callback([&] { run = [&] { return run_generate(generate); }; });
 
+  ImportArguments import;
+  CLI::App* import_command = app.add_subcommand("import", "Start a run from weights of Hugging Face's GPT-2");
+  import_command->add_option("source", import.source, "Folder with model.safetensors and config.json, or the file")
+      ->required()
+      ->type_name("FOLDER|FILE");
+  import_command->add_option("--run", import.run, "Run folder to make")->required()->type_name("RUN");
+  import_command->add_option("--tokenizer", import.tokenizer, "Which tokenizer the weights were trained with")
+      ->capture_default_str();
+  import_command->callback([&] { run = [&] { return import_weights(import); }; });
+
+  ExportArguments out;
+  std::string export_type = "f32";
+  CLI::App* export_command = app.add_subcommand("export", "Write trained weights as Hugging Face's GPT-2");
+  export_command->add_option("path", out.path, "Run folder (its newest checkpoint), or one checkpoint")
+      ->required()
+      ->type_name("RUN|CHECKPOINT");
+  export_command->add_option("--out", out.out, "Folder for model.safetensors and config.json")
+      ->required()
+      ->type_name("FOLDER");
+  export_command->add_option("--dtype", export_type, "f32: every bit; bf16: rounded, half the size")
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->capture_default_str();
+  export_command->callback([&] {
+    out.dtype = export_type == "bf16" ? DType::kBF16 : DType::kF32;
+    run = [&] { return export_weights(out); };
+  });
+
   std::string path;
   CLI::App* ckpt_command = app.add_subcommand("ckpt", "Look at checkpoints");
   ckpt_command->require_subcommand(1);

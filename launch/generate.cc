@@ -20,18 +20,6 @@
 namespace strake::launch {
 namespace {
 
-checkpoint::FoundCheckpoint find(Files& files, const std::string& path) {
-  if (files.exists(std::filesystem::path(path) / "manifest.json") && !files.is_directory(checkpoint_folder(path))) {
-    return {path, checkpoint::read_manifest(files, path)};
-  }
-  auto found = checkpoint::find_newest(files, checkpoint_folder(path));
-  if (!found.has_value()) {
-    throw NoCheckpointError(
-        fmt::format("{}: no checkpoint is in it; name a run folder or a checkpoint's folder", path));
-  }
-  return *found;
-}
-
 // Index drawn from softmax(logits / temperature).
 std::int32_t draw(std::span<const float> logits, double temperature, double uniform) {
   const auto likeliest = std::max_element(logits.begin(), logits.end());
@@ -109,7 +97,7 @@ class Predictor {
 
 int run_generate(const GenerateArguments& arguments) {
   PosixFiles files;
-  const checkpoint::FoundCheckpoint found = find(files, arguments.path);
+  const checkpoint::FoundCheckpoint found = find_checkpoint(files, arguments.path);
   const data::TokenizerIdentity tokenizer =
       data::tokenizer_from_json(found.manifest.meta.tokenizer, found.path.string());
   if (tokenizer != data::ByteTokenizer::identity()) {

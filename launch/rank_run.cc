@@ -155,9 +155,13 @@ class RankRun {
     const std::string model = inputs_.job.shape.to_json();
     const std::optional<checkpoint::Meta> meta = as_agreed([&] { return trainer_->load_newest(model); });
     if (meta.has_value()) {
-      agree(parts_.control, [&] { data::require_same_data(data::cursor_from_json(meta->data_cursor), cursor(0)); });
+      agree(parts_.control, [&] { require_data_of(*meta); });
       result_.first_step = meta->step;
-      parts_.log.info("resumed behind step {} of {}", meta->step, config_.run.dir);
+      if (meta->data_cursor.empty()) {
+        parts_.log.info("starting from the weights that were imported into {}", config_.run.dir);
+      } else {
+        parts_.log.info("resumed behind step {} of {}", meta->step, config_.run.dir);
+      }
     } else {
       if (config_.checkpoint.resume == Resume::kMust) {
         throw AgreedError(
@@ -173,6 +177,15 @@ class RankRun {
     trainer_->seek(result_.first_step);
     result_.steps_done = result_.first_step;
     write_run_manifest();
+  }
+
+  // Imported weights have an empty cursor: no data went into them here, and any of their tokenizer may.
+  void require_data_of(const checkpoint::Meta& meta) const {
+    if (meta.data_cursor.empty()) {
+      data::require_same_tokenizer(data::tokenizer_from_json(meta.tokenizer, "tokenizer of the checkpoint"), cursor(0));
+    } else {
+      data::require_same_data(data::cursor_from_json(meta.data_cursor), cursor(0));
+    }
   }
 
   void write_run_manifest() {

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 
 #include "data/prepare.h"
+#include "runtime/base/dtype.h"
 
 namespace strake::launch {
 
@@ -14,6 +16,21 @@ int prepare_data(const data::PrepareOptions& options);
 int list_checkpoints(const std::filesystem::path& path);
 // Reads every byte of each; throws CorruptError naming what is damaged in any.
 int verify_checkpoints(const std::filesystem::path& path);
+
+struct ImportArguments {
+  std::filesystem::path source;  // Hugging Face's folder of a model, or a file in it
+  std::filesystem::path run;     // run folder that gets a checkpoint at step 0; must not hold a run
+  std::string tokenizer = "unknown";
+};
+// Weights go through host memory, with both moments: 16 bytes a parameter.
+int import_weights(const ImportArguments& arguments);
+
+struct ExportArguments {
+  std::filesystem::path path;  // run folder (its newest checkpoint), or one checkpoint
+  std::filesystem::path out;   // folder that gets model.safetensors and config.json
+  DType dtype = DType::kF32;   // or kBF16
+};
+int export_weights(const ExportArguments& arguments);
 
 int show_info();
 int show_keys();
