@@ -140,6 +140,10 @@ data::TokenizerIdentity tokenizer_named(const std::string& name) {
 int import_weights(const ImportArguments& arguments) {
   PosixFiles files;
   const fs::path source_path = arguments.source;
+  if (!files.exists(source_path)) {
+    throw ConfigError(
+        fmt::format("{}: does not exist; name a folder with model.safetensors and config.json", source_path.string()));
+  }
   const Safetensors source = Safetensors::open(files, source_path);
   const fs::path config_path =
       (files.is_directory(source_path) ? source_path : source_path.parent_path()) / kConfigName;

@@ -106,6 +106,23 @@ TEST(DataCursor, ContinuesWithTheSameDataOnly) {
   }
 }
 
+TEST(DataCursor, ImportedWeightsTakeAnyDataOfTheirTokenizer) {
+  DataCursor now;
+  now.file = "/data/train.bin";
+  now.tokenizer = ByteTokenizer::identity();
+  for (const TokenizerIdentity& saved :
+       {ByteTokenizer::identity(), TokenizerIdentity{}, TokenizerIdentity{.name = "bytes", .hash = ""}}) {
+    EXPECT_NO_THROW(require_same_tokenizer(saved, now)) << to_json(saved);
+  }
+  for (const TokenizerIdentity& saved :
+       {TokenizerIdentity{.name = "gpt2", .hash = ""}, TokenizerIdentity{.name = "bytes", .hash = "00000000"}}) {
+    EXPECT_THROW(require_same_tokenizer(saved, now), DataError) << to_json(saved);
+    now.tokenizer = {};
+    EXPECT_NO_THROW(require_same_tokenizer(saved, now)) << "the data's tokenizer is not known";
+    now.tokenizer = ByteTokenizer::identity();
+  }
+}
+
 TEST(ByteTokenizer, IsTheIdentityOnBytes) {
   std::string text;
   for (int byte = 0; byte < 256; ++byte) text.push_back(static_cast<char>(byte));

@@ -104,6 +104,11 @@ class GptOnDevice {
   std::span<T> gradient_when_ready(ParamId id) {
     return span_of<T>(layout_.view(gradients_when_ready_, id));
   }
+  // Of the last evaluate(): [B*T, padded vocab].
+  template <typename T>
+  std::span<T> logits() {
+    return span_of<T>(model_->logits());
+  }
   std::span<std::int32_t> tokens() { return span_of<std::int32_t>(tokens_); }
   std::span<std::int32_t> targets() { return span_of<std::int32_t>(targets_); }
 

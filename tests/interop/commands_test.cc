@@ -1,0 +1,188 @@
+// `strake import` and `strake export` as a person meets them: whole programs, files in, files out.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "checkpoint/directory.h"
+#include "launch/metrics.h"
+#include "launch/run_folder.h"
+#include "runtime/base/error.h"
+#include "tests/integration/strake_program.h"
+#include "tests/interop/tiny_gpt2.h"
+
+namespace strake::test {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr int kAlone = 0;
+
+class InteropCommands : public testing::Test {
+ protected:
+  ProgramEnd strake(std::vector<std::string> arguments, int ranks = kAlone) {
+    return StrakeProgram::run(ranks, std::move(arguments), tiny_.path("."));
+  }
+  ProgramEnd import(const std::string& source, const std::string& run, std::vector<std::string> more = {}) {
+    std::vector<std::string> arguments{"import", path(source), "--run", path(run)};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return strake(std::move(arguments));
+  }
+  ProgramEnd train(const std::string& run, int ranks, std::vector<std::string> more = {}) {
+    std::ofstream(tiny_.path("job.toml"))
+        << "[model]\nlayers = 2\nchannels = 12\nheads = 3\nvocab = 19\n[data]\ntrain = \"" << path("train.bin")
+        << "\"\n[train]\nsteps = 6\nglobal_batch = 4\nmicro_batch = 1\nsequence = 5\n"
+        << "[optimizer]\nlearning_rate = 1e-2\nmin_learning_rate = 1e-2\nwarmup_steps = 0\n"
+        << "[checkpoint]\nevery = 3\nkeep = 10\n[run]\ndevice = \"cpu\"\n";
+    std::vector<std::string> arguments{"train", path("job.toml"), "run.dir=" + path(run)};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return strake(std::move(arguments), ranks);
+  }
+  void expect_error(const ProgramEnd& end, ExitCode code, const std::string& part) {
+    EXPECT_EQ(end.exit_code, static_cast<int>(code)) << end.output;
+    ASSERT_EQ(end.errors().size(), 1u) << end.output;
+    EXPECT_NE(end.errors()[0].find(part), std::string::npos) << end.output;
+  }
+
+  std::string path(const std::string& name) const { return tiny_.path(name).string(); }
+  std::string content(const std::string& name) { return read_file(tiny_.files(), tiny_.path(name), 1 << 24); }
+  void put(const std::string& name, const std::string& text) {
+    fs::create_directories(tiny_.path(name).parent_path());
+    std::ofstream(tiny_.path(name), std::ios::binary) << text;
+  }
+  double first_loss(const std::string& run) {
+    return launch::read_metrics(tiny_.files(), launch::metrics_path(tiny_.path(run))).steps.at(0).loss;
+  }
+  // The weights of a run as bytes.
+  std::string exported(const std::string& run) {
+    EXPECT_EQ(strake({"export", path(run), "--out", path(run + "-out")}).exit_code, 0);
+    return content(run + "-out/model.safetensors");
+  }
+
+  TinyGpt2 tiny_;
+};
+
+TEST_F(InteropCommands, ExportGivesTheImportedFileBack) {
+  for (const char* source : {"hf", "bare", "hf/model.safetensors"}) {
+    const std::string run =
+        std::string("run-") + (std::string(source) == "bare" ? "bare" : std::to_string(std::string(source).size()));
+    const ProgramEnd end = import(source, run);
+    ASSERT_EQ(end.exit_code, 0) << end.output;
+    EXPECT_TRUE(exported(run) == content("hf/model.safetensors")) << source;
+  }
+  // What was exported can be imported, its config too; a single checkpoint can be named.
+  ASSERT_EQ(import("run-2-out", "again").exit_code, 0);
+  const ProgramEnd end = strake({"export", path("again/ckpt/step-00000000"), "--out", path("again-out")});
+  ASSERT_EQ(end.exit_code, 0) << end.output;
+  EXPECT_TRUE(content("again-out/model.safetensors") == content("hf/model.safetensors"));
+  EXPECT_EQ(content("again-out/config.json"), content("run-2-out/config.json"));
+}
+
+TEST_F(InteropCommands, HalfSizedExportIsTheRoundedWeights) {
+  ASSERT_EQ(import("hf", "run").exit_code, 0);
+  ASSERT_EQ(strake({"export", path("run"), "--out", path("half"), "--dtype", "bf16"}).exit_code, 0);
+  const auto whole = checkpoint::Safetensors::open(tiny_.files(), tiny_.path("hf"));
+  const auto half = checkpoint::Safetensors::open(tiny_.files(), tiny_.path("half"));
+  ASSERT_EQ(half.entries().size(), whole.entries().size());
+  for (const checkpoint::SafetensorsEntry& entry : whole.entries()) {
+    std::vector<float> expected(static_cast<std::size_t>(entry.elems())), rounded(expected.size());
+    whole.read_f32(entry, 0, expected);
+    ASSERT_EQ(half.find(entry.name)->dtype, "BF16");
+    half.read_f32(*half.find(entry.name), 0, rounded);
+    for (std::size_t i = 0; i < expected.size(); ++i) ASSERT_EQ(rounded[i], to_float(to_bfloat16(expected[i])));
+  }
+  EXPECT_NE(content("half/config.json").find("bfloat16"), std::string::npos);
+}
+
+// Alone, and by numbers of ranks that share the checkpoint in other pieces than it was written in.
+TEST_F(InteropCommands, TrainingStartsFromImportedWeights) {
+  const double expected = tiny_.golden<double>("loss")[0];
+  for (const int ranks : {kAlone, 2, 4}) {
+    const std::string run = "run-" + std::to_string(ranks);
+    ASSERT_EQ(import("hf", run, {"--tokenizer", "tiny"}).exit_code, 0);
+    const ProgramEnd end = train(run, ranks, {"checkpoint.resume=true"});
+    ASSERT_EQ(end.exit_code, 0) << end.output;
+    EXPECT_NE(end.output.find("starting from the weights that were imported"), std::string::npos) << end.output;
+    const launch::Metrics metrics = launch::read_metrics(tiny_.files(), launch::metrics_path(tiny_.path(run)));
+    ASSERT_EQ(metrics.steps.size(), 6u);
+    EXPECT_EQ(metrics.steps.front().step, 1);
+    EXPECT_NEAR(metrics.steps.front().loss, expected, 2e-6 * expected) << ranks;
+    EXPECT_LT(metrics.steps.back().loss, expected - 0.1);
+    EXPECT_FALSE(exported(run) == content("hf/model.safetensors")) << "training has changed nothing";
+  }
+}
+
+// Moments start at zero: a run from imported weights is the run that goes on from them.
+TEST_F(InteropCommands, AnImportedRunResumesAsAnyOther) {
+  ASSERT_EQ(import("hf", "whole").exit_code, 0);
+  ASSERT_EQ(import("hf", "parts").exit_code, 0);
+  ASSERT_EQ(train("whole", kAlone).exit_code, 0);
+  ASSERT_EQ(train("parts", kAlone, {"train.stop_at=3"}).exit_code, 0);
+  ASSERT_EQ(train("parts", kAlone).exit_code, 0);
+  EXPECT_TRUE(exported("whole") == exported("parts"));
+}
+
+TEST_F(InteropCommands, TheTokenizerMustBeThatOfTheData) {
+  ASSERT_EQ(import("hf", "other", {"--tokenizer", "gpt2"}).exit_code, 0);
+  expect_error(train("other", kAlone), ExitCode::kData, "its tokenizer is \"tiny\"");
+  ASSERT_EQ(import("hf", "unknown").exit_code, 0);
+  EXPECT_EQ(train("unknown", kAlone, {"train.stop_at=1"}).exit_code, 0);
+}
+
+TEST_F(InteropCommands, TheModelMustBeThatOfTheConfig) {
+  ASSERT_EQ(import("hf", "run").exit_code, 0);
+  expect_error(train("run", kAlone, {"train.sequence=4"}), ExitCode::kIncompatibleCheckpoint, "model.sequence is 5");
+  expect_error(train("run", 2, {"model.heads=4"}), ExitCode::kIncompatibleCheckpoint, "model.heads is 3");
+}
+
+TEST_F(InteropCommands, ARunFolderInUseIsLeftAlone) {
+  ASSERT_EQ(import("hf", "run").exit_code, 0);
+  expect_error(import("bare", "run"), ExitCode::kConfig, "holds a run already");
+  EXPECT_TRUE(exported("run") == content("hf/model.safetensors"));
+}
+
+TEST_F(InteropCommands, WhatDoesNotFitIsNamedAndNothingIsMade) {
+  const std::string whole = content("hf/model.safetensors"), config = content("hf/config.json");
+  const auto replaced = [](std::string text, const std::string& from, const std::string& to) {
+    const std::size_t at = text.find(from);
+    EXPECT_NE(at, text.npos) << from;
+    return text.replace(at, from.size(), to);
+  };
+  put("none/model.safetensors", whole);
+  expect_error(import("none", "run"), ExitCode::kConfig, "config.json: is missing");
+  put("none/config.json", replaced(config, "\"n_layer\": 2", "\"n_layer\": 3"));
+  expect_error(import("none", "run"), ExitCode::kIncompatibleCheckpoint, "h.2.mlp.c_fc.weight is missing");
+  put("none/config.json", replaced(config, "\"n_layer\": 2", "\"n_layer\": 1"));
+  expect_error(import("none", "run"), ExitCode::kIncompatibleCheckpoint, "h.1.attn.c_attn.bias is not known");
+  put("none/config.json", replaced(config, "\"vocab_size\": 19", "\"vocab_size\": 20"));
+  expect_error(import("none", "run"), ExitCode::kIncompatibleCheckpoint,
+               "wte.weight is [19, 12], config.json says [20, 12]");
+  put("none/config.json", replaced(config, "gelu_new", "relu"));
+  expect_error(import("none", "run"), ExitCode::kIncompatibleCheckpoint, "activation_function is \"relu\"");
+  put("none/config.json", config);
+  put("none/model.safetensors", whole.substr(0, whole.size() - 1));
+  expect_error(import("none", "run"), ExitCode::kNoCheckpoint, "none/model.safetensors");
+  // A head that differs from the token table in the last byte of the file.
+  std::string bare = content("bare/model.safetensors");
+  const auto source = checkpoint::Safetensors::open(tiny_.files(), tiny_.path("bare"));
+  const checkpoint::SafetensorsEntry& head = *source.find("lm_head.weight");
+  bare[head.offset_bytes + head.size_bytes - 1] ^= 1;
+  put("untied/model.safetensors", bare);
+  put("untied/config.json", config);
+  expect_error(import("untied", "run"), ExitCode::kIncompatibleCheckpoint, "a head of its own");
+  EXPECT_FALSE(fs::exists(tiny_.path("run"))) << "a refused import left a run folder";
+  expect_error(import("nowhere", "run"), ExitCode::kConfig, "nowhere");
+  expect_error(strake({"export", path("hf"), "--out", path("out")}), ExitCode::kNoCheckpoint, "no checkpoint");
+  expect_error(strake({"export", path("hf"), "--out", path("out"), "--dtype", "f16"}), ExitCode::kConfig, "--dtype");
+}
+
+// A disk that is full ends in one error, and leaves neither a model nor a half one.
+TEST_F(InteropCommands, AFullDiskLeavesNoHalfFile) {
+  ASSERT_EQ(import("hf", "run").exit_code, 0);
+  const ProgramEnd end = StrakeProgram::run(kAlone, {"export", path("run"), "--out", path("full")}, tiny_.path("."),
+                                            {.file_bytes = 8 * 1024});
+  expect_error(end, ExitCode::kStorage, "model.safetensors");
+  EXPECT_EQ(tiny_.files().list(tiny_.path("full")), std::vector<std::string>{"config.json"});
+}
+
+}  // namespace
+}  // namespace strake::test
