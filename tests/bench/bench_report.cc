@@ -13,18 +13,23 @@
 
 namespace strake::bench {
 
-BenchOptions parse_options(int argc, char** argv, std::string_view question, int default_repeats) {
+BenchOptions parse_options(int argc, char** argv, std::string_view question, int default_repeats, bool on_gpus_too) {
   BenchOptions options{.repeats = default_repeats};
+  std::string device = "cpu";
   CLI::App app{std::string(question)};
   app.add_option("--repeats", options.repeats, "How often everything is measured")->check(CLI::Range(1, 1000));
   app.add_flag("--json", options.json, "Print one JSON object");
   app.add_flag("--smoke", options.smoke, "Tiny sizes, about a second, judges nothing");
+  if (on_gpus_too) {
+    app.add_option("--device", device, "What the ranks run on")->check(CLI::IsMember({"cpu", "cuda"}));
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     std::exit(app.exit(error) == 0 ? 0 : 2);
   }
   if (options.smoke) options.repeats = 1;
+  options.gpus = device == "cuda";
   return options;
 }
 

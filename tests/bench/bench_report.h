@@ -17,8 +17,11 @@ struct BenchOptions {
   int repeats;
   bool json = false;   // one object on standard output instead of lines
   bool smoke = false;  // repeats is 1
+  bool gpus = false;   // ranks run on GPUs
 };
-BenchOptions parse_options(int argc, char** argv, std::string_view question, int default_repeats);
+// `on_gpus_too`: takes --device cpu|cuda.
+BenchOptions parse_options(int argc, char** argv, std::string_view question, int default_repeats,
+                           bool on_gpus_too = false);
 
 struct Spread {
   double median, low, high;

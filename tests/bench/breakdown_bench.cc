@@ -7,6 +7,8 @@
 // model is tiny to keep that part small, and it is printed. The host's delay begins once the device is idle (in its
 // baseline too), because a host that is late but ahead of the device costs nothing either. The wall time of the account
 // is compared with the host's clock over the whole run.
+//
+// With --device cuda the ranks have a GPU each, and a delay of a stream is a kernel of one block that waits.
 #include <fmt/format.h>
 
 #include <cmath>
@@ -111,11 +113,17 @@ std::vector<RankNumbers> measure(TrainingBed& bed, RunSetup setup, Place place, 
 }
 
 int run(const BenchOptions& options) {
+  if (const std::string reason = test::gpus_missing(kRanks); options.gpus && !reason.empty()) {
+    fmt::print("skipped: {}\n", reason);
+    return 0;
+  }
   BenchReport report("breakdown_bench", "does the breakdown name the class and the rank that lost 20 ms?", options);
-  RunSetup setup{.ranks = kRanks};
+  report.say(options.gpus ? "two ranks, each with a GPU" : "two ranks on the CPU device");
+  RunSetup setup{.ranks = kRanks, .gpus = options.gpus};
   launch::Config& config = setup.config;
-  config.model = {.layers = 1, .channels = 16, .heads = 1};
-  config.train = {.steps = options.smoke ? 12 : 48, .global_batch = kRanks, .micro_batch = 1, .sequence = 16};
+  const std::int64_t size = options.gpus ? 64 : 16;  // a head that the GPU's attention takes
+  config.model = {.layers = 1, .channels = size, .heads = 1};
+  config.train = {.steps = options.smoke ? 12 : 48, .global_batch = kRanks, .micro_batch = 1, .sequence = size};
   config.optimizer.warmup_steps = 2;
   TrainingBed bed;
 
@@ -173,6 +181,6 @@ int run(const BenchOptions& options) {
 }  // namespace strake::bench
 
 int main(int argc, char** argv) {
-  return strake::bench::run(
-      strake::bench::parse_options(argc, argv, "20 ms in one class of one rank show up there", 5));
+  return strake::bench::run(strake::bench::parse_options(argc, argv, "20 ms in one class of one rank show up there", 5,
+                                                         /*on_gpus_too=*/true));
 }

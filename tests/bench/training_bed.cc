@@ -9,6 +9,7 @@
 #include "comm/threads/threads_world.h"
 #include "data/byte_tokenizer.h"
 #include "data/token_file_writer.h"
+#include "launch/devices.h"
 #include "runtime/base/check.h"
 #include "runtime/base/random.h"
 #include "runtime/device/cpu/cpu_device.h"
@@ -75,16 +76,17 @@ std::vector<RankTrace> TrainingBed::run(const RunSetup& setup) {
   launch::Config config = setup.config;
   config.run.dir = (folder_ / fmt::format("run-{}", runs_++)).string();
   config.data.train = token_path(folder_).string();
+  config.train.deterministic = setup.gpus;
 
   comm::ThreadsWorld world(setup.ranks);
   std::vector<RankTrace> traces(static_cast<std::size_t>(setup.ranks));
   test::run_ranks(world, [&](int rank) {
     RankTrace& trace = traces[static_cast<std::size_t>(rank)];
-    const auto cpu = make_cpu_device();
-    test::FaultyDevice device(*cpu);
-    auto communicator = world.make_communicator(rank);
-    if (setup.wrap_communicator) communicator = setup.wrap_communicator(rank, std::move(communicator));
+    const std::unique_ptr<Device> base = setup.gpus ? gpus_(rank) : make_cpu_device();
+    test::FaultyDevice device(*base);
     const auto control = world.make_control(rank);
+    auto communicator = launch::make_communicator(device, *control, world.make_communicator(rank));
+    if (setup.wrap_communicator) communicator = setup.wrap_communicator(rank, std::move(communicator));
     PosixFiles files;
 
     launch::Trainer* trainer = nullptr;

@@ -15,12 +15,14 @@
 #include "data/token_source.h"
 #include "launch/train.h"
 #include "tests/support/faulty_device.h"
+#include "tests/support/gpu_ranks.h"
 
 namespace strake::bench {
 
 // Every hook may be empty.
 struct RunSetup {
   int ranks = 2;
+  bool gpus = false;           // a GPU for each rank; else the CPU device
   launch::Config config = {};  // folders and token files are the bed's
   std::function<std::unique_ptr<comm::Communicator>(int rank, std::unique_ptr<comm::Communicator>)> wrap_communicator =
       {};
@@ -55,6 +57,7 @@ class TrainingBed {
  private:
   std::filesystem::path folder_;
   int runs_ = 0;
+  test::GpuRanks gpus_{/*deterministic=*/true};  // kept: plans are built once. What must repeat is not tuned
 };
 
 }  // namespace strake::bench

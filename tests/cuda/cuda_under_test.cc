@@ -91,13 +91,6 @@ class WrappedCudaUnderTest final : public CudaUnderTest {
 
 }  // namespace
 
-std::string gpus_missing(int needed) {
-  const int gpus = cuda_device_number();
-  if (gpus >= needed) return "";
-  if (gpus == 0) return "no GPU: " + cuda_unavailable_reason();
-  return "needs " + std::to_string(needed) + " GPUs, this machine has " + std::to_string(gpus);
-}
-
 std::size_t free_gpu_bytes() {
   std::size_t free_bytes = 0, total_bytes = 0;
   STRAKE_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));

@@ -3,14 +3,11 @@
 
 #include <cstddef>
 #include <memory>
-#include <string>
 
 #include "tests/runtime/device/device_under_test.h"
 
 namespace strake::test {
 
-// Why a test that needs so many GPUs cannot run here; empty: it can.
-std::string gpus_missing(int needed);
 // Free memory of the current GPU.
 std::size_t free_gpu_bytes();
 

@@ -14,6 +14,7 @@
 #include "tests/cuda/cuda_under_test.h"
 #include "tests/runtime/device/device_contract.h"
 #include "tests/support/faulty_device.h"
+#include "tests/support/gpu_ranks.h"
 
 namespace strake::test {
 namespace {

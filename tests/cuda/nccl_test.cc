@@ -11,6 +11,7 @@
 #include "runtime/device/cuda/cuda_device.h"
 #include "tests/comm/communicator_contract.h"
 #include "tests/cuda/cuda_under_test.h"
+#include "tests/support/gpu_ranks.h"
 #include "tests/support/rank_threads.h"
 
 namespace strake::comm {
