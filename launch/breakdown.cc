@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 
 namespace strake::launch {
 namespace {
@@ -62,6 +63,13 @@ RankStep RankStep::from(std::span<const double> values) {
   out.wall_ms = values[0];
   std::copy_n(values.begin() + 1, kStepClasses, out.class_ms.begin());
   out.comm_busy_ms = values[kStepClasses + 1];
+  return out;
+}
+
+RankStep rank_step(const StepTimes& times, Nanoseconds comm_busy) {
+  const auto milliseconds = [](Nanoseconds time) { return std::chrono::duration<double, std::milli>(time).count(); };
+  RankStep out{.wall_ms = milliseconds(times.wall), .comm_busy_ms = milliseconds(comm_busy)};
+  for (std::size_t i = 0; i < kStepClasses; ++i) out.class_ms[i] = milliseconds(times.classes[i]);
   return out;
 }
 

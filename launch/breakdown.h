@@ -24,6 +24,8 @@ struct RankStep {
   double of(StepClass step_class) const { return class_ms[static_cast<std::size_t>(step_class)]; }
 };
 
+RankStep rank_step(const StepTimes& times, Nanoseconds comm_busy);
+
 class StepBreakdown {
  public:
   explicit StepBreakdown(int ranks) : sums_(static_cast<std::size_t>(ranks)) {}

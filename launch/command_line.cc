@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "launch/bench_step.h"
 #include "launch/commands/commands.h"
 #include "launch/generate.h"
 #include "launch/machine.h"
@@ -71,6 +72,28 @@ int run_command_line(int argc, char** argv) {
   train_command->callback([&] {
     train.command_line = words(argc, argv);
     run = [&] { return run_train(train); };
+  });
+
+  BenchStepArguments bench;
+  CLI::App* bench_command = app.add_subcommand("bench", "Measure speed");
+  bench_command->require_subcommand(1);
+  CLI::App* step_command =
+      bench_command->add_subcommand("step", "Measure the training step of a config, alone or as a rank under mpirun");
+  step_command->add_option("config", bench.config_path, "TOML file")->required()->type_name("CONFIG.toml");
+  step_command->add_option("overrides", bench.overrides, "Keys that replace those of the file")->type_name("key=value");
+  const auto add_number = [&](const char* name, std::int64_t& value, const char* text) {
+    step_command->add_option(name, value, text)
+        ->check(CLI::Range(std::int64_t{1}, std::int64_t{1'000'000}))
+        ->capture_default_str();
+  };
+  add_number("--warmup", bench.warmup, "Steps before the first that counts");
+  add_number("--steps", bench.steps, "Steps of each repeat");
+  add_number("--repeats", bench.repeats, "Blocks of steps that are compared with each other");
+  step_command->add_flag("--random-data", bench.random_data, "Random tokens, also if the config names a token file");
+  step_command->add_flag("--json", bench.json, "Print one JSON object (docs/formats.md)");
+  step_command->callback([&] {
+    bench.command_line = words(argc, argv);
+    run = [&] { return run_bench_step(bench); };
   });
 
   data::PrepareOptions prepare;

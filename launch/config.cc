@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <string_view>
+#include <utility>
 
 #include "runtime/base/check.h"
 #include "runtime/base/error.h"
@@ -133,8 +134,8 @@ void check_contradictions(ConfigReader& reader, const Config& c) {
 
 }  // namespace
 
-Config load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
-  Config config;
+Config load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides, Config defaults) {
+  Config config = std::move(defaults);
   ConfigReader reader;
   bind_keys(reader, config);
   const bool complete = file.empty() || reader.read_file(file);

@@ -97,7 +97,7 @@ struct Config {
 
 // Defaults, then the file, then the overrides ("train.steps=10") in their order; then what contradicts
 // itself. An empty path means no file.
-Config load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides);
+Config load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides, Config defaults = {});
 
 // All values, one line, the same for the same values.
 std::string config_to_json(const Config& config);

@@ -40,24 +40,16 @@ std::unique_ptr<comm::Communicator> make_communicator(Device& device, comm::Cont
 
 double peak_flops(Device& device) {
   if (device.kind() != DeviceKind::kCuda) return measure_matmul_rate(device);
-  const CudaFacts facts = cuda_facts(current_cuda_device());
+  const GpuFacts facts = cuda_facts(current_cuda_device());
   // Dense bf16, from the vendor's datasheets.
   if (facts.compute_capability == 90) return facts.multiprocessors >= 128 ? 989.4e12 : 756e12;  // H100, H200 SXM; PCIe
   if (facts.compute_capability == 80) return 312e12;                                            // A100
   return 0;
 }
 
-std::string describe_gpus() {
-  const int gpus = cuda_device_number();
-  if (gpus == 0) return "cuda: " + cuda_unavailable_reason();
-  std::string out = fmt::format("cuda: {} GPU{}", gpus, gpus == 1 ? "" : "s");
-  for (int i = 0; i < gpus; ++i) {
-    const CudaFacts facts = cuda_facts(i);
-    out +=
-        fmt::format("\n  {}: {}, {} multiprocessors, {:.1f} GiB, sm_{}, {} MHz", i, facts.name, facts.multiprocessors,
-                    static_cast<double>(facts.memory_bytes) / (1 << 30), facts.compute_capability, facts.sm_clock_mhz);
-  }
-  return out;
+GpuMachine read_gpus() { return cuda_machine(); }
+std::unique_ptr<GpuSensor> make_gpu_sensor(Device& device) {
+  return device.kind() == DeviceKind::kCuda ? make_cuda_sensor() : nullptr;
 }
 
 #else
@@ -75,7 +67,8 @@ std::unique_ptr<comm::Communicator> make_communicator(Device&, comm::Control&,
   return host;
 }
 double peak_flops(Device& device) { return measure_matmul_rate(device); }
-std::string describe_gpus() { return "cuda: not built in"; }
+GpuMachine read_gpus() { return {.missing = "not built in"}; }
+std::unique_ptr<GpuSensor> make_gpu_sensor(Device&) { return nullptr; }
 
 #endif
 

@@ -3,13 +3,13 @@
 #pragma once
 
 #include <memory>
-#include <string>
 
 #include "comm/communicator.h"
 #include "comm/control.h"
 #include "launch/config.h"
 #include "launch/rank_environment.h"
 #include "runtime/device/device.h"
+#include "runtime/device/gpu_facts.h"
 
 namespace strake::launch {
 
@@ -25,7 +25,9 @@ std::unique_ptr<comm::Communicator> make_communicator(Device& device, comm::Cont
 // Dense matmul rate in FLOP/s that MFU is a share of. GPUs: the vendor's bf16 figure; CPU: measured. 0: not known.
 double peak_flops(Device& device);
 
-// GPUs that this program can use, for people: "cuda: 2 GPUs: NVIDIA H100 80GB HBM3, ..." or why there are none.
-std::string describe_gpus();
+// The GPUs that this program can use, or why there are none.
+GpuMachine read_gpus();
+// Reads the GPU behind `device`; null for the CPU device, or if the driver does not tell.
+std::unique_ptr<GpuSensor> make_gpu_sensor(Device& device);
 
 }  // namespace strake::launch

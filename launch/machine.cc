@@ -13,6 +13,11 @@
 #include <oneapi/dnnl/dnnl.h>
 #endif
 
+#ifdef STRAKE_HAS_CUDA
+#include "comm/nccl/nccl_communicator.h"
+#include "kernels/cuda/make_kernels.h"
+#include "runtime/device/cuda/cuda_device.h"
+#endif
 #include "launch/build_info.h"  // made by cmake/WriteBuildInfo.cmake
 
 namespace strake::launch {
@@ -69,6 +74,12 @@ std::vector<std::pair<std::string, std::string>> library_versions() {
 #ifdef STRAKE_HAS_ONEDNN
   const dnnl_version_t* dnnl = dnnl_version();
   versions.emplace_back("onednn", fmt::format("{}.{}.{}", dnnl->major, dnnl->minor, dnnl->patch));
+#endif
+#ifdef STRAKE_HAS_CUDA
+  versions.emplace_back("cuda_runtime", cuda_runtime_version());
+  if (const std::string driver = cuda_driver_version(); !driver.empty()) versions.emplace_back("cuda_driver", driver);
+  for (auto& [name, version] : kernels::cuda::library_versions()) versions.emplace_back(name, version);
+  versions.emplace_back("nccl", comm::nccl_version());
 #endif
   return versions;
 }

@@ -19,7 +19,8 @@ struct Machine {
 };
 Machine read_machine();
 
-// Name and run-time version of each library: {"open_mpi", "4.1.4"}, {"hdf5", "1.10.8"}, ...
+// Name and run-time version of each library: {"mpi", "4.1.4"}, {"hdf5", "1.10.8"}, ... "cuda_driver" is the newest CUDA
+// that the driver supports, and is left out where there is none.
 std::vector<std::pair<std::string, std::string>> library_versions();
 
 struct Build {

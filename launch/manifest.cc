@@ -1,12 +1,12 @@
 #include "launch/manifest.h"
 
-#include <fmt/chrono.h>
+#include <fmt/format.h>
 
-#include <chrono>
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "launch/machine.h"
+#include "launch/devices.h"
+#include "launch/machine_report.h"
 #include "runtime/base/check.h"
 
 namespace strake::launch {
@@ -15,11 +15,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::uint64_t kLargestManifestBytes = 64 << 20;
-
-std::string utc_now() {
-  const auto seconds = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
-  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(seconds));
-}
 
 }  // namespace
 
@@ -34,8 +29,6 @@ RankDescription rank_description(const std::string& text) {
 }
 
 void write_manifest(Files& files, const std::filesystem::path& run_folder, const Manifest& manifest) {
-  const Machine machine = read_machine();
-  const Build build = build_description();
   Json json;
   json["format"] = "strake-manifest-1";
   json["run"] = fmt::format("{:016x}", manifest.run);
@@ -46,14 +39,9 @@ void write_manifest(Files& files, const std::filesystem::path& run_folder, const
   json["directory"] = std::filesystem::current_path().string();
   json["config"] = Json::parse(config_to_json(manifest.config));
   json["config_hash"] = config_hash(manifest.config);
-  json["build"] = {{"version", build.version},
-                   {"commit", build.commit},
-                   {"type", build.type},
-                   {"compiler", build.compiler},
-                   {"backends", build.backends}};
-  json["hardware"] = {
-      {"cpu", machine.cpu}, {"cores", machine.cores}, {"memory_bytes", machine.memory_bytes}, {"os", machine.os}};
-  for (const auto& [name, version] : library_versions()) json["libraries"][name] = version;
+  json["build"] = build_json();
+  json["hardware"] = hardware_json(read_gpus());
+  json["libraries"] = libraries_json();
 
   std::set<std::string> hosts;
   Json ranks = Json::array();

@@ -21,7 +21,7 @@ struct RankDescription {
   int rank = 0;
   std::string host;
   std::int64_t pid = 0;
-  std::string device;  // "cpu", "cuda:0 (NVIDIA H100 80GB HBM3)"
+  std::string device;  // "cpu", "cuda:0 (NVIDIA H100 80GB HBM3, PCI 0000:1B:00.0)"
 };
 std::string to_text(const RankDescription& rank);
 // REQUIRES: made by to_text.

@@ -21,6 +21,7 @@
 #include "launch/job_inputs.h"
 #include "launch/manifest.h"
 #include "launch/metrics.h"
+#include "launch/mfu.h"
 #include "launch/rank_environment.h"
 #include "launch/run_folder.h"
 #include "launch/train.h"
@@ -29,8 +30,6 @@ namespace strake::launch {
 namespace {
 
 using std::chrono::steady_clock;
-
-double milliseconds(Nanoseconds time) { return std::chrono::duration<double, std::milli>(time).count(); }
 
 std::int64_t unix_ns() {
   return std::chrono::duration_cast<Nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -49,12 +48,6 @@ struct StepNote {
     return values;
   }
 };
-
-RankStep rank_step(const StepReport& report) {
-  RankStep out{.wall_ms = milliseconds(report.times.wall), .comm_busy_ms = milliseconds(report.comm_busy)};
-  for (std::size_t i = 0; i < kStepClasses; ++i) out.class_ms[i] = milliseconds(report.times.classes[i]);
-  return out;
-}
 
 class RankRun {
  public:
@@ -271,7 +264,7 @@ class RankRun {
     StepReport report = trainer_->report(step);
     if (hooks_.on_report) hooks_.on_report(report);
     const int signal = hooks_.stop_requested ? hooks_.stop_requested() : 0;
-    const StepNote note{report.loss, static_cast<double>(signal), rank_step(report)};
+    const StepNote note{report.loss, static_cast<double>(signal), rank_step(report.times, report.comm_busy)};
     parts_.control.post(note.to_values());
     posted_ = std::move(report);
   }
@@ -337,15 +330,9 @@ class RankRun {
                       .learning_rate = record.learning_rate,
                       .grad_norm = report.grad_norm,
                       .tokens_per_s = tokens_per_s,
-                      .mfu = mfu(tokens_per_s),
+                      .mfu = mfu(tokens_per_s, inputs_.job.shape.model_flops_per_token(), hooks_.peak_flops, ranks_),
                       .wall = report.times.wall,
                       .durations = record.durations});
-  }
-
-  double mfu(double tokens_per_s) const {
-    return hooks_.peak_flops > 0
-               ? tokens_per_s * inputs_.job.shape.model_flops_per_token() / (hooks_.peak_flops * ranks_)
-               : 0;
   }
 
   void evaluate(std::int64_t step, bool in_step) {
@@ -389,8 +376,10 @@ class RankRun {
       const double tokens_per_s = static_cast<double>(inputs_.job.derived.tokens_per_step) / (wall_ms / 1e3);
       std::string mfu_text;
       if (hooks_.peak_flops > 0) {
-        mfu_text = fmt::format(", MFU {:.1f} % of the measured matmul rate {:.0f} GFLOP/s a rank",
-                               100 * mfu(tokens_per_s), hooks_.peak_flops / 1e9);
+        mfu_text =
+            fmt::format(", MFU {:.1f} % of {}",
+                        100 * mfu(tokens_per_s, inputs_.job.shape.model_flops_per_token(), hooks_.peak_flops, ranks_),
+                        peak_name(parts_.device.target(), hooks_.peak_flops));
       }
       parts_.log.info("step breakdown, mean of {} steps ({:.0f} tok/s{}):\n{}", breakdown_.steps(), tokens_per_s,
                       mfu_text, breakdown_.table());

@@ -4,41 +4,15 @@
 
 #include <iostream>
 
-#include "comm/mpi/mpi_world.h"
-#include "comm/threads/threads_world.h"
 #include "launch/agreement.h"
 #include "launch/devices.h"
 #include "launch/exit_report.h"
 #include "launch/job_inputs.h"
-#include "launch/rank_environment.h"
 #include "launch/signals.h"
-#include "runtime/device/jitter_device.h"
-#include "runtime/device/order_checker.h"
+#include "launch/world.h"
 
 namespace strake::launch {
 namespace {
-
-// The ranks of this job: those that a launcher started, or this process alone.
-struct World {
-  std::unique_ptr<comm::MpiWorld> mpi;
-  std::unique_ptr<comm::ThreadsWorld> alone;
-
-  static World join() {
-    World world;
-    if (RankEnvironment::detect().under_launcher()) {
-      world.mpi = std::make_unique<comm::MpiWorld>();
-    } else {
-      world.alone = std::make_unique<comm::ThreadsWorld>(1);
-    }
-    return world;
-  }
-  std::unique_ptr<comm::Communicator> make_communicator() {
-    return mpi != nullptr ? mpi->make_communicator() : alone->make_communicator(0);
-  }
-  std::unique_ptr<comm::Control> make_control() {
-    return mpi != nullptr ? mpi->make_control() : alone->make_control(0);
-  }
-};
 
 void print_schedule(const Config& config, Device& device, comm::Communicator& communicator, int rank, int ranks) {
   const JobInputs inputs = JobInputs::open(config, rank, ranks, device.kind());
@@ -55,22 +29,13 @@ int train(const TrainArguments& arguments, std::unique_ptr<comm::Communicator> h
   const int rank = control.rank(), ranks = control.size();
   Config config;
   agree(control, [&] { config = load_config(arguments.config_path, arguments.overrides); });
-  std::unique_ptr<Device> base;
-  agree(control, [&] { base = make_device(config, RankEnvironment::detect()); });
+  std::unique_ptr<RankDevice> device;
+  agree(control, [&] { device = std::make_unique<RankDevice>(config, rank); });
   const std::unique_ptr<comm::Communicator> communicator =
-      make_communicator(*base, control, std::move(host_communicator));
+      make_communicator(device->base(), control, std::move(host_communicator));
   if (arguments.print_schedule) {
-    agree(control, [&] { print_schedule(config, *base, *communicator, rank, ranks); });
+    agree(control, [&] { print_schedule(config, device->base(), *communicator, rank, ranks); });
     return 0;
-  }
-
-  Device* device = base.get();
-  std::optional<CheckedDevice> checked;
-  std::optional<JitterDevice> jittery;
-  if (config.debug.order_check) device = &checked.emplace(*device, CheckedDevice::Policy::kThrow);
-  if (config.debug.jitter_us > 0) {
-    device =
-        &jittery.emplace(*device, std::chrono::microseconds(config.debug.jitter_us), static_cast<std::uint64_t>(rank));
   }
 
   const StopSignals signals;
@@ -80,9 +45,9 @@ int train(const TrainArguments& arguments, std::unique_ptr<comm::Communicator> h
                          .before_step = {},
                          .before_first_step = {},
                          .on_report = {},
-                         .peak_flops = peak_flops(*base)};
-  const TrainResult result =
-      train_rank(config, {*device, *communicator, control, files, Logger(rank, ranks)}, hooks, arguments.command_line);
+                         .peak_flops = peak_flops(device->base())};
+  const TrainResult result = train_rank(config, {device->outer(), *communicator, control, files, Logger(rank, ranks)},
+                                        hooks, arguments.command_line);
   return static_cast<int>(result.stop_signal != 0 ? ExitCode::kPreempted : ExitCode::kDone);
 }
 

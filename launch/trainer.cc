@@ -278,6 +278,12 @@ std::string Trainer::memory_table() const {
   return table + fmt::format("  {:<16} {:<6} {:>14} bytes", "total", "", total_bytes);
 }
 
+std::size_t Trainer::memory_bytes(MemoryKind kind) const {
+  std::size_t total_bytes = 0;
+  for (const Arena* arena : memory_->all()) total_bytes += arena->kind() == kind ? arena->size_bytes() : 0;
+  return total_bytes;
+}
+
 TensorTable Trainer::state_table() const {
   TensorTable table;
   const auto add = [&](const char* prefix, const Tensor& flat) {

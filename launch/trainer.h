@@ -116,6 +116,7 @@ class Trainer {
   double learning_rate(std::int64_t step) const { return schedule_.at(step); }
   // Arena, kind, bytes: everything that allocate() takes, a line each, and the total.
   std::string memory_table() const;
+  std::size_t memory_bytes(MemoryKind kind) const;  // of these, in one kind of memory
   TensorTable state_table() const;
   const Tensor& weights() const { return weights_; }
   Stream& compute() { return *compute_; }

@@ -2,6 +2,7 @@
 
 #include <cudnn.h>
 #include <fmt/format.h>
+#include <nvrtc.h>
 
 #include "kernels/cuda/make_kernels.h"
 #include "runtime/base/check.h"
@@ -26,10 +27,16 @@ std::vector<std::string> CudaKernels::tune() {
 
 std::unique_ptr<KernelState> make_kernels(bool deterministic) { return std::make_unique<CudaKernels>(deterministic); }
 
-std::string library_versions() {
-  const std::size_t cublas = cublasLtGetVersion(), cudnn = cudnnGetVersion();
-  return fmt::format("cuBLASLt {}.{}.{}, cuDNN {}.{}.{}", cublas / 10000, cublas / 100 % 100, cublas % 100,
-                     cudnn / 10000, cudnn / 100 % 100, cudnn % 100);
+std::vector<std::pair<std::string, std::string>> library_versions() {
+  // Both encode a version as major * 10000 + minor * 100 + patch.
+  const auto text = [](std::size_t version) {
+    return fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100);
+  };
+  int nvrtc_major = 0, nvrtc_minor = 0;
+  STRAKE_CHECK(nvrtcVersion(&nvrtc_major, &nvrtc_minor) == NVRTC_SUCCESS, "reads two numbers");
+  return {{"cublaslt", text(cublasLtGetVersion())},
+          {"cudnn", text(cudnnGetVersion())},
+          {"nvrtc", fmt::format("{}.{}", nvrtc_major, nvrtc_minor)}};
 }
 
 }  // namespace strake::kernels::cuda

@@ -3,6 +3,8 @@
 
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "runtime/device/device.h"
 
@@ -11,7 +13,7 @@ namespace strake::kernels::cuda {
 // For the current GPU. `deterministic`: only algorithms that give the same bits again; choices are not timed then.
 std::unique_ptr<KernelState> make_kernels(bool deterministic);
 
-// "cuBLASLt 13.1.0, cuDNN 9.19.0", of the libraries that are loaded.
-std::string library_versions();
+// {"cublaslt", "13.1.0"}, {"cudnn", "9.19.0"}: of the libraries that are loaded.
+std::vector<std::pair<std::string, std::string>> library_versions();
 
 }  // namespace strake::kernels::cuda

@@ -4,18 +4,21 @@
 
 #include "launch/commands/commands.h"
 #include "launch/config.h"
+#include "launch/devices.h"
 #include "launch/machine.h"
+#include "launch/machine_report.h"
 
 namespace strake::launch {
 
 int show_info() {
   const Build build = build_description();
   const Machine machine = read_machine();
-  fmt::print("strake     {}\ncommit     {}\nbuild      {}, {}\nbackends   {}\n", build.version, build.commit,
+  fmt::print("strake       {}\ncommit       {}\nbuild        {}, {}\nbackends     {}\n", build.version, build.commit,
              build.type, build.compiler, build.backends);
-  for (const auto& [name, version] : library_versions()) fmt::print("{:<10} {}\n", name, version);
-  fmt::print("host       {}\nsystem     {}\nprocessor  {}, {} cores usable\nmemory     {:.1f} GiB\n", machine.host,
-             machine.os, machine.cpu, machine.cores, static_cast<double>(machine.memory_bytes) / (1 << 30));
+  for (const auto& [name, version] : library_versions()) fmt::print("{:<12} {}\n", name, version);
+  fmt::print("host         {}\nsystem       {}\nprocessor    {}, {} cores usable\nmemory       {:.1f} GiB\n{}\n",
+             machine.host, machine.os, machine.cpu, machine.cores,
+             static_cast<double>(machine.memory_bytes) / (1 << 30), describe(read_gpus()));
   return 0;
 }
 

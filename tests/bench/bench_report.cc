@@ -3,13 +3,10 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <utility>
 
 #include "launch/machine.h"
-#include "runtime/base/check.h"
 
 namespace strake::bench {
 
@@ -32,16 +29,6 @@ BenchOptions parse_options(int argc, char** argv, std::string_view question, int
   options.gpus = device == "cuda";
   return options;
 }
-
-Spread spread_of(std::vector<double> samples) {
-  STRAKE_CHECK(!samples.empty(), "nothing was measured");
-  std::sort(samples.begin(), samples.end());
-  const std::size_t middle = samples.size() / 2;
-  const double median = samples.size() % 2 == 1 ? samples[middle] : (samples[middle - 1] + samples[middle]) / 2;
-  return {median, samples.front(), samples.back()};
-}
-
-double median_of(std::vector<double> samples) { return spread_of(std::move(samples)).median; }
 
 BenchReport::BenchReport(std::string name, std::string question, BenchOptions options) : options_(options) {
   const launch::Machine machine = launch::read_machine();

@@ -11,6 +11,8 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/telemetry/spread.h"
+
 namespace strake::bench {
 
 struct BenchOptions {
@@ -22,13 +24,6 @@ struct BenchOptions {
 // `on_gpus_too`: takes --device cpu|cuda.
 BenchOptions parse_options(int argc, char** argv, std::string_view question, int default_repeats,
                            bool on_gpus_too = false);
-
-struct Spread {
-  double median, low, high;
-};
-// REQUIRES: not empty.
-Spread spread_of(std::vector<double> samples);
-double median_of(std::vector<double> samples);
 
 class BenchReport {
  public:

@@ -1,15 +1,21 @@
 #include "runtime/device/cuda/cuda_device.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <nvtx3/nvToolsExt.h>
 
+#include <array>
 #include <cstdio>
 #include <deque>
 #include <mutex>
+#include <optional>
+#include <span>
 #include <unordered_map>
+#include <utility>
 
 #include "runtime/base/error.h"
 #include "runtime/device/cuda/cuda_call.h"
+#include "runtime/device/cuda/nvml.h"
 
 namespace strake {
 namespace cuda {
@@ -87,7 +93,10 @@ class CudaDevice final : public Device {
 
   DeviceKind kind() const override { return DeviceKind::kCuda; }
   KernelState* kernel_state() const override { return kernels_.get(); }
-  std::string description() const override { return fmt::format("cuda:{} ({})", ordinal_, cuda_facts(ordinal_).name); }
+  std::string description() const override {
+    const GpuFacts facts = cuda_facts(ordinal_);
+    return fmt::format("cuda:{} ({}, PCI {})", ordinal_, facts.name, facts.pci_bus_id);
+  }
 
   std::unique_ptr<Stream> make_stream(std::string_view name, StreamPriority priority) override {
     return std::make_unique<CudaStream>(*this, name, next_stream_++,
@@ -189,6 +198,11 @@ class CudaDevice final : public Device {
   int next_stream_ = 0;
 };
 
+// 13000 -> "13.0"
+std::string version_text(int version) {
+  return version == 0 ? "" : fmt::format("{}.{}", version / 1000, version / 10 % 100);
+}
+
 }  // namespace
 
 int cuda_device_number() {
@@ -206,7 +220,12 @@ std::string cuda_unavailable_reason() {
   const cudaError_t error = cudaGetDeviceCount(&number);
   if (error == cudaSuccess) return number == 0 ? "no GPU is visible" : "";
   cudaGetLastError();
-  return cudaGetErrorString(error);
+  if (error != cudaErrorInsufficientDriver) return cudaGetErrorString(error);
+  // Also what a machine without any driver answers.
+  const std::string driver = cuda_driver_version();
+  return driver.empty() ? "no NVIDIA driver"
+                        : fmt::format("the NVIDIA driver supports CUDA {}, and this program needs {}", driver,
+                                      cuda_runtime_version());
 }
 
 std::unique_ptr<Device> make_cuda_device(int ordinal, std::unique_ptr<KernelState> kernels) {
@@ -221,20 +240,63 @@ int current_cuda_device() {
   return ordinal;
 }
 
-CudaFacts cuda_facts(int ordinal) {
-  CudaFacts facts;
+GpuFacts cuda_facts(int ordinal) {
   cudaDeviceProp properties{};
   STRAKE_CUDA(cudaGetDeviceProperties(&properties, ordinal));
+  GpuFacts facts;
+  facts.ordinal = ordinal;
   facts.name = properties.name;
-  facts.multiprocessors = properties.multiProcessorCount;
   facts.memory_bytes = properties.totalGlobalMem;
+  facts.multiprocessors = properties.multiProcessorCount;
   facts.compute_capability = properties.major * 10 + properties.minor;
-  int clock_khz = 0;
-  STRAKE_CUDA(cudaDeviceGetAttribute(&clock_khz, cudaDevAttrClockRate, ordinal));
-  facts.sm_clock_mhz = clock_khz / 1000;
-  STRAKE_CUDA(cudaDriverGetVersion(&facts.driver_version));
-  STRAKE_CUDA(cudaRuntimeGetVersion(&facts.runtime_version));
+  const std::span<const unsigned char, 16> id(reinterpret_cast<const unsigned char*>(properties.uuid.bytes), 16);
+  facts.uuid = fmt::format("GPU-{:02x}-{:02x}-{:02x}-{:02x}-{:02x}", fmt::join(id.subspan(0, 4), ""),
+                           fmt::join(id.subspan(4, 2), ""), fmt::join(id.subspan(6, 2), ""),
+                           fmt::join(id.subspan(8, 2), ""), fmt::join(id.subspan(10, 6), ""));
+  std::array<char, 32> bus_id{};
+  STRAKE_CUDA(cudaDeviceGetPCIBusId(bus_id.data(), static_cast<int>(bus_id.size()), ordinal));
+  facts.pci_bus_id = bus_id.data();
+  int sm_clock_khz = 0, memory_clock_khz = 0;
+  STRAKE_CUDA(cudaDeviceGetAttribute(&sm_clock_khz, cudaDevAttrClockRate, ordinal));
+  STRAKE_CUDA(cudaDeviceGetAttribute(&memory_clock_khz, cudaDevAttrMemoryClockRate, ordinal));
+  facts.max_sm_clock_mhz = sm_clock_khz / 1000;
+  facts.max_memory_clock_mhz = memory_clock_khz / 1000;
   return facts;
+}
+
+GpuMachine cuda_machine() {
+  GpuMachine machine;
+  const std::optional<Nvml> nvml = Nvml::load();
+  if (nvml.has_value()) machine.driver = nvml->driver_version();
+  const int gpus = cuda_device_number();
+  if (gpus == 0) machine.missing = cuda_unavailable_reason();
+  for (int ordinal = 0; ordinal < gpus; ++ordinal) {
+    GpuFacts facts = cuda_facts(ordinal);
+    if (nvml.has_value()) nvml->complete(facts);
+    for (const GpuFacts& other : machine.gpus) {
+      machine.links.push_back(nvml.has_value() ? nvml->link(other, facts)
+                                               : GpuLink{.first = other.ordinal, .second = ordinal, .path = "unknown"});
+    }
+    machine.gpus.push_back(std::move(facts));
+  }
+  return machine;
+}
+
+std::unique_ptr<GpuSensor> make_cuda_sensor() {
+  const std::optional<Nvml> nvml = Nvml::load();
+  return nvml.has_value() ? nvml->sensor(cuda_facts(current_cuda_device()).pci_bus_id) : nullptr;
+}
+
+std::string cuda_driver_version() {
+  int version = 0;  // stays so without a driver
+  STRAKE_CUDA(cudaDriverGetVersion(&version));
+  return version_text(version);
+}
+
+std::string cuda_runtime_version() {
+  int version = 0;
+  STRAKE_CUDA(cudaRuntimeGetVersion(&version));
+  return version_text(version);
 }
 
 }  // namespace strake

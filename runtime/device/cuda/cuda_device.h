@@ -9,6 +9,7 @@
 #include <string>
 
 #include "runtime/device/device.h"
+#include "runtime/device/gpu_facts.h"
 
 namespace strake {
 
@@ -24,15 +25,16 @@ std::unique_ptr<Device> make_cuda_device(int ordinal, std::unique_ptr<KernelStat
 void select_cuda_device(int ordinal);
 int current_cuda_device();
 
-struct CudaFacts {
-  std::string name;
-  int multiprocessors = 0;
-  std::size_t memory_bytes = 0;
-  int driver_version = 0;  // 13000 = 13.0
-  int runtime_version = 0;
-  int sm_clock_mhz = 0;        // highest
-  int compute_capability = 0;  // 90 = 9.0
-};
-CudaFacts cuda_facts(int ordinal);
+// What the CUDA runtime knows of a GPU.
+GpuFacts cuda_facts(int ordinal);
+// All GPUs that this process can use with everything that the driver knows of them, or why there are none.
+GpuMachine cuda_machine();
+// Reads the current GPU; null if the driver does not tell.
+std::unique_ptr<GpuSensor> make_cuda_sensor();
+
+// "13.0": the newest CUDA that the driver supports; empty without one.
+std::string cuda_driver_version();
+// "13.0": the runtime that this program contains.
+std::string cuda_runtime_version();
 
 }  // namespace strake

@@ -1,0 +1,140 @@
+// `strake bench step`, the real program: what it says agrees with itself, and nothing is left behind.
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "runtime/base/error.h"
+#include "tests/integration/program_job.h"
+
+namespace strake::test {
+namespace {
+
+using Json = nlohmann::json;
+
+class BenchStep : public testing::TestWithParam<int> {
+ protected:
+  int ranks() const { return GetParam(); }  // 0: without a launcher
+  std::size_t expected_ranks() const { return static_cast<std::size_t>(std::max(1, ranks())); }
+
+  ProgramEnd bench(const std::vector<std::string>& more) const {
+    std::vector<std::string> arguments{"bench", "step", job_.config_path().string(),
+                                       "run.dir=" + job_.run_folder("run").string()};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return StrakeProgram::run(ranks(), arguments, job_.folder());
+  }
+  // What the bench leaves beside the job's own files.
+  std::vector<std::string> leftovers() const {
+    PosixFiles files;
+    std::vector<std::string> out;
+    for (const std::string& name : files.list(job_.folder())) {
+      if (name.starts_with("run")) out.push_back(name);
+    }
+    return out;
+  }
+  static Json parse(const ProgramEnd& end) {
+    const Json json = Json::parse(end.output, nullptr, false);  // the whole output: nothing else is on it
+    EXPECT_TRUE(json.is_object()) << end.output;
+    return json.is_object() ? json : Json::object();
+  }
+
+  ProgramJob job_;
+};
+
+TEST_P(BenchStep, MeasuresWhatWasAskedFor) {
+  const ProgramEnd end = bench({"--warmup", "3", "--steps", "5", "--repeats", "2", "--json"});
+  ASSERT_EQ(end.exit_code, 0) << end.output;
+  const Json json = parse(end);
+  EXPECT_EQ(json.at("format"), "strake-bench-step-1");
+  EXPECT_EQ(json.at("warmup"), 3);
+  EXPECT_EQ(json.at("steps"), 5);
+  EXPECT_EQ(json.at("repeats"), 2);
+  EXPECT_EQ(json.at("tokens_per_step"), ProgramJob::kGlobalBatch * 16);
+  EXPECT_EQ(json.at("config").at("data").at("train"), job_.job().train_tokens().string());
+  EXPECT_EQ(json.at("config").at("train").at("steps"), ProgramJob::kSteps) << "the config is the user's";
+  EXPECT_EQ(json.at("config_hash").get<std::string>().size(), 16u);
+  EXPECT_EQ(json.at("ranks").size(), expected_ranks());
+  EXPECT_EQ(json.at("hosts"), 1);
+
+  const Json& step = json.at("step_ms");
+  EXPECT_EQ(step.at("repeats").size(), 2u);
+  EXPECT_GT(step.at("low"), 0);
+  EXPECT_LE(step.at("low"), step.at("p10"));
+  EXPECT_LE(step.at("p10"), step.at("p90"));
+  EXPECT_LE(step.at("p90"), step.at("high"));
+  EXPECT_LE(step.at("low"), step.at("median"));
+  EXPECT_LE(step.at("median"), step.at("high"));
+  const double tokens_per_s = json.at("tokens_per_s");
+  EXPECT_DOUBLE_EQ(tokens_per_s, json.at("tokens_per_step").get<double>() / (step.at("median").get<double>() / 1e3));
+  EXPECT_DOUBLE_EQ(json.at("tokens_per_s_per_rank").get<double>() * static_cast<double>(expected_ranks()),
+                   tokens_per_s);
+  EXPECT_DOUBLE_EQ(json.at("mfu").get<double>(),
+                   tokens_per_s * json.at("model_flops_per_token").get<double>() /
+                       (json.at("peak_flops_per_rank").get<double>() * static_cast<double>(expected_ranks())));
+  EXPECT_GT(json.at("breakdown_ms").at("forward"), 0);
+  EXPECT_GT(json.at("breakdown_ms").at("backward"), 0);
+  EXPECT_EQ(json.at("breakdown_ms").at("checkpoint"), 0) << "the file asks for checkpoints, the command line does not";
+  EXPECT_EQ(json.at("breakdown_ms").at("other"), 0) << "and for held-out losses";
+  EXPECT_EQ(json.at("comm").at("hidden_share").is_null(), expected_ranks() == 1);
+  EXPECT_GT(json.at("comm").at("bytes"), 0);
+  for (const Json& rank : json.at("ranks")) {
+    EXPECT_GT(rank.at("device_memory_bytes"), 0);
+    EXPECT_FALSE(rank.at("device").get<std::string>().empty());
+  }
+  EXPECT_FALSE(json.at("libraries").empty());
+  EXPECT_TRUE(leftovers().empty()) << leftovers().front();
+}
+
+TEST_P(BenchStep, MakesRandomTokensOfTheModelsVocabulary) {
+  const ProgramEnd end =
+      bench({"--random-data", "model.vocab=70000", "--warmup", "1", "--steps", "1", "--repeats", "1", "--json"});
+  ASSERT_EQ(end.exit_code, 0) << end.output;
+  EXPECT_EQ(parse(end).at("config").at("data").at("train"), "random tokens");
+  EXPECT_TRUE(leftovers().empty()) << leftovers().front();
+}
+
+TEST_P(BenchStep, TalksToPeople) {
+  const ProgramEnd end = bench({"--warmup", "1", "--steps", "2", "--repeats", "2"});
+  ASSERT_EQ(end.exit_code, 0) << end.output;
+  for (const char* part : {"bench step: ", "median of 2 x 2 steps", "tokens/s", "MFU", "breakdown", "config hash"}) {
+    EXPECT_NE(end.output.find(part), std::string::npos) << "no '" << part << "' in:\n" << end.output;
+  }
+}
+
+TEST_P(BenchStep, WritesCheckpointsAndHeldOutLossesIfAsked) {
+  const ProgramEnd end = bench({"--warmup", "1", "--steps", "3", "--repeats", "1", "--json", "checkpoint.every=1",
+                                "data.val=" + job_.job().val_tokens().string(), "eval.every=1"});
+  ASSERT_EQ(end.exit_code, 0) << end.output;
+  const Json json = parse(end);
+  EXPECT_GT(json.at("breakdown_ms").at("checkpoint"), 0);
+  EXPECT_GT(json.at("breakdown_ms").at("other"), 0);
+  EXPECT_TRUE(leftovers().empty()) << leftovers().front();
+}
+
+TEST_P(BenchStep, WrongInputIsReportedOnce) {
+  const struct {
+    std::vector<std::string> arguments;
+    ExitCode code;
+    std::vector<std::string> parts;
+  } cases[] = {
+      {{"trian.steps=4"}, ExitCode::kConfig, {"trian.steps", "train.steps"}},
+      {{"data.train=/nowhere.bin"}, ExitCode::kData, {"/nowhere.bin"}},
+      {{"--random-data"}, ExitCode::kConfig, {"model.vocab", "set model.vocab"}},
+      {{"train.sequence=10000"}, ExitCode::kData, {"train.sequence"}},
+  };
+  for (const auto& [arguments, code, parts] : cases) {
+    const ProgramEnd end = bench(arguments);
+    EXPECT_FALSE(end.hung);
+    EXPECT_EQ(end.exit_code, static_cast<int>(code)) << end.output;
+    ASSERT_EQ(end.errors().size(), 1u) << end.output;
+    for (const std::string& part : parts) EXPECT_NE(end.errors()[0].find(part), std::string::npos) << end.errors()[0];
+    EXPECT_TRUE(leftovers().empty()) << leftovers().front();
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Ranks, BenchStep, testing::Values(0, 2), [](const auto& tested) {
+  return tested.param == 0 ? std::string("Alone") : "Ranks" + std::to_string(tested.param);
+});
+
+}  // namespace
+}  // namespace strake::test
