@@ -182,12 +182,12 @@ Nvml::Nvml(Nvml&&) noexcept = default;
 Nvml& Nvml::operator=(Nvml&&) noexcept = default;
 Nvml::~Nvml() = default;
 
-std::optional<Nvml> Nvml::load() {
-  void* const file = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
+std::optional<Nvml> Nvml::load(const char* library) {
+  void* const file = dlopen(library, RTLD_NOW | RTLD_LOCAL);
   if (file == nullptr) return std::nullopt;
-  auto library = std::make_shared<const Library>(file);
-  if (!library->ready()) return std::nullopt;
-  return Nvml(std::move(library));
+  auto loaded = std::make_shared<const Library>(file);
+  if (!loaded->ready()) return std::nullopt;
+  return Nvml(std::move(loaded));
 }
 
 std::string Nvml::driver_version() const {

@@ -17,8 +17,8 @@ namespace strake {
 
 class Nvml {
  public:
-  // Nothing without a driver.
-  static std::optional<Nvml> load();
+  // Nothing without a driver. `library`: its name or path.
+  static std::optional<Nvml> load(const char* library = "libnvidia-ml.so.1");
   Nvml(Nvml&&) noexcept;
   Nvml& operator=(Nvml&&) noexcept;
   ~Nvml();
