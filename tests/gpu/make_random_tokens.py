@@ -1,4 +1,4 @@
-"""make_random_tokens.py FILE TOKENS VOCAB: a token file of random ids with its sidecar, for speed measurements.
+"""make_random_tokens.py FILE TOKENS VOCAB: a token file of random ids without a sidecar (the config names model.vocab).
 
 The layout is that of data/format.md: 256 int32 of header, then uint16 ids.
 """

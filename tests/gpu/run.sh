@@ -1,0 +1,165 @@
+#!/usr/bin/env bash
+# run.sh PACK [OUT]: every GPU test on a machine with one or more GPUs, from what pack.sh put into PACK. Prints a line an item,
+# PASS, FAIL or SKIP with the reason; the logs are in OUT (default: ./gpu-tests). Exits 1 if anything failed. About 4 minutes.
+# What needs one GPU only runs while the sanitizers take another, where there is one.
+set -uo pipefail
+pack=$(cd "$1" && pwd)
+mkdir -p "${2:-gpu-tests}"
+out=$(cd "${2:-gpu-tests}" && pwd)
+. "$pack/env"
+here=$(cd "$(dirname "$0")" && pwd)
+export OMP_NUM_THREADS=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_plm_rsh_agent=/bin/true
+gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
+: > "$out/results"
+
+result() {  # WORD NAME SECONDS TEXT
+  printf '%-4s  %-24s %4s s  %s\n' "$1" "$2" "$3" "$4" | tee -a "$out/results"
+}
+# item NAME SECONDS JUDGE COMMAND...: runs COMMAND for at most SECONDS, its output in OUT/NAME.log. JUDGE LOG EXIT_CODE prints
+# the line's word and text.
+item() {
+  local name=$1 limit=$2 judge=$3 begin=$SECONDS code=0 word text
+  shift 3
+  timeout --kill-after=5 "$limit" "$@" > "$out/$name.log" 2>&1 || code=$?
+  if [ "$code" -eq 124 ] || [ "$code" -eq 137 ]; then
+    word=FAIL text="ran into its limit of $limit s"
+  else
+    read -r word text < <("$judge" "$out/$name.log" "$code")
+  fi
+  result "$word" "$name" "$((SECONDS - begin))" "$text"
+}
+
+# A GoogleTest program: skipped if nothing ran.
+by_gtest() {
+  local passed skipped failed reason
+  passed=$(grep -oP '\[  PASSED  \] \K[0-9]+' "$1" | head -1)
+  skipped=$(grep -oP '\[  SKIPPED \] \K[0-9]+(?= test)' "$1" | head -1)
+  failed=$(grep -oP '\[  FAILED  \] \K\S+(?=,|$)' "$1" | sort -u | head -3 | tr '\n' ' ')
+  reason=$(grep -m1 -E '^(no GPU|needs [0-9]+ GPUs)' "$1")
+  if [ "$2" -ne 0 ]; then
+    echo "FAIL exit code $2: ${failed:-$(tail -1 "$1")}"
+  elif [ "${passed:-0}" -eq 0 ]; then
+    echo "SKIP ${reason:-no test has this name}"
+  else
+    echo "PASS $passed passed${skipped:+, $skipped skipped}"
+  fi
+}
+by_bench() {
+  if [ "$2" -ne 0 ]; then
+    echo "FAIL exit code $2: $(tail -1 "$1")"
+  elif grep -q '^skipped:' "$1"; then
+    echo "SKIP $(grep -m1 -oP '^skipped: \K.*' "$1")"
+  elif grep -q 'DOES NOT HOLD' "$1"; then
+    echo "FAIL $(grep -c 'DOES NOT HOLD' "$1") of $(grep -c 'verdict:' "$1") verdicts do not hold: $(grep -m1 'DOES NOT HOLD' "$1" | sed 's/.*verdict: //')"
+  else
+    echo "PASS $(grep -c 'verdict:' "$1") verdicts hold"
+  fi
+}
+by_sanitizer() {
+  local summary
+  summary=$(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$1" | sed 's/^=* *//' | sort -u | paste -sd'; ')
+  # A program that was not instrumented proves nothing.
+  if [ "$2" -eq 0 ] && [ -n "$summary" ]; then echo "PASS $summary"; else echo "FAIL exit code $2: ${summary:-$(tail -1 "$1")}"; fi
+}
+by_exit_code() {
+  if [ "$2" -eq 0 ]; then echo "PASS $(tail -1 "$1")"; else echo "FAIL exit code $2: $(tail -1 "$1")"; fi
+}
+
+# A model of quickstart's kind, every kernel of training and evaluation, both dtypes.
+small_config() {
+  python3 "$here/make_random_tokens.py" "$out/tokens.bin" 2e5 256 > "$out/tokens.log"
+  cat > "$out/small.toml" <<TOML
+[run]
+device = "cuda"
+[data]
+train = "$out/tokens.bin"
+val = "$out/tokens.bin"
+[model]
+layers = 2
+channels = 128
+heads = 4
+vocab = 256
+[train]
+steps = 3
+global_batch = 8
+micro_batch = 4
+sequence = 128
+deterministic = true
+[optimizer]
+warmup_steps = 1
+[eval]
+batches = 1
+TOML
+}
+sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null || true)
+# sanitized NAME SECONDS TOOL COMMAND...
+sanitized() {
+  local name=$1 limit=$2 tool=$3
+  shift 3
+  if [ "$gpus" -eq 0 ] || [ -z "$sanitizer" ]; then
+    result SKIP "$name" 0 "$([ "$gpus" -eq 0 ] && echo "no GPU" || echo "no compute-sanitizer on this machine")"
+    return
+  fi
+  local options=(--tool "$tool" --error-exitcode 99 --print-limit 20)
+  # Calls that a library makes to find out what there is, and that fail, are no errors; its kernels' use of shared memory is not
+  # ours to judge.
+  [ "$tool" = memcheck ] && options+=(--report-api-errors no)
+  [ "$tool" = racecheck ] && options+=(--kernel-name kns=strake)
+  item "$name" "$limit" by_sanitizer "$sanitizer" "${options[@]}" "$@"
+}
+sanitizers() {  # TOOL
+  # With accumulation and without.
+  sanitized "$1-train-bf16" 100 "$1" "$pack/bin/strake" train "$out/small.toml" "run.dir=$out/run-$1-bf16" train.dtype=bf16
+  sanitized "$1-train-f32" 100 "$1" "$pack/bin/strake" train "$out/small.toml" "run.dir=$out/run-$1-f32" train.dtype=f32 \
+    train.global_batch=4
+  # The products are cuBLASLt's.
+  sanitized "$1-kernels" 100 "$1" "$pack/bin/cuda_tests" --gtest_filter='-*Linear*'
+}
+on_one_gpu() {
+  item kernels 120 by_gtest "$pack/bin/cuda_tests"
+  item device 120 by_gtest "$pack/bin/cuda_device_tests" --gtest_filter='Devices/*:CudaDevice.*'
+  item beside-the-cpu 90 by_gtest "$pack/bin/cuda_run_tests" --gtest_filter='BesideTheCpu.*'
+  item equal-bits-one-gpu 90 by_gtest "$pack/bin/cuda_run_tests" --gtest_filter='Cells/*Gpus1*'
+}
+# Ranks are processes: cut and resumed with other buckets and no overlap, a run has every bit of the uncut one.
+resumed_run() {
+  set -e
+  local ranks=$((gpus > 1 ? 2 : 1))
+  train() {
+    mpirun --bind-to none -n "$ranks" "$pack/bin/strake" train "$out/small.toml" train.steps=8 \
+      train.global_batch=$((8 * ranks)) comm.bucket_mib=0.2 "$@"
+  }
+  rm -rf "$out/run-uncut" "$out/run-cut"
+  train "run.dir=$out/run-uncut" checkpoint.every=8
+  train "run.dir=$out/run-cut" checkpoint.every=8 train.stop_at=3
+  train "run.dir=$out/run-cut" checkpoint.every=8 checkpoint.resume=true comm.overlap=false comm.bucket_mib=10
+  python3 "$here/compare_runs.py" "$out/run-uncut" "$out/run-cut"
+}
+export -f resumed_run
+export pack out here gpus
+
+rm -rf "$out"/run-*
+small_config
+item info 30 by_exit_code "$pack/bin/strake" info
+if [ "$gpus" -gt 1 ]; then
+  CUDA_VISIBLE_DEVICES=$((gpus - 1)) sanitizers memcheck &
+  CUDA_VISIBLE_DEVICES=$((gpus - 1)) sanitizers racecheck &
+  CUDA_VISIBLE_DEVICES=0 on_one_gpu
+  wait
+else
+  on_one_gpu
+  sanitizers memcheck
+  sanitizers racecheck
+fi
+item nccl 120 by_gtest "$pack/bin/cuda_device_tests" --gtest_filter='*Nccl*:CudaDevice.EachRankThreadHasItsOwnGpu'
+item equal-bits-two-gpus 180 by_gtest "$pack/bin/cuda_run_tests" --gtest_filter='Cells/*Gpus2*'
+item runs-on-two-gpus 180 by_gtest "$pack/bin/cuda_run_tests" --gtest_filter='RunsOnTwoGpus.*'
+if [ "$gpus" -eq 0 ]; then
+  result SKIP resumed-processes 0 "no GPU"
+else
+  item resumed-processes 90 by_exit_code bash -c resumed_run
+fi
+item breakdown 150 by_bench "$pack/bin/breakdown_bench" --device cuda --repeats 3
+rm -rf "$out"/run-* "$out/tokens.bin"
+echo "$(grep -c '^PASS' "$out/results") passed, $(grep -c '^FAIL' "$out/results") failed, $(grep -c '^SKIP' "$out/results") skipped in $SECONDS s; logs in $out"
+! grep -q '^FAIL' "$out/results"
