@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdlib>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -121,6 +122,10 @@ int run_command_line(int argc, char** argv) {
       ->check(CLI::Range(0.0, 100.0))
       ->capture_default_str();
   generate_command->add_option("--seed", generate.seed, "The same seed gives the same text")->capture_default_str();
+  generate_command->add_option("--device", generate.device, "Where to compute; auto: on a GPU if there is one")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, DeviceChoice>{
+          {"auto", DeviceChoice::kAuto}, {"cpu", DeviceChoice::kCpu}, {"cuda", DeviceChoice::kCuda}}))
+      ->type_name("auto|cpu|cuda");
   generate_command->callback([&] { run = [&] { return run_generate(generate); }; });
 
   ImportArguments import;

@@ -68,7 +68,8 @@ void bind_keys(ConfigReader& reader, Config& c) {
 
   reader.bind("eval.every", c.eval.every, {0, kMany}, "Steps between held-out losses; 0: after the last step only.",
               kNoEffect);
-  reader.bind("eval.batches", c.eval.batches, {1, kMany}, "Batches of a held-out loss.", kNoEffect);
+  reader.bind("eval.batches", c.eval.batches, {1, kMany},
+              "Batches of a held-out loss, shared out to the ranks: at least one each.", kNoEffect);
 
   reader.bind("log.every", c.log.every, {1, kMany}, "Steps between progress lines.", kNoEffect);
 

@@ -82,7 +82,7 @@ struct Config {
 
   struct Eval {
     std::int64_t every = 0;     // steps; 0: only after the last step
-    std::int64_t batches = 20;  // of train.micro_batch sequences on each rank
+    std::int64_t batches = 20;  // of train.micro_batch sequences, shared out to the ranks; at least one each
   } eval;
 
   struct Log {

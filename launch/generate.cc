@@ -10,12 +10,14 @@
 #include "checkpoint/reader.h"
 #include "data/byte_tokenizer.h"
 #include "data/tokenizer_identity.h"
+#include "launch/devices.h"
+#include "launch/rank_environment.h"
 #include "launch/run_folder.h"
 #include "models/gpt.h"
 #include "runtime/base/error.h"
 #include "runtime/base/random.h"
-#include "runtime/device/cpu/cpu_device.h"
 #include "runtime/device/host_memory.h"
+#include "runtime/device/recording.h"
 
 namespace strake::launch {
 namespace {
@@ -35,12 +37,12 @@ std::int32_t draw(std::span<const float> logits, double temperature, double unif
   return static_cast<std::int32_t>(likeliest - logits.begin());
 }
 
-// A model with trained weights that tells what follows a sequence.
+// A model with trained weights that tells what follows a sequence. Computes in f32 on every device.
 class Predictor {
  public:
-  Predictor(Files& files, const checkpoint::FoundCheckpoint& found)
+  Predictor(Files& files, const checkpoint::FoundCheckpoint& found, std::unique_ptr<Device> device)
       : shape_(models::GptShape::from_json(found.manifest.meta.model)),
-        device_(make_cpu_device()),
+        device_(std::move(device)),
         stream_(device_->make_stream("compute", StreamPriority::kNormal)),
         layout_(models::Gpt::parameters(shape_)),
         weights_(Tensor::reserve(memory_, DType::kF32, {layout_.total_elems()})),
@@ -51,8 +53,10 @@ class Predictor {
         activations_(memory_),
         // Gradients are never asked for: any flat tensor does.
         model_(shape_, 1, layout_, weights_, weights_, activations_, device_->kind()) {
+    const Tensor workspace = plan_workspace();
     memory_.allocate(*device_);
     host_.allocate(*device_);
+    if (workspace.defined()) stream_->set_workspace(workspace);
     TensorTable table;
     for (std::size_t i = 0; i < layout_.size(); ++i) {
       const ParamId id{static_cast<std::int32_t>(i)};
@@ -83,6 +87,15 @@ class Predictor {
   }
 
  private:
+  // A dry run of the forward pass: GPU kernels build what they keep and say what scratch memory they need.
+  Tensor plan_workspace() {
+    PlanDevice plan(*device_);
+    const auto stream = plan.make_stream("compute", StreamPriority::kNormal);
+    model_.forward(*stream, tokens_, Phase::kEval);
+    const std::size_t size_bytes = plan.recording().workspace_bytes(stream->index());
+    return size_bytes == 0 ? Tensor() : Tensor::reserve(memory_, DType::kU8, {static_cast<std::int64_t>(size_bytes)});
+  }
+
   models::GptShape shape_;
   std::unique_ptr<Device> device_;
   Arena memory_{"generate", MemoryKind::kDevice}, host_{"generate staging", MemoryKind::kHost};
@@ -107,7 +120,10 @@ int run_generate(const GenerateArguments& arguments) {
   }
   if (arguments.prompt.empty()) throw ConfigError("--prompt: is empty; give at least one character");
 
-  Predictor predictor(files, found);
+  Config config;
+  config.run.device = arguments.device;
+  config.train.deterministic = true;  // the same seed writes the same text
+  Predictor predictor(files, found, make_device(config, RankEnvironment{}));
   std::vector<std::int32_t> text(arguments.prompt.size());
   data::ByteTokenizer::encode(arguments.prompt, text);
   const Philox random(random_key(arguments.seed, "generate"));

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <string>
 
+#include "launch/config.h"
+
 namespace strake::launch {
 
 struct GenerateArguments {
@@ -15,6 +17,7 @@ struct GenerateArguments {
   std::int64_t tokens = 256;
   double temperature = 0.8;  // 0: always the likeliest
   std::uint64_t seed = 1;
+  DeviceChoice device = DeviceChoice::kAuto;
 };
 
 // Prints the prompt and what follows to standard output as it is made. Returns the exit code.

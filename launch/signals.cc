@@ -32,9 +32,16 @@ StopSignals::StopSignals() {
   sigemptyset(&action.sa_mask);
   sigaction(SIGUSR1, &action, &old_usr1_);
   sigaction(SIGINT, &action, &old_int_);
+  // Whoever started us may have had them blocked, and that is inherited.
+  sigset_t ours;
+  sigemptyset(&ours);
+  sigaddset(&ours, SIGUSR1);
+  sigaddset(&ours, SIGINT);
+  pthread_sigmask(SIG_UNBLOCK, &ours, &old_mask_);
 }
 
 StopSignals::~StopSignals() {
+  pthread_sigmask(SIG_SETMASK, &old_mask_, nullptr);
   sigaction(SIGUSR1, &old_usr1_, nullptr);
   sigaction(SIGINT, &old_int_, nullptr);
   installed = false;

@@ -3,7 +3,8 @@
 // means that a peer has died, and there is no time for a checkpoint.
 //
 // Signal dispositions belong to the process: at most one StopSignals exists at a time; the destructor
-// restores what was there. Threads: requested() from any thread.
+// restores what was there. Both signals are unblocked in the thread that made it. Threads: requested() from any
+// thread; made and destroyed by one.
 #pragma once
 
 #include <csignal>
@@ -23,6 +24,7 @@ class StopSignals {
  private:
   struct sigaction old_usr1_ {};
   struct sigaction old_int_ {};
+  sigset_t old_mask_{};
 };
 
 }  // namespace strake::launch

@@ -49,7 +49,7 @@ until [ -s "$run/metrics.jsonl" ] && [ "$(wc -l <"$run/metrics.jsonl")" -ge "${S
   kill -0 "$pid" || break
   sleep 0.2
 done
-kill -USR1 "$pid" || true
+pkill -USR1 -o -P "$pid" -x strake || true  # one rank is enough: they agree to stop
 code=0
 wait "$pid" || code=$?
 [ "$code" -eq 18 ] || { echo "real_run: the stopped run exited with $code, not with 18" >&2; exit 1; }

@@ -39,7 +39,7 @@ inline DroppedWait run_with_dropped_wait(
   config.checkpoint.every = 2;
   config.data.val = job.val_tokens().string();
   config.eval.every = 5;
-  config.eval.batches = 5;
+  config.eval.batches = 10;
   DroppedWait outcome;
   run_threads(config, 2, [&](int rank, const RunRank& run) {
     const auto base = make_device(rank);

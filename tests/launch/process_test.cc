@@ -1,10 +1,12 @@
 // How a process learns its rank, is asked to stop, and says why it ends.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -98,6 +100,22 @@ TEST(StopSignals, RecordTheRequest) {
     ::raise(signal);
     EXPECT_EQ(signals.requested(), signal);
   }
+}
+
+TEST(StopSignals, AreSeenWhereALauncherHadThemBlocked) {
+  sigset_t blocked, before;
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGUSR1);
+  pthread_sigmask(SIG_BLOCK, &blocked, &before);
+  {
+    const StopSignals signals;
+    kill(getpid(), SIGUSR1);
+    while (signals.requested() == 0) std::this_thread::yield();  // any thread may take it
+    EXPECT_EQ(signals.requested(), SIGUSR1);
+  }
+  sigset_t after;
+  pthread_sigmask(SIG_SETMASK, &before, &after);
+  EXPECT_TRUE(sigismember(&after, SIGUSR1));
 }
 
 TEST(StopSignals, RestoreWhatWasThere) {
