@@ -70,17 +70,23 @@ TEST_F(CudaDevice, AFaultOfAKernelIsReportedByEverythingThatFollows) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   const auto child = [] {
     const auto faulty = make_cuda_device(0, nullptr);
+    GatePool gates;
+    const auto gate = gates.make_gate();
     const auto a = faulty->make_stream("a", StreamPriority::kNormal);
     Event behind = faulty->make_event("behind");
+    // Held until everything is enqueued: any call may be the one that reports a fault.
+    a->launch(named("hold"), gate->body());
     a->launch(named("trap"), [](NativeStream native) { kernels::cuda::launch_trapping(cuda_stream(native)); });
     a->record(behind);
+    const EventTicket ticket = faulty->ticket(behind);
+    gate->open();
     int thrown = 0;
     const auto count = [&](auto function) { thrown += thrown_by(function) != "nothing"; };
     count([&] { a->synchronize(); });
     count([&] { faulty->synchronize(behind); });
     count([&] { (void)faulty->complete(behind); });
     count([&] { a->synchronize(); });
-    std::thread other([&, ticket = faulty->ticket(behind)] { count([&] { faulty->host_wait(ticket); }); });
+    std::thread other([&] { count([&] { faulty->host_wait(ticket); }); });
     other.join();
     std::fprintf(stderr, "thrown %d of 5\n", thrown);
     _exit(thrown == 5 ? 0 : 1);  // no destructor: each would log the same fault
