@@ -131,6 +131,10 @@ RunFolder take_run_folder(Files& files, const fs::path& path) {
 }
 
 data::TokenizerIdentity tokenizer_named(const std::string& name) {
+  constexpr std::size_t kMostBytes = 256;  // of a name, as files keep it
+  if (name.empty() || name.size() > kMostBytes) {
+    throw ConfigError(fmt::format("--tokenizer: {} bytes; give a name of 1 to {}", name.size(), kMostBytes));
+  }
   const data::TokenizerIdentity bytes = data::ByteTokenizer::identity();
   return name == bytes.name ? bytes : data::TokenizerIdentity{.name = name, .hash = {}};
 }
@@ -139,6 +143,7 @@ data::TokenizerIdentity tokenizer_named(const std::string& name) {
 
 int import_weights(const ImportArguments& arguments) {
   PosixFiles files;
+  const data::TokenizerIdentity tokenizer = tokenizer_named(arguments.tokenizer);
   const fs::path source_path = arguments.source;
   if (!files.exists(source_path)) {
     throw ConfigError(
@@ -158,9 +163,19 @@ int import_weights(const ImportArguments& arguments) {
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     if (tensors[i].name == "wte.weight") require_tied_head(source, *entries[i], source_path);
   }
-  const RunFolder folder = take_run_folder(files, arguments.run);
 
   HostWeights weights(shape);
+  weights.memory.allocate(*weights.device);
+  std::vector<float> theirs;
+  std::int64_t imported_elems = 0;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    imported_elems += tensors[i].elems();
+    theirs.resize(static_cast<std::size_t>(tensors[i].elems()));
+    source.read_f32(*entries[i], 0, theirs);
+    models::from_hugging_face(tensors[i], theirs, host_span<float>(weights.view(tensors[i].param)));
+  }
+
+  const RunFolder folder = take_run_folder(files, arguments.run);
   // Both moments of every parameter are these zeros: nothing was trained yet.
   Arena zeros_memory("zeros", MemoryKind::kHost), staging("staging", MemoryKind::kHost);
   std::int64_t largest = 0;
@@ -174,15 +189,7 @@ int import_weights(const ImportArguments& arguments) {
   const std::unique_ptr<comm::Control> control = world.make_control(0);
   checkpoint::Checkpointer checkpointer(files, *control, *weights.device, *weights.stream, staging, std::move(table),
                                         {.directory = checkpoint_folder(arguments.run), .attempt = folder.attempt()});
-  for (Arena* arena : {&weights.memory, &zeros_memory, &staging}) arena->allocate(*weights.device);
-  std::vector<float> theirs;
-  std::int64_t imported_elems = 0;
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    imported_elems += tensors[i].elems();
-    theirs.resize(static_cast<std::size_t>(tensors[i].elems()));
-    source.read_f32(*entries[i], 0, theirs);
-    models::from_hugging_face(tensors[i], theirs, host_span<float>(weights.view(tensors[i].param)));
-  }
+  for (Arena* arena : {&zeros_memory, &staging}) arena->allocate(*weights.device);
   Event filled = weights.device->make_event("weights imported");
   weights.stream->record(filled);
   // No data was consumed: an empty cursor. The run that starts from here brings its own.
@@ -190,7 +197,7 @@ int import_weights(const ImportArguments& arguments) {
                              .tokens = 0,
                              .attempt = folder.attempt(),
                              .data_cursor = {},
-                             .tokenizer = data::to_json(tokenizer_named(arguments.tokenizer)),
+                             .tokenizer = data::to_json(tokenizer),
                              .model = shape.to_json(),
                              .choices = "{}",
                              .config_hash = {}});

@@ -171,6 +171,7 @@ TEST_F(InteropCommands, WhatDoesNotFitIsNamedAndNothingIsMade) {
   expect_error(import("untied", "run"), ExitCode::kIncompatibleCheckpoint, "a head of its own");
   EXPECT_FALSE(fs::exists(tiny_.path("run"))) << "a refused import left a run folder";
   expect_error(import("nowhere", "run"), ExitCode::kConfig, "nowhere");
+  expect_error(import("hf", "run", {"--tokenizer", std::string(257, 'x')}), ExitCode::kConfig, "--tokenizer");
   expect_error(strake({"export", path("hf"), "--out", path("out")}), ExitCode::kNoCheckpoint, "no checkpoint");
   expect_error(strake({"export", path("hf"), "--out", path("out"), "--dtype", "f16"}), ExitCode::kConfig, "--dtype");
 }
