@@ -89,48 +89,44 @@ void OrderChecker::report(const Access& earlier, int stream, std::string_view op
   if (!seen) reports_.push_back(std::move(found));
 }
 
+template <typename Visit>
+void OrderChecker::for_each_cell(std::span<const Tensor> tensors, Visit visit) {
+  for (const Tensor& tensor : tensors) {
+    if (!tensor.defined() || tensor.extent_bytes() == 0) continue;
+    Cells& cells = arenas_[&tensor.arena()];
+    const std::size_t end_bytes = tensor.offset_bytes() + tensor.extent_bytes();
+    for (auto cell = cover(cells, tensor.offset_bytes(), end_bytes); cell != cells.end() && cell->first < end_bytes;
+         ++cell) {
+      visit(tensor, cell->second);
+    }
+  }
+}
+
 void OrderChecker::launch(int stream, const Operation& operation) {
   ++operations_;
   join(clock_of(stream), host_);
   Clock& now = clock_of(stream);
   const Access access{stream, ++now[static_cast<std::size_t>(stream)], name_index(operation.label.name)};
+  const auto check = [&](const Access& earlier, const Tensor& tensor, Hazard hazard, bool write_after_write) {
+    if (!ordered(earlier, now)) report(earlier, stream, operation.label.name, tensor, hazard, write_after_write);
+  };
 
-  for (const Tensor& tensor : operation.reads) {
-    if (!tensor.defined() || tensor.extent_bytes() == 0) continue;
-    Cells& cells = arenas_[&tensor.arena()];
-    const std::size_t end_bytes = tensor.offset_bytes() + tensor.extent_bytes();
-    for (auto cell = cover(cells, tensor.offset_bytes(), end_bytes); cell != cells.end() && cell->first < end_bytes;
-         ++cell) {
-      Cell& touched = cell->second;
-      if (!ordered(touched.last_write, now)) {
-        report(touched.last_write, stream, operation.label.name, tensor, Hazard::kReadAfterWrite, false);
-      }
-      const auto same = std::find_if(touched.reads.begin(), touched.reads.end(),
-                                     [&](const Access& read) { return read.stream == stream; });
-      if (same != touched.reads.end()) {
-        *same = access;
-      } else {
-        touched.reads.push_back(access);
-      }
+  for_each_cell(operation.reads, [&](const Tensor& tensor, Cell& cell) {
+    check(cell.last_write, tensor, Hazard::kReadAfterWrite, false);
+    const auto same =
+        std::find_if(cell.reads.begin(), cell.reads.end(), [&](const Access& read) { return read.stream == stream; });
+    if (same != cell.reads.end()) {
+      *same = access;
+    } else {
+      cell.reads.push_back(access);
     }
-  }
-  for (const Tensor& tensor : operation.writes) {
-    if (!tensor.defined() || tensor.extent_bytes() == 0) continue;
-    Cells& cells = arenas_[&tensor.arena()];
-    const std::size_t end_bytes = tensor.offset_bytes() + tensor.extent_bytes();
-    for (auto cell = cover(cells, tensor.offset_bytes(), end_bytes); cell != cells.end() && cell->first < end_bytes;
-         ++cell) {
-      Cell& touched = cell->second;
-      if (!ordered(touched.last_write, now)) {
-        report(touched.last_write, stream, operation.label.name, tensor, Hazard::kWriteAfterRead, true);
-      }
-      for (const Access& read : touched.reads) {
-        if (!ordered(read, now)) report(read, stream, operation.label.name, tensor, Hazard::kWriteAfterRead, false);
-      }
-      touched.last_write = access;
-      touched.reads.clear();
-    }
-  }
+  });
+  for_each_cell(operation.writes, [&](const Tensor& tensor, Cell& cell) {
+    check(cell.last_write, tensor, Hazard::kWriteAfterRead, true);
+    for (const Access& read : cell.reads) check(read, tensor, Hazard::kWriteAfterRead, false);
+    cell.last_write = access;
+    cell.reads.clear();
+  });
 }
 
 void OrderChecker::record(int stream, const EventState& event) {

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -68,6 +69,9 @@ class OrderChecker {
   std::uint32_t name_index(std::string_view name);
   // Splits cells so that [begin, end) is covered exactly, and returns the first.
   static Cells::iterator cover(Cells& cells, std::size_t begin_bytes, std::size_t end_bytes);
+  // visit(tensor, cell) for every cell of the tensors' bytes.
+  template <typename Visit>
+  void for_each_cell(std::span<const Tensor> tensors, Visit visit);
   bool ordered(const Access& earlier, const Clock& now) const;
   void report(const Access& earlier, int stream, std::string_view operation, const Tensor& tensor, Hazard hazard,
               bool write_after_write);
