@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 
 #include "kernels/attention.h"
 #include "kernels/cpu/kernel_table.h"
@@ -12,10 +13,11 @@
 #include "kernels/layer_norm.h"
 #include "kernels/matmul.h"
 #include "kernels/optimizer.h"
+#include "runtime/device/cpu/cpu_device.h"
 #include "runtime/device/cpu/cpu_memory.h"
 #include "runtime/device/recording.h"
 #include "tests/kernels/arrays.h"
-#include "tests/kernels/inline_device.h"
+#include "tests/kernels/inline_stream.h"
 
 namespace strake::kernels {
 namespace {
@@ -31,7 +33,7 @@ class OperationTest : public ::testing::Test {
   Tensor tensor(std::initializer_list<std::int64_t> shape, DType dtype = DType::kF32) {
     return Tensor::reserve(arena_, dtype, shape);
   }
-  void allocate() { arena_.allocate(device_); }
+  void allocate() { arena_.allocate(*device_); }
   template <typename T>
   void fill(const Tensor& tensor, const std::vector<T>& values) {
     ASSERT_EQ(values.size(), static_cast<std::size_t>(tensor.elems()));
@@ -54,14 +56,14 @@ class OperationTest : public ::testing::Test {
       std::sort(out.begin(), out.end());
       return out;
     };
-    ASSERT_FALSE(device_.launched.empty());
-    const LaunchedOperation& last = device_.launched.back();
+    ASSERT_FALSE(stream_.launched.empty());
+    const LaunchedOperation& last = stream_.launched.back();
     EXPECT_EQ(places(last.reads), places(reads)) << last.kind;
     EXPECT_EQ(places(last.writes), places(writes)) << last.kind;
   }
 
-  InlineDevice device_;
-  InlineDevice::InlineStream stream_{device_};
+  std::unique_ptr<Device> device_ = make_cpu_device();
+  InlineStream stream_{*device_};
   Arena arena_{"test", MemoryKind::kDevice};
 };
 
@@ -87,7 +89,7 @@ TEST_F(OperationTest, EveryAccessIsDeclared) {
 
   linear_forward(stream_, kLabel, y, x, weight, bias);
   expect_declared({x, weight, bias}, {y});
-  EXPECT_EQ(device_.launched.back().flops, 2.0 * rows * channels * channels);
+  EXPECT_EQ(stream_.launched.back().flops, 2.0 * rows * channels * channels);
   linear_forward(stream_, kLabel, y, x, weight, {});
   expect_declared({x, weight}, {y});
   linear_backward_weight(stream_, kLabel, dweight, dbias, y, x, kOverwrite);
@@ -101,7 +103,7 @@ TEST_F(OperationTest, EveryAccessIsDeclared) {
 
   attention_forward(stream_, kLabel, out, stats, qkv, 2);
   expect_declared({qkv}, {out, stats});
-  EXPECT_EQ(device_.launched.back().flops, 2 * 2.0 * batch * 2 * (length * (length + 1) / 2) * 3);
+  EXPECT_EQ(stream_.launched.back().flops, 2 * 2.0 * batch * 2 * (length * (length + 1) / 2) * 3);
   attention_backward(stream_, kLabel, dqkv, dout, qkv, out, stats, scratch, 2);
   expect_declared({dout, qkv, out, stats}, {dqkv, scratch});
 
