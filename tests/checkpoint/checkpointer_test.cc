@@ -10,11 +10,11 @@
 #include "checkpoint/reader.h"
 #include "checkpoint/shard_plan.h"
 #include "runtime/device/order_checker.h"
-#include "tests/checkpoint/scratch_folder.h"
 #include "tests/checkpoint/synthetic_run.h"
 #include "tests/support/faulty_device.h"
 #include "tests/support/gate.h"
 #include "tests/support/memory_files.h"
+#include "tests/support/scratch_folder.h"
 
 namespace strake::checkpoint {
 namespace {

@@ -11,10 +11,10 @@
 #include <random>
 
 #include "checkpoint/checkpointer.h"
-#include "tests/checkpoint/scratch_folder.h"
 #include "tests/checkpoint/synthetic_run.h"
 #include "tests/support/faulty_files.h"
 #include "tests/support/memory_files.h"
+#include "tests/support/scratch_folder.h"
 
 namespace strake::checkpoint {
 namespace {

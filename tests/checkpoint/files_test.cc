@@ -11,9 +11,9 @@
 #include <string>
 
 #include "runtime/io/crc32c.h"
-#include "tests/checkpoint/scratch_folder.h"
 #include "tests/support/faulty_files.h"
 #include "tests/support/memory_files.h"
+#include "tests/support/scratch_folder.h"
 
 namespace strake {
 namespace {

@@ -14,8 +14,8 @@
 #include "runtime/base/error.h"
 #include "runtime/io/crc32c.h"
 #include "runtime/io/files.h"
-#include "tests/checkpoint/scratch_folder.h"
 #include "tests/support/memory_files.h"
+#include "tests/support/scratch_folder.h"
 
 namespace strake::checkpoint {
 namespace {

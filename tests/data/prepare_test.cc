@@ -13,9 +13,9 @@
 #include "data/token_file.h"
 #include "runtime/base/error.h"
 #include "runtime/io/crc32c.h"
-#include "tests/checkpoint/scratch_folder.h"
 #include "tests/support/faulty_files.h"
 #include "tests/support/memory_files.h"
+#include "tests/support/scratch_folder.h"
 
 namespace strake::data {
 namespace {

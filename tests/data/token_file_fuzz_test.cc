@@ -13,8 +13,8 @@
 #include "data/token_file.h"
 #include "runtime/base/error.h"
 #include "runtime/io/files.h"
-#include "tests/checkpoint/scratch_folder.h"
 #include "tests/data/fuzz/parse_once.h"
+#include "tests/support/scratch_folder.h"
 
 namespace strake::data {
 namespace {

@@ -15,7 +15,7 @@
 #include "runtime/base/error.h"
 #include "runtime/io/crc32c.h"
 #include "runtime/io/files.h"
-#include "tests/checkpoint/scratch_folder.h"
+#include "tests/support/scratch_folder.h"
 
 namespace strake::data {
 namespace {

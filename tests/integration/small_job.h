@@ -24,8 +24,8 @@
 #include "runtime/device/cpu/cpu_device.h"
 #include "runtime/device/host_memory.h"
 #include "runtime/io/files.h"
-#include "tests/checkpoint/scratch_folder.h"
 #include "tests/support/rank_threads.h"
+#include "tests/support/scratch_folder.h"
 
 namespace strake::test {
 

@@ -11,7 +11,7 @@
 #include "checkpoint/safetensors.h"
 #include "models/gpt.h"
 #include "runtime/io/files.h"
-#include "tests/checkpoint/scratch_folder.h"
+#include "tests/support/scratch_folder.h"
 
 namespace strake::test {
 
