@@ -21,7 +21,9 @@ class CudaKernels : public ::testing::TestWithParam<Types> {
     argument.values = normal(argument.elems(), seed, deviation);
     return argument;
   }
-  static Argument output(std::vector<std::int64_t> shape, Role role = Role::kValue) { return {.shape = std::move(shape), .role = role}; }
+  static Argument output(std::vector<std::int64_t> shape, Role role = Role::kValue) {
+    return {.shape = std::move(shape), .role = role};
+  }
   static Argument gradient(std::vector<std::int64_t> shape, std::uint32_t seed) {
     Argument argument = value(std::move(shape), seed);
     argument.role = Role::kGradient;
@@ -32,27 +34,35 @@ class CudaKernels : public ::testing::TestWithParam<Types> {
 INSTANTIATE_TEST_SUITE_P(Types, CudaKernels,
                          ::testing::Values(Types{DType::kBF16, DType::kBF16}, Types{DType::kBF16, DType::kF32},
                                            Types{DType::kF32, DType::kF32}),
-                         [](const auto& info) {
-                           return std::string(name_of(info.param.value)) + "_" + std::string(name_of(info.param.gradient));
+                         [](const auto& tested) {
+                           return std::string(name_of(tested.param.value)) + "_" +
+                                  std::string(name_of(tested.param.gradient));
                          });
 
 TEST_P(CudaKernels, LinearForward) {
   for (const auto& [m, k, n] : {std::tuple{256, 64, 192}, std::tuple{1024, 768, 768}, std::tuple{40, 24, 8}}) {
     expect_as_on_cpu(GetParam(), {output({m, n}), value({m, k}, 1), value({n, k}, 2), value({n}, 3)}, {0},
-                     [](Stream& stream, const std::vector<Tensor>& t) { kernels::linear_forward(stream, {"test"}, t[0], t[1], t[2], t[3]); });
+                     [](Stream& stream, const std::vector<Tensor>& t) {
+                       kernels::linear_forward(stream, {"test"}, t[0], t[1], t[2], t[3]);
+                     });
     expect_as_on_cpu(GetParam(), {output({m, n}), value({m, k}, 1), value({n, k}, 2)}, {0},
-                     [](Stream& stream, const std::vector<Tensor>& t) { kernels::linear_forward(stream, {"test"}, t[0], t[1], t[2], Tensor()); });
+                     [](Stream& stream, const std::vector<Tensor>& t) {
+                       kernels::linear_forward(stream, {"test"}, t[0], t[1], t[2], Tensor());
+                     });
   }
 }
 
 TEST_P(CudaKernels, LinearBackward) {
   for (const auto& [m, k, n] : {std::tuple{256, 64, 192}, std::tuple{1000, 768, 256}, std::tuple{40, 24, 8}}) {
     expect_as_on_cpu(GetParam(), {output({m, k}), value({m, n}, 1), value({n, k}, 2)}, {0},
-                     [](Stream& stream, const std::vector<Tensor>& t) { kernels::linear_backward_input(stream, {"test"}, t[0], t[1], t[2]); });
-    expect_as_on_cpu(GetParam(), {output({n, k}, Role::kGradient), output({n}, Role::kGradient), value({m, n}, 3), value({m, k}, 4)}, {0, 1},
                      [](Stream& stream, const std::vector<Tensor>& t) {
-                       kernels::linear_backward_weight(stream, {"test"}, t[0], t[1], t[2], t[3], Accumulate::kOverwrite);
+                       kernels::linear_backward_input(stream, {"test"}, t[0], t[1], t[2]);
                      });
+    expect_as_on_cpu(
+        GetParam(), {output({n, k}, Role::kGradient), output({n}, Role::kGradient), value({m, n}, 3), value({m, k}, 4)},
+        {0, 1}, [](Stream& stream, const std::vector<Tensor>& t) {
+          kernels::linear_backward_weight(stream, {"test"}, t[0], t[1], t[2], t[3], Accumulate::kOverwrite);
+        });
     expect_as_on_cpu(GetParam(), {gradient({n, k}, 5), gradient({n}, 6), value({m, n}, 3), value({m, k}, 4)}, {0, 1},
                      [](Stream& stream, const std::vector<Tensor>& t) {
                        kernels::linear_backward_weight(stream, {"test"}, t[0], t[1], t[2], t[3], Accumulate::kAdd);
@@ -61,29 +71,33 @@ TEST_P(CudaKernels, LinearBackward) {
 }
 
 TEST_P(CudaKernels, LayerNorm) {
-  for (const auto& [rows, channels] : {std::pair{512, 768}, std::pair{37, 64}, std::pair{130, 1600}, std::pair{5, 2048}}) {
+  for (const auto& [rows, channels] :
+       {std::pair{512, 768}, std::pair{37, 64}, std::pair{130, 1600}, std::pair{5, 2048}}) {
     expect_as_on_cpu(GetParam(),
-                     {output({rows, channels}), output({rows}, Role::kStat), output({rows}, Role::kStat), value({rows, channels}, 1, 3),
-                      value({channels}, 2), value({channels}, 3)},
+                     {output({rows, channels}), output({rows}, Role::kStat), output({rows}, Role::kStat),
+                      value({rows, channels}, 1, 3), value({channels}, 2), value({channels}, 3)},
                      {0, 1, 2}, [](Stream& stream, const std::vector<Tensor>& t) {
                        kernels::layer_norm_forward(stream, {"test"}, t[0], t[1], t[2], t[3], t[4], t[5]);
                      });
-    expect_as_on_cpu(GetParam(),
-                     {output({rows, channels}), output({rows, channels}), output({rows}, Role::kStat), output({rows}, Role::kStat),
-                      value({rows, channels}, 1), value({rows, channels}, 2), value({channels}, 3), value({channels}, 4)},
-                     {0, 1}, [](Stream& stream, const std::vector<Tensor>& t) {
-                       kernels::residual_layer_norm_forward(stream, {"test"}, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]);
-                     });
+    expect_as_on_cpu(
+        GetParam(),
+        {output({rows, channels}), output({rows, channels}), output({rows}, Role::kStat), output({rows}, Role::kStat),
+         value({rows, channels}, 1), value({rows, channels}, 2), value({channels}, 3), value({channels}, 4)},
+        {0, 1}, [](Stream& stream, const std::vector<Tensor>& t) {
+          kernels::residual_layer_norm_forward(stream, {"test"}, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]);
+        });
     for (const Accumulate accumulate : {Accumulate::kOverwrite, Accumulate::kAdd}) {
       const bool add = accumulate == Accumulate::kAdd;
       Argument mean{.shape = {rows}, .role = Role::kStat, .values = normal(rows, 5, 0.1f)};
-      Argument rstd{.shape = {rows}, .role = Role::kStat, .values = std::vector<float>(static_cast<std::size_t>(rows), 0.9f)};
+      Argument rstd{
+          .shape = {rows}, .role = Role::kStat, .values = std::vector<float>(static_cast<std::size_t>(rows), 0.9f)};
       expect_as_on_cpu(GetParam(),
                        {value({rows, channels}, 1), add ? gradient({channels}, 7) : output({channels}, Role::kGradient),
                         add ? gradient({channels}, 8) : output({channels}, Role::kGradient), value({rows, channels}, 2),
                         value({rows, channels}, 3), mean, rstd, value({channels}, 4)},
                        {0, 1, 2}, [accumulate](Stream& stream, const std::vector<Tensor>& t) {
-                         kernels::layer_norm_backward(stream, {"test"}, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], accumulate);
+                         kernels::layer_norm_backward(stream, {"test"}, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7],
+                                                      accumulate);
                        });
     }
   }
@@ -91,30 +105,37 @@ TEST_P(CudaKernels, LayerNorm) {
 
 TEST_P(CudaKernels, Gelu) {
   for (const int elems : {4096, 1003}) {
-    expect_as_on_cpu(GetParam(), {output({elems}), value({elems}, 1, 2)}, {0},
-                     [](Stream& stream, const std::vector<Tensor>& t) { kernels::gelu_forward(stream, {"test"}, t[0], t[1]); });
+    expect_as_on_cpu(
+        GetParam(), {output({elems}), value({elems}, 1, 2)}, {0},
+        [](Stream& stream, const std::vector<Tensor>& t) { kernels::gelu_forward(stream, {"test"}, t[0], t[1]); });
     expect_as_on_cpu(GetParam(), {output({elems}), value({elems}, 1), value({elems}, 2, 2)}, {0},
-                     [](Stream& stream, const std::vector<Tensor>& t) { kernels::gelu_backward(stream, {"test"}, t[0], t[1], t[2]); });
-    expect_as_on_cpu(GetParam(), {output({elems}), value({elems}, 1), value({elems}, 2)}, {0},
-                     [](Stream& stream, const std::vector<Tensor>& t) { kernels::add(stream, {"test"}, t[0], t[1], t[2]); });
+                     [](Stream& stream, const std::vector<Tensor>& t) {
+                       kernels::gelu_backward(stream, {"test"}, t[0], t[1], t[2]);
+                     });
+    expect_as_on_cpu(
+        GetParam(), {output({elems}), value({elems}, 1), value({elems}, 2)}, {0},
+        [](Stream& stream, const std::vector<Tensor>& t) { kernels::add(stream, {"test"}, t[0], t[1], t[2]); });
   }
 }
 
 TEST_P(CudaKernels, Attention) {
   for (const auto& [batch, length, heads, size] : {std::tuple{2, 128, 3, 64}, std::tuple{1, 256, 2, 128}}) {
     const int channels = heads * size;
-    expect_as_on_cpu(GetParam(), {output({batch, length, channels}), output({batch, heads, length}, Role::kStat), value({batch, length, 3 * channels}, 1)},
+    expect_as_on_cpu(GetParam(),
+                     {output({batch, length, channels}), output({batch, heads, length}, Role::kStat),
+                      value({batch, length, 3 * channels}, 1)},
                      {0, 1}, [heads = heads](Stream& stream, const std::vector<Tensor>& t) {
                        kernels::attention_forward(stream, {"test"}, t[0], t[1], t[2], heads);
                      });
     // Backward reads what forward wrote on the same device.
     expect_as_on_cpu(GetParam(),
-                     {output({batch, length, 3 * channels}), value({batch, length, channels}, 2), value({batch, length, 3 * channels}, 1),
-                      output({batch, length, channels}), output({batch, heads, length}, Role::kStat)},
+                     {output({batch, length, 3 * channels}), value({batch, length, channels}, 2),
+                      value({batch, length, 3 * channels}, 1), output({batch, length, channels}),
+                      output({batch, heads, length}, Role::kStat)},
                      {0}, [=, heads = heads](Stream& stream, const std::vector<Tensor>& t) {
                        kernels::attention_forward(stream, {"test"}, t[3], t[4], t[2], heads);
-                       const std::int64_t scratch_elems =
-                           kernels::attention_backward_scratch_elems(stream.device().target(), t[0].size(0), t[0].size(1), t[0].size(2) / 3, heads);
+                       const std::int64_t scratch_elems = kernels::attention_backward_scratch_elems(
+                           stream.device().target(), t[0].size(0), t[0].size(1), t[0].size(2) / 3, heads);
                        static thread_local std::unique_ptr<Arena> scratch;  // CPU only: beyond the arguments
                        Tensor work;
                        if (scratch_elems > 0) {
@@ -130,23 +151,32 @@ TEST_P(CudaKernels, Attention) {
 }
 
 TEST_P(CudaKernels, Embedding) {
-  for (const auto& [batch, length, channels, vocab] : {std::tuple{4, 64, 128, 50}, std::tuple{3, 50, 64, 1000}, std::tuple{2, 700, 32, 2}}) {
+  for (const auto& [batch, length, channels, vocab] :
+       {std::tuple{4, 64, 128, 50}, std::tuple{3, 50, 64, 1000}, std::tuple{2, 700, 32, 2}}) {
     const Argument ids{.shape = {batch, length}, .role = Role::kToken, .values = tokens(batch * length, vocab, 9)};
-    expect_as_on_cpu(GetParam(), {output({batch, length, channels}), ids, value({vocab, channels}, 1), value({length + 3, channels}, 2)}, {0},
-                     [](Stream& stream, const std::vector<Tensor>& t) { kernels::embedding_forward(stream, {"test"}, t[0], t[1], t[2], t[3]); });
+    expect_as_on_cpu(
+        GetParam(),
+        {output({batch, length, channels}), ids, value({vocab, channels}, 1), value({length + 3, channels}, 2)}, {0},
+        [](Stream& stream, const std::vector<Tensor>& t) {
+          kernels::embedding_forward(stream, {"test"}, t[0], t[1], t[2], t[3]);
+        });
     Argument positions = gradient({length + 3, channels}, 4);
     for (const Accumulate accumulate : {Accumulate::kOverwrite, Accumulate::kAdd}) {
       const bool add = accumulate == Accumulate::kAdd;
-      expect_as_on_cpu(GetParam(), {add ? gradient({vocab, channels}, 3) : output({vocab, channels}, Role::kGradient), positions, value({batch, length, channels}, 5, 0.1f), ids},
+      expect_as_on_cpu(GetParam(),
+                       {add ? gradient({vocab, channels}, 3) : output({vocab, channels}, Role::kGradient), positions,
+                        value({batch, length, channels}, 5, 0.1f), ids},
                        {0, 1}, [accumulate](Stream& stream, const std::vector<Tensor>& t) {
-                         kernels::embedding_backward(stream, {"test"}, t[0], accumulate, t[1], Accumulate::kAdd, t[2], t[3]);
+                         kernels::embedding_backward(stream, {"test"}, t[0], accumulate, t[1], Accumulate::kAdd, t[2],
+                                                     t[3]);
                        });
     }
   }
 }
 
 TEST_P(CudaKernels, CrossEntropy) {
-  for (const auto& [rows, vocab, padded] : {std::tuple{64, 250, 256}, std::tuple{9, 50257, 50304}, std::tuple{17, 5000, 5120}, std::tuple{3, 70000, 70016}}) {
+  for (const auto& [rows, vocab, padded] : {std::tuple{64, 250, 256}, std::tuple{9, 50257, 50304},
+                                            std::tuple{17, 5000, 5120}, std::tuple{3, 70000, 70016}}) {
     const Argument targets{.shape = {rows}, .role = Role::kToken, .values = tokens(rows, vocab, 9)};
     expect_as_on_cpu(GetParam(), {value({rows, padded}, 1, 2), output({rows}, Role::kStat), targets}, {0, 1},
                      [vocab = vocab](Stream& stream, const std::vector<Tensor>& t) {
@@ -158,10 +188,11 @@ TEST_P(CudaKernels, CrossEntropy) {
                      });
   }
   const Argument losses{.shape = {1000}, .role = Role::kStat, .values = normal(1000, 3)};
-  expect_as_on_cpu({DType::kF32, DType::kF32}, {output({1}, Role::kStat), losses}, {0}, [](Stream& stream, const std::vector<Tensor>& t) {
-    kernels::accumulate_loss(stream, {"test"}, t[0], t[1], 0.5, false);
-    kernels::accumulate_loss(stream, {"test"}, t[0], t[1], 0.5, true);
-  });
+  expect_as_on_cpu({DType::kF32, DType::kF32}, {output({1}, Role::kStat), losses}, {0},
+                   [](Stream& stream, const std::vector<Tensor>& t) {
+                     kernels::accumulate_loss(stream, {"test"}, t[0], t[1], 0.5, false);
+                     kernels::accumulate_loss(stream, {"test"}, t[0], t[1], 0.5, true);
+                   });
 }
 
 TEST_P(CudaKernels, Optimizer) {
@@ -175,29 +206,36 @@ TEST_P(CudaKernels, Optimizer) {
   for (std::int64_t i = 0; i < elems; ++i) {  // alignment gaps are zero
     const bool gap = (i >= 100 && i < 128) || (i >= 40128 && i < 40192) || i >= 110192;
     if (!gap) continue;
-    for (Argument* argument : {&gradients, &weights, &first, &second}) argument->values[static_cast<std::size_t>(i)] = 0;
+    for (Argument* argument : {&gradients, &weights, &first, &second})
+      argument->values[static_cast<std::size_t>(i)] = 0;
   }
   const std::int64_t blocks = kernels::norm_blocks(segments);
   const bool rounds = GetParam().value == DType::kBF16;
-  expect_as_on_cpu({DType::kF32, GetParam().gradient},
-                   {gradients, weights, first, second, output({1}, Role::kStat), output({1}, Role::kStat), output({blocks}, Role::kSum)},
-                   {1, 2, 3, 4, 5}, [&](Stream& stream, const std::vector<Tensor>& t) {
-                     kernels::gradient_norm(stream, {"test"}, t[4], t[5], t[6], t[0], segments, 1.0);
-                     const kernels::AdamWStep step{3e-3, 0.9, 0.95, 1e-8, 0.1, 7};
-                     // A bf16 gradient goes with a rounded copy of the weights: here over the gradient, read before.
-                     const bool bf16 = t[0].dtype() == DType::kBF16;
-                     kernels::adamw(stream, {"test"}, t[1], t[2], t[3], t[0], t[5], segments, step, bf16 && rounds ? t[0] : Tensor());
-                   }, 1e-5);
+  expect_as_on_cpu(
+      {DType::kF32, GetParam().gradient},
+      {gradients, weights, first, second, output({1}, Role::kStat), output({1}, Role::kStat),
+       output({blocks}, Role::kSum)},
+      {1, 2, 3, 4, 5},
+      [&](Stream& stream, const std::vector<Tensor>& t) {
+        kernels::gradient_norm(stream, {"test"}, t[4], t[5], t[6], t[0], segments, 1.0);
+        const kernels::AdamWStep step{3e-3, 0.9, 0.95, 1e-8, 0.1, 7};
+        // A bf16 gradient goes with a rounded copy of the weights: here over the gradient, read before.
+        const bool bf16 = t[0].dtype() == DType::kBF16;
+        kernels::adamw(stream, {"test"}, t[1], t[2], t[3], t[0], t[5], segments, step,
+                       bf16 && rounds ? t[0] : Tensor());
+      },
+      1e-5);
 }
 
 TEST_P(CudaKernels, Cast) {
   if (GetParam().value != DType::kBF16) return;
   const auto cuda = make_cuda_device(0, kernels::cuda::make_kernels(true));
   const Argument from{.shape = {1001}, .role = Role::kStat, .values = normal(1001, 1)};
-  const auto out = run_on(*cuda, GetParam(), {output({1001}), from, output({1001}, Role::kStat)}, [](Stream& stream, const std::vector<Tensor>& t) {
-    kernels::cast(stream, {"test"}, t[0], t[1]);
-    kernels::cast(stream, {"test"}, t[2], t[0]);
-  });
+  const auto out = run_on(*cuda, GetParam(), {output({1001}), from, output({1001}, Role::kStat)},
+                          [](Stream& stream, const std::vector<Tensor>& t) {
+                            kernels::cast(stream, {"test"}, t[0], t[1]);
+                            kernels::cast(stream, {"test"}, t[2], t[0]);
+                          });
   for (std::size_t i = 0; i < 1001; ++i) EXPECT_EQ(out[2][i], to_float(to_bfloat16(from.values[i])));
 }
 

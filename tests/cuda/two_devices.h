@@ -61,8 +61,10 @@ inline std::vector<float> tokens(std::int64_t elems, std::int64_t vocab, std::ui
 }
 
 // Runs the operation on `device` and returns every argument's values afterwards.
-inline std::vector<std::vector<float>> run_on(Device& device, Types types, const Arguments& arguments, const Launch& launch) {
-  Arena memory("arguments", MemoryKind::kDevice), host("staging", MemoryKind::kHost), scratch("workspace", MemoryKind::kDevice);
+inline std::vector<std::vector<float>> run_on(Device& device, Types types, const Arguments& arguments,
+                                              const Launch& launch) {
+  Arena memory("arguments", MemoryKind::kDevice), host("staging", MemoryKind::kHost),
+      scratch("workspace", MemoryKind::kDevice);
   std::vector<Tensor> tensors, staging;
   for (const Argument& argument : arguments) {
     const DType dtype = argument.role == Role::kToken      ? DType::kI32
@@ -80,7 +82,8 @@ inline std::vector<std::vector<float>> run_on(Device& device, Types types, const
     launch(*stream, tensors);
   }
   const auto stream = device.make_stream("compute", StreamPriority::kNormal);
-  const Tensor workspace = Tensor::reserve(scratch, DType::kU8, {static_cast<std::int64_t>(plan.recording().workspace_bytes(0)) + 256});
+  const Tensor workspace =
+      Tensor::reserve(scratch, DType::kU8, {static_cast<std::int64_t>(plan.recording().workspace_bytes(0)) + 256});
   memory.allocate(device);
   host.allocate(device);
   scratch.allocate(device);
@@ -90,10 +93,17 @@ inline std::vector<std::vector<float>> run_on(Device& device, Types types, const
     for (std::size_t k = 0; k < static_cast<std::size_t>(arguments[i].elems()); ++k) {
       const float value = arguments[i].values.empty() ? NAN : arguments[i].values[k];
       switch (staging[i].dtype()) {
-        case DType::kI32: host_span<std::int32_t>(staging[i])[k] = static_cast<std::int32_t>(value); break;
-        case DType::kBF16: host_span<BFloat16>(staging[i])[k] = to_bfloat16(value); break;
-        case DType::kF64: host_span<double>(staging[i])[k] = value; break;
-        default: host_span<float>(staging[i])[k] = value;
+        case DType::kI32:
+          host_span<std::int32_t>(staging[i])[k] = static_cast<std::int32_t>(value);
+          break;
+        case DType::kBF16:
+          host_span<BFloat16>(staging[i])[k] = to_bfloat16(value);
+          break;
+        case DType::kF64:
+          host_span<double>(staging[i])[k] = value;
+          break;
+        default:
+          host_span<float>(staging[i])[k] = value;
       }
     }
     stream->copy({"upload"}, tensors[i], staging[i]);
@@ -106,10 +116,17 @@ inline std::vector<std::vector<float>> run_on(Device& device, Types types, const
     std::vector<float> values(static_cast<std::size_t>(arguments[i].elems()));
     for (std::size_t k = 0; k < values.size(); ++k) {
       switch (staging[i].dtype()) {
-        case DType::kI32: values[k] = static_cast<float>(host_span<std::int32_t>(staging[i])[k]); break;
-        case DType::kBF16: values[k] = to_float(host_span<BFloat16>(staging[i])[k]); break;
-        case DType::kF64: values[k] = static_cast<float>(host_span<double>(staging[i])[k]); break;
-        default: values[k] = host_span<float>(staging[i])[k];
+        case DType::kI32:
+          values[k] = static_cast<float>(host_span<std::int32_t>(staging[i])[k]);
+          break;
+        case DType::kBF16:
+          values[k] = to_float(host_span<BFloat16>(staging[i])[k]);
+          break;
+        case DType::kF64:
+          values[k] = static_cast<float>(host_span<double>(staging[i])[k]);
+          break;
+        default:
+          values[k] = host_span<float>(staging[i])[k];
       }
     }
     out.push_back(std::move(values));
@@ -127,10 +144,10 @@ inline double relative_error(const std::vector<float>& out, const std::vector<fl
   return norm == 0 ? std::sqrt(difference) : std::sqrt(difference / norm);
 }
 
-// The CUDA kernel in `types` against the CPU device in f32 on the same rounded inputs, for the arguments in `outputs`; and the
-// same bits when run again. Tolerance: 1e-2 where results are rounded to bf16, 1e-5 in f32.
-inline void expect_as_on_cpu(Types types, Arguments arguments, const std::vector<std::size_t>& outputs, const Launch& launch,
-                             double f32_tolerance = 1e-5) {
+// The CUDA kernel in `types` against the CPU device in f32 on the same rounded inputs, for the arguments in `outputs`;
+// and the same bits when run again. Tolerance: 1e-2 where results are rounded to bf16, 1e-5 in f32.
+inline void expect_as_on_cpu(Types types, Arguments arguments, const std::vector<std::size_t>& outputs,
+                             const Launch& launch, double f32_tolerance = 1e-5) {
   for (Argument& argument : arguments) {
     const bool rounds = (argument.role == Role::kValue && types.value == DType::kBF16) ||
                         (argument.role == Role::kGradient && types.gradient == DType::kBF16);

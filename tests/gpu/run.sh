@@ -61,6 +61,20 @@ by_sanitizer() {
   # A program that was not instrumented proves nothing.
   if [ "$2" -eq 0 ] && [ -n "$summary" ]; then echo "PASS $summary"; else echo "FAIL exit code $2: ${summary:-$(tail -1 "$1")}"; fi
 }
+# Every kernel is instrumented: with a filter on names racecheck itself fails on cuBLASLt's bf16 kernels. It does not know how
+# cuDNN's attention kernels order their asynchronous copies and reports them; that is not ours to judge.
+by_racecheck() {
+  local reports ours
+  reports=$(grep -E 'Race reported|hazard' "$1" | grep -v SUMMARY)
+  ours=$(grep -v 'cudnn_generated' <<<"$reports" | grep -c . || true)
+  if grep -q 'Internal Sanitizer Error' "$1" || ! grep -q 'RACECHECK SUMMARY' "$1" || { [ "$2" -ne 0 ] && [ "$2" -ne 99 ]; }; then
+    echo "FAIL exit code $2: $(grep -m1 -E 'Internal Sanitizer Error|[Ee]rror' "$1" || tail -1 "$1")"
+  elif [ "$ours" -gt 0 ]; then
+    echo "FAIL $ours reports: $(grep -v 'cudnn_generated' <<<"$reports" | head -1)"
+  else
+    echo "PASS 0 hazards outside cuDNN's kernels, $(grep -c . <<<"$reports" || true) reported in them"
+  fi
+}
 by_exit_code() {
   if [ "$2" -eq 0 ]; then echo "PASS $(tail -1 "$1")"; else echo "FAIL exit code $2: $(tail -1 "$1")"; fi
 }
@@ -100,12 +114,11 @@ sanitized() {
     result SKIP "$name" 0 "$([ "$gpus" -eq 0 ] && echo "no GPU" || echo "no compute-sanitizer on this machine")"
     return
   fi
-  local options=(--tool "$tool" --error-exitcode 99 --print-limit 20)
-  # Calls that a library makes to find out what there is, and that fail, are no errors; its kernels' use of shared memory is not
-  # ours to judge.
+  local options=(--tool "$tool" --error-exitcode 99 --print-limit 1000) judge=by_sanitizer
+  # Calls that a library makes to find out what there is, and that fail, are no errors.
   [ "$tool" = memcheck ] && options+=(--report-api-errors no)
-  [ "$tool" = racecheck ] && options+=(--kernel-name kns=strake)
-  item "$name" "$limit" by_sanitizer "$sanitizer" "${options[@]}" "$@"
+  [ "$tool" = racecheck ] && judge=by_racecheck
+  item "$name" "$limit" "$judge" "$sanitizer" "${options[@]}" "$@"
 }
 sanitizers() {  # TOOL
   # With accumulation and without.

@@ -5,12 +5,17 @@ Makes a random GPT2LMHeadModel and a token file, imports the weights with `strak
 the same samples with `strake train` and with PyTorch (f32 weights, autocast to bf16, AdamW). Verdicts:
 
     losses        of every step differ by at most 0.02, and fell by at least 0.5 on the way
-    gradients     first step in f32: of every parameter within 1e-2 of PyTorch's, relative in the norm
-    gradients_bf16  first step in bf16: of every parameter within 1e-2 of PyTorch's f32 gradient, or not further
-                  from it than 1.5 times PyTorch's own bf16 gradient is
+    losses_f32    the same run in f32: of every step by at most 1e-3
+    gradients     first step in f32: of every parameter within 1e-3 of PyTorch's, relative in the norm
+    gradients_bf16  first step in bf16: of every parameter within 1e-2 of PyTorch's f32 gradient
     weights       `strake export` gives transformers the very weights of the checkpoint, and equal logits
     held_out      loss of the exported weights in transformers within 1e-2 of what `strake train` reported
     order         the samples of a step are those that data/sample_order.h promises (values pinned by its test)
+
+On a GPU losses and gradients are compared in bf16 and in f32, else in f32 alone. The schedule is that of
+examples/gpt2-124m.toml: its first 50 steps are warm-up. With the peak rate after 10 steps the first 50 losses say
+nothing in bf16: PyTorch's own bf16 and f32 losses then lie up to 0.2 apart (docs/benchmarks.md). Their distance is part of
+the figures, as the floor of what can be asked.
 
 Prints one JSON line and ends with 0 if all hold, 1 otherwise. Needs torch, transformers and numpy.
 
@@ -34,6 +39,7 @@ import numpy
 
 BETA1, BETA2, EPSILON, WEIGHT_DECAY, CLIP = 0.9, 0.95, 1e-8, 0.1, 1.0
 LOSS_TOLERANCE, GRADIENT_TOLERANCE, HELD_OUT_TOLERANCE = 0.02, 1e-2, 1e-2
+LOSS_TOLERANCE_F32, GRADIENT_TOLERANCE_F32 = 1e-3, 1e-3
 EVAL_BATCHES = 4
 
 
@@ -132,13 +138,13 @@ class Strake:
             "run.dir": self.folder / run, "run.seed": o.seed, "run.device": o.device,
             "data.train": self.folder / "train.bin", "data.val": self.folder / "val.bin",
             "model.layers": o.layers, "model.channels": o.channels, "model.heads": o.heads, "model.vocab": o.vocab,
-            "train.steps": o.steps, "train.stop_at": stop_at, "train.global_batch": o.batch,
+            "train.steps": o.schedule_steps, "train.stop_at": stop_at, "train.global_batch": o.batch,
             "train.micro_batch": o.batch // o.ranks, "train.sequence": o.positions, "train.dtype": dtype,
             "train.deterministic": "true",
             "optimizer.learning_rate": o.learning_rate, "optimizer.min_learning_rate": o.learning_rate / 10,
             "optimizer.warmup_steps": o.warmup, "optimizer.beta1": BETA1, "optimizer.beta2": BETA2,
             "optimizer.epsilon": EPSILON, "optimizer.weight_decay": WEIGHT_DECAY, "optimizer.clip_norm": CLIP,
-            "checkpoint.every": o.steps, "checkpoint.keep": 9, "checkpoint.resume": "true",
+            "checkpoint.every": o.schedule_steps, "checkpoint.keep": 9, "checkpoint.resume": "true",
             "eval.every": 0, "eval.batches": 1000000,  # all of the file
         }  # fmt: skip
         overrides = [f"{key}={value}" for key, value in values.items()]
@@ -262,7 +268,7 @@ class Torch:
         o = self.options
         if step < o.warmup:
             return o.learning_rate * (step + 1) / o.warmup
-        floor, progress = o.learning_rate / 10, (step - o.warmup) / max(1, o.steps - o.warmup)
+        floor, progress = o.learning_rate / 10, (step - o.warmup) / max(1, o.schedule_steps - o.warmup)
         return floor + 0.5 * (o.learning_rate - floor) * (1 + math.cos(math.pi * progress))
 
 
@@ -315,13 +321,16 @@ def parse_options():
     add("--positions", type=int)
     add("--batch", type=int, help="sequences a step, over all ranks")
     add("--steps", type=int, default=50)
-    add("--warmup", type=int, default=10)
+    add("--schedule-steps", type=int, help="for which the learning rate is laid out")
+    add("--warmup", type=int)
     add("--learning-rate", type=float)
     add("--seed", type=int, default=1)
     add("--folder", type=pathlib.Path, help="keep all files here; default: a temporary folder")
     options = parser.parse_args()
-    small = {"layers": 3, "channels": 64, "heads": 4, "vocab": 300, "positions": 48, "batch": 8, "learning_rate": 3e-3}
-    gpt2 = {"layers": 12, "channels": 768, "heads": 12, "vocab": 50257, "positions": 1024, "batch": 16, "learning_rate": 6e-4}
+    small = {"layers": 3, "channels": 64, "heads": 4, "vocab": 300, "positions": 48, "batch": 8, "learning_rate": 3e-3,
+             "warmup": 10, "schedule_steps": 50}  # fmt: skip
+    gpt2 = {"layers": 12, "channels": 768, "heads": 12, "vocab": 50257, "positions": 1024, "batch": 16,
+            "learning_rate": 6e-4, "warmup": 100, "schedule_steps": 1000}  # fmt: skip
     for key, value in (small if options.small else gpt2).items():
         if getattr(options, key) is None:
             setattr(options, key, value)
@@ -357,6 +366,7 @@ def compare(options, folder):
     strake.train("all-steps", "run", dtype, stop_at=options.steps)
     if on_gpu:
         strake.train("first-step-f32", "run-f32", "f32", stop_at=1)
+        strake.train("all-steps-f32", "run-f32", "f32", stop_at=options.steps)
     strake.run("export", ["export", folder / "run", "--out", folder / "out"])
     ours_done = time.time()
 
@@ -375,10 +385,18 @@ def compare(options, folder):
         "first_norm": [our_norms[1], norms[0]],
     }
 
+    if on_gpu:
+        our_f32, (torch_f32, _) = strake.metrics("run-f32")[0], torch_side.train(batches, "f32")
+        f32_apart = [abs(our_f32[step + 1] - loss) for step, loss in enumerate(torch_f32)]
+        checks["losses_f32"] = len(our_f32) == options.steps and max(f32_apart) <= LOSS_TOLERANCE_F32
+        figures["losses_f32_apart_most"] = max(f32_apart)
+        figures["torch_bf16_apart_from_its_f32_most"] = max(abs(a - b) for a, b in zip(losses, torch_f32))
+        figures["strake_bf16_apart_from_torch_f32_most"] = max(abs(our_losses[i + 1] - b) for i, b in enumerate(torch_f32))
+
     exact_loss, exact = torch_side.gradients(*batches[0], "f32")
     f32_run = "run-f32" if on_gpu else "run"
     each, whole = distances(torch, first_gradient(strake, f32_run, options.vocab), exact)
-    checks["gradients"] = set(each) == set(exact) and max(each.values()) <= GRADIENT_TOLERANCE
+    checks["gradients"] = set(each) == set(exact) and max(each.values()) <= GRADIENT_TOLERANCE_F32
     figures["gradients"] = {"whole": whole, "worst": worst(each)}
     figures["first_loss_f32"] = [strake.metrics(f32_run)[0][1], exact_loss]
     if on_gpu:
@@ -387,9 +405,7 @@ def compare(options, folder):
         ours_each, ours_whole = distances(torch, mine, exact)
         theirs_each, theirs_whole = distances(torch, rounded, exact)
         between_each, between_whole = distances(torch, mine, rounded)
-        checks["gradients_bf16"] = all(
-            ours_each[name] <= max(GRADIENT_TOLERANCE, 1.5 * theirs_each[name]) for name in exact
-        )
+        checks["gradients_bf16"] = max(ours_each.values()) <= GRADIENT_TOLERANCE
         figures["gradients_bf16"] = {
             "strake_to_f32": {"whole": ours_whole, "worst": worst(ours_each)},
             "torch_to_f32": {"whole": theirs_whole, "worst": worst(theirs_each)},
