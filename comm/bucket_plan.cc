@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace strake::comm {
 
 BucketPlan plan_buckets(const ParamLayout& layout, DType wire, std::int64_t bucket_bytes, std::size_t last_group) {
@@ -29,6 +31,12 @@ BucketPlan plan_buckets(const ParamLayout& layout, DType wire, std::int64_t buck
     }
   }
   return plan;
+}
+
+std::int64_t BucketPlan::largest_elems() const {
+  std::int64_t largest = 0;
+  for (const Bucket& bucket : buckets) largest = std::max(largest, bucket.elems());
+  return largest;
 }
 
 std::string BucketPlan::describe() const {

@@ -21,8 +21,9 @@ struct Bucket {
 };
 
 struct BucketPlan {
-  std::vector<Bucket> buckets;   // in launch order; consecutive, together the whole arena
-  DType wire;                    // element type of the reduction
+  std::vector<Bucket> buckets;  // in launch order; consecutive, together the whole arena
+  DType wire;                   // element type of the reduction
+  std::int64_t largest_elems() const;
   std::string describe() const;  // one line a bucket
 };
 

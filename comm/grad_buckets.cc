@@ -7,9 +7,10 @@
 namespace strake::comm {
 
 GradBuckets::GradBuckets(Device& device, BucketPlan plan, const ParamLayout& layout, Tensor gradients,
-                         Communicator& communicator, Stream& compute, Stream& comm_stream, Overlap overlap)
+                         Communicator& communicator, Stream& compute, Stream& comm_stream, Overlap overlap, Wire wire)
     : plan_(std::move(plan)),
       gradients_(gradients),
+      wire_(std::move(wire)),
       communicator_(communicator),
       compute_(compute),
       comm_(comm_stream),
@@ -17,12 +18,17 @@ GradBuckets::GradBuckets(Device& device, BucketPlan plan, const ParamLayout& lay
   STRAKE_CHECK(!plan_.buckets.empty() && plan_.buckets.back().end_elems == layout.total_elems() &&
                    index_of(plan_.buckets.back().last) + 1 == layout.size(),
                "the bucket plan belongs to another layout");
-  STRAKE_CHECK(gradients_.dtype() == plan_.wire && gradients_.elems() == layout.total_elems(),
+  STRAKE_CHECK(gradients_.elems() == layout.total_elems(),
                "gradients " + gradients_.describe() + " do not lie as planned");
+  STRAKE_CHECK((wire_.staging.defined() ? wire_.staging : gradients_).dtype() == plan_.wire,
+               "gradients " + gradients_.describe() + " travel in another type than planned");
+  STRAKE_CHECK(!wire_.staging.defined() || wire_.staging.elems() >= plan_.largest_elems(),
+               "the staging buffer " + wire_.staging.describe() + " is smaller than the largest bucket");
   begin_.resize(kSlots);
   end_.resize(kSlots);
   for (std::size_t i = 0; i < plan_.buckets.size(); ++i) {
-    labels_.push_back(fmt::format("bucket {} all-reduce", i));
+    labels_.push_back({fmt::format("bucket {} all-reduce", i), fmt::format("bucket {} to the wire", i),
+                       fmt::format("bucket {} from the wire", i)});
     grads_final_.push_back(device.make_event(fmt::format("bucket {} gradients final", i)));
     for (std::size_t slot = 0; slot < kSlots; ++slot) {
       begin_[slot].push_back(device.make_event(fmt::format("bucket {} begin, slot {}", i, slot)));
@@ -68,7 +74,16 @@ void GradBuckets::launch(std::size_t index) {
   compute_.record(grads_final_[index]);
   comm_.wait(grads_final_[index], {"communication waits for gradients", Hazard::kReadAfterWrite});
   comm_.record(begin_[slot_][index]);
-  communicator_.all_reduce(comm_, {labels_[index], Phase::kComm}, gradients_.flat(bucket.begin_elems, bucket.elems()));
+  const Labels& labels = labels_[index];
+  const Tensor gradients = gradients_.flat(bucket.begin_elems, bucket.elems());
+  if (wire_.staging.defined()) {
+    const Tensor staged = wire_.staging.flat(0, bucket.elems());
+    wire_.convert(comm_, {labels.to_wire, Phase::kComm}, staged, gradients);
+    communicator_.all_reduce(comm_, {labels.reduce, Phase::kComm}, staged);
+    wire_.convert(comm_, {labels.from_wire, Phase::kComm}, gradients, staged);
+  } else {
+    communicator_.all_reduce(comm_, {labels.reduce, Phase::kComm}, gradients);
+  }
   comm_.record(end_[slot_][index]);
 }
 

@@ -4,9 +4,13 @@
 // parameter of a bucket is ready, the communication stream is made to wait for the compute stream there
 // and the bucket's all-reduce is enqueued. With Overlap::kOff every bucket is enqueued at the end of
 // backward instead, on the same stream in the same order: the result is equal bit for bit.
+//
+// Gradients may be kept in one type and travel in another (accumulated in f32, reduced in bf16): a bucket is then
+// converted into a staging buffer, reduced there, and converted back, all in the order of the communication stream.
 // Threads: the training thread. Errors: as Communicator; readiness out of order is a programmer error.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -17,12 +21,18 @@ namespace strake::comm {
 
 enum class Overlap : bool { kOff = false, kOn = true };
 
+// How gradients travel where plan.wire is not their own type.
+struct Wire {
+  Tensor staging;  // [at least the elems of the largest bucket], plan.wire
+  std::function<void(Stream& stream, Label label, const Tensor& dst, const Tensor& src)> convert;  // enqueues
+};
+
 class GradBuckets {
  public:
-  // `gradients`: the flat arena in plan's dtype. `compute`: the stream backward runs on; `comm_stream`: the
-  // communicator's own. All outlive this object.
+  // `gradients`: the flat arena, in plan.wire or with a `wire`. `compute`: the stream backward runs on;
+  // `comm_stream`: the communicator's own. All outlive this object.
   GradBuckets(Device& device, BucketPlan plan, const ParamLayout& layout, Tensor gradients, Communicator& communicator,
-              Stream& compute, Stream& comm_stream, Overlap overlap);
+              Stream& compute, Stream& comm_stream, Overlap overlap, Wire wire = {});
 
   // The gradient of `param` is final once what is enqueued on compute has run. REQUIRES: called once per
   // parameter and step, in layout order, in the last micro-batch.
@@ -34,7 +44,7 @@ class GradBuckets {
 
   const BucketPlan& plan() const { return plan_; }
   // Bucket i of the step in ring slot `slot`: events on the communication stream, begin behind the wait for
-  // its gradients, end behind its all-reduce.
+  // its gradients, end behind its all-reduce, conversions included.
   struct Timing {
     const Event* begin;
     const Event* end;
@@ -48,8 +58,12 @@ class GradBuckets {
   void launch(std::size_t index);
 
   BucketPlan plan_;
-  std::vector<std::string> labels_;  // "bucket 3 all-reduce"
+  struct Labels {
+    std::string reduce, to_wire, from_wire;  // "bucket 3 all-reduce"
+  };
+  std::vector<Labels> labels_;
   Tensor gradients_;
+  Wire wire_;
   Communicator& communicator_;
   Stream& compute_;
   Stream& comm_;

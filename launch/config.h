@@ -17,7 +17,7 @@ namespace strake::launch {
 enum class DeviceChoice : std::uint8_t { kAuto, kCpu, kCuda };
 // What the model computes in, and what gradients are kept in.
 enum class ComputeType : std::uint8_t {
-  kAuto,  // compute: bf16 on GPUs, f32 on the CPU; gradients: as compute, f32 when micro-batches add up
+  kAuto,  // compute: bf16 on GPUs, f32 on the CPU; gradients: as compute, f32 when micro-batches add up; wire: as those
   kF32,
   kBF16,
 };
@@ -71,7 +71,8 @@ struct Config {
 
   struct Comm {
     bool overlap = true;
-    double bucket_mib = 25;
+    double bucket_mib = 25;                       // as it travels
+    ComputeType wire_dtype = ComputeType::kAuto;  // what gradients are summed over ranks in; auto: as they are kept
   } comm;
 
   struct Checkpoint {

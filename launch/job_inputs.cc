@@ -34,6 +34,10 @@ void choose_types(Job& job, DeviceKind device) {
                     (train.gradient_dtype == ComputeType::kAuto && job.derived.accumulation > 1);
   job.dtype = bf16 ? DType::kBF16 : DType::kF32;
   job.gradient_dtype = bf16 && !wide ? DType::kBF16 : DType::kF32;
+  const ComputeType wire = job.config.comm.wire_dtype;
+  job.wire_dtype = wire == ComputeType::kAuto   ? job.gradient_dtype
+                   : wire == ComputeType::kBF16 ? DType::kBF16
+                                                : DType::kF32;
 }
 
 }  // namespace

@@ -205,10 +205,13 @@ class RankRun {
 
   // Everything chosen by measurement or derived from the machine.
   std::string choices() const {
-    nlohmann::json out{
-        {"accumulation", inputs_.job.derived.accumulation},      {"buckets", trainer_->buckets().buckets.size()},
-        {"communicator", parts_.communicator.backend()},         {"dtype", name_of(inputs_.job.dtype)},
-        {"gradient_dtype", name_of(inputs_.job.gradient_dtype)}, {"peak_flops_per_rank", hooks_.peak_flops}};
+    nlohmann::json out{{"accumulation", inputs_.job.derived.accumulation},
+                       {"buckets", trainer_->buckets().buckets.size()},
+                       {"communicator", parts_.communicator.backend()},
+                       {"dtype", name_of(inputs_.job.dtype)},
+                       {"gradient_dtype", name_of(inputs_.job.gradient_dtype)},
+                       {"wire_dtype", name_of(trainer_->buckets().wire)},
+                       {"peak_flops_per_rank", hooks_.peak_flops}};
     if (const KernelState* kernels = parts_.device.kernel_state()) out["kernels"] = kernels->choices();
     return out.dump();
   }

@@ -38,6 +38,7 @@ struct Trainer::Memory {
   Arena weights{"weights", MemoryKind::kDevice};
   Arena compute_weights{"bf16 weights", MemoryKind::kDevice};
   Arena gradients{"gradients", MemoryKind::kDevice};
+  Arena wire{"gradients in transit", MemoryKind::kDevice};
   Arena optimizer{"optimizer state", MemoryKind::kDevice};
   Arena activations{"activations", MemoryKind::kDevice};
   Arena scalars{"scalars", MemoryKind::kDevice};
@@ -46,7 +47,8 @@ struct Trainer::Memory {
   Arena host{"host staging", MemoryKind::kHost};
 
   std::vector<Arena*> all() {
-    return {&weights, &compute_weights, &gradients, &optimizer, &activations, &scalars, &input, &workspace, &host};
+    return {&weights,     &compute_weights, &gradients, &wire,      &optimizer,
+            &activations, &scalars,         &input,     &workspace, &host};
   }
 };
 
@@ -99,9 +101,16 @@ Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicato
   model_ = std::make_unique<models::Gpt>(job.shape, job.config.train.micro_batch, layout_, compute_weights_, gradients_,
                                          activations_, device.target());
   const auto bucket_bytes = static_cast<std::int64_t>(job.config.comm.bucket_mib * 1024 * 1024);
+  // One rank alone sends nothing.
+  const DType wire_dtype = communicator.size() > 1 ? job.wire_dtype : job.gradient_dtype;
+  comm::BucketPlan bucket_plan = comm::plan_buckets(layout_, wire_dtype, bucket_bytes, models::Gpt::kFinalAtEnd);
+  comm::Wire wire;
+  if (wire_dtype != job.gradient_dtype) {
+    wire = {Tensor::reserve(memory_->wire, wire_dtype, {bucket_plan.largest_elems()}), kernels::cast};
+  }
   buckets_ = std::make_unique<comm::GradBuckets>(
-      device, comm::plan_buckets(layout_, job.gradient_dtype, bucket_bytes, models::Gpt::kFinalAtEnd), layout_,
-      gradients_, communicator, *compute_, *comm_, job.config.comm.overlap ? comm::Overlap::kOn : comm::Overlap::kOff);
+      device, std::move(bucket_plan), layout_, gradients_, communicator, *compute_, *comm_,
+      job.config.comm.overlap ? comm::Overlap::kOn : comm::Overlap::kOff, std::move(wire));
 
   const std::int64_t sequence = job.config.train.sequence;
   train_loader_ = std::make_unique<data::Loader>(

@@ -41,8 +41,10 @@ struct Job {
   int ranks = 1;
   // What the model computes in. bf16: weights are kept in f32 and rounded after every update.
   DType dtype = DType::kF32;
-  // Of gradients, as they are accumulated and reduced: f32 also where bf16 micro-batches add up.
+  // Of gradients, as they are accumulated: f32 also where bf16 micro-batches add up.
   DType gradient_dtype = DType::kF32;
+  // Of gradients while they are summed over ranks.
+  DType wire_dtype = DType::kF32;
 };
 
 // Activations placed by a dry run, and the step it recorded.

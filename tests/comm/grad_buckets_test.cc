@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cmath>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -46,6 +47,7 @@ BucketPlan pairs(const ParamLayout& layout) {
 
 // One rank with a compute and a communication stream. Backward writes f(rank, step, element) into each
 // parameter's gradient in turn.
+// A plan in bf16 makes them travel so.
 class Trainee {
  public:
   Trainee(Device& device, std::unique_ptr<Communicator> communicator, BucketPlan plan, Overlap overlap)
@@ -55,7 +57,9 @@ class Trainee {
         communicator_(std::move(communicator)),
         compute_(device.make_stream("compute", StreamPriority::kNormal)),
         comm_(device.make_stream("comm", StreamPriority::kHigh)),
-        buckets_(device, std::move(plan), layout_, gradients_, *communicator_, *compute_, *comm_, overlap) {
+        wire_(plan.wire == DType::kBF16 ? Wire{Tensor::reserve(arena_, DType::kBF16, {plan.largest_elems()}), convert}
+                                        : Wire{}),
+        buckets_(device, std::move(plan), layout_, gradients_, *communicator_, *compute_, *comm_, overlap, wire_) {
     if (device.kind() == DeviceKind::kCpu) arena_.allocate(device);
   }
 
@@ -111,6 +115,18 @@ class Trainee {
   GradBuckets& buckets() { return buckets_; }
 
  private:
+  static void convert(Stream& stream, Label label, const Tensor& dst, const Tensor& src) {
+    stream.launch({.label = label, .kind = "convert", .reads = {&src, 1}, .writes = {&dst, 1}},
+                  [dst, src](NativeStream) {
+                    for (std::int64_t i = 0; i < dst.elems(); ++i) {
+                      if (dst.dtype() == DType::kBF16) {
+                        cpu::data<BFloat16>(dst)[i] = to_bfloat16(cpu::data<float>(src)[i]);
+                      } else {
+                        cpu::data<float>(dst)[i] = to_float(cpu::data<BFloat16>(src)[i]);
+                      }
+                    }
+                  });
+  }
   static float addend(int rank, int step, std::int64_t i) {
     return (1.0f + static_cast<float>((i * 37 + step) % 101) / 128) * static_cast<float>(1 << ((rank * 7 + i) % 13));
   }
@@ -121,6 +137,7 @@ class Trainee {
   std::unique_ptr<Communicator> communicator_;
   std::unique_ptr<Stream> compute_;
   std::unique_ptr<Stream> comm_;
+  Wire wire_;
   GradBuckets buckets_;
 };
 
@@ -268,6 +285,34 @@ TEST(GradBuckets, OverlapBucketSizesAndDelaysChangeNoBit) {
       }
     }
   }
+}
+
+TEST(GradBuckets, AWireOfAnotherTypeRoundsEachAddend) {
+  std::vector<std::vector<float>> sums;
+  for (const std::int64_t bucket_bytes : {1, 3000, 1 << 20}) {
+    for (const Overlap overlap : {Overlap::kOn, Overlap::kOff}) {
+      ThreadsWorld world(3);
+      test::run_ranks(world, [&](int me) {
+        const auto cpu = make_cpu_device();
+        CheckedDevice device(*cpu, CheckedDevice::Policy::kCollect);
+        Trainee rank(device, world.make_communicator(me), plan_buckets(eight_params(), DType::kBF16, bucket_bytes, 1),
+                     overlap);
+        for (int step = 0; step < 2; ++step) rank.step(step);
+        const std::vector<float> mine = rank.sums();
+        if (me == 0) sums.push_back(mine);
+        for (const OrderChecker::Report& report : device.checker().reports()) ADD_FAILURE() << report.describe();
+      });
+    }
+  }
+  const std::vector<float> exact = Trainee::expected(3, 1);
+  std::size_t rounded = 0;
+  for (std::size_t i = 0; i < exact.size(); ++i) {
+    EXPECT_NEAR(sums[0][i], exact[i], std::abs(exact[i]) / 128) << i;
+    EXPECT_EQ(sums[0][i], to_float(to_bfloat16(sums[0][i]))) << i;
+    rounded += sums[0][i] != exact[i];
+  }
+  EXPECT_GT(rounded, exact.size() / 4);
+  for (const std::vector<float>& other : sums) EXPECT_EQ(other, sums[0]);
 }
 
 TEST(GradBuckets, EveryWaitIsLoadBearing) {

@@ -53,6 +53,29 @@ TEST(EqualBitsBetweenRuns, ARunRepeatsItself) {
   expect_equal_bits(again, first, kSteps);
 }
 
+// Gradients of two micro-batches add up in f32 and travel in bf16.
+TEST(EqualBitsBetweenRuns, OnAWireOfAnotherType) {
+  SmallJob job;
+  const auto config = [&](launch::ComputeType wire) {
+    launch::Config made = job.config(2, 2, 2, kSteps);
+    made.comm.wire_dtype = wire;
+    return made;
+  };
+  const JobOutcome wide = run_variant(config(launch::ComputeType::kAuto), 2, {"f32", true, kSomeBuckets});
+  std::optional<JobOutcome> expected;
+  for (const Variant& variant : variants()) {
+    SCOPED_TRACE(variant.name);
+    const JobOutcome run = run_variant(config(launch::ComputeType::kBF16), 2, variant);
+    if (!expected.has_value()) expected = run;
+    expect_equal_bits(run, *expected, kSteps);
+  }
+  EXPECT_EQ(expected->losses().front(), wide.losses().front());
+  EXPECT_NE(expected->ranks[0].result.steps[0].grad_norm, wide.ranks[0].result.steps[0].grad_norm);
+  for (std::size_t step = 0; step < wide.losses().size(); ++step) {
+    EXPECT_NEAR(expected->losses()[step], wide.losses()[step], 0.02) << "step " << step + 1;
+  }
+}
+
 // As processes: resume_test.cc.
 TEST(EqualBitsBetweenRuns, ACutRunEndsAsTheUncut) {
   SmallJob job;
