@@ -92,13 +92,13 @@ class Loader::Impl {
  private:
   struct DeviceSlot {
     Tensor both;  // [2, micro_batch, sequence] i32: tokens, targets
-    Event ready;
     Event released;
     enum class State : std::uint8_t { kFree, kCopied, kInUse } state = State::kFree;
   };
 
   // Training thread.
   DeviceSlot& slot_of(std::uint64_t index) { return device_slots_[index % kDeviceSlots]; }
+  Event& ready_of(std::uint64_t index) { return ready_[index % ready_.size()]; }
   bool filled(std::uint64_t index) const;
   void wait_until_filled(std::uint64_t index);
   void enqueue_copy();
@@ -118,6 +118,9 @@ class Loader::Impl {
   const std::string copy_name_;
   std::vector<Tensor> host_slots_;  // as DeviceSlot::both
   std::vector<DeviceSlot> device_slots_;
+  // Recorded behind the copies, in turn. As many as slots of either side: when one is recorded again, neither compute
+  // nor the prefetch thread waits for its last record any more, and a ticket means that one (Device::host_wait).
+  std::vector<Event> ready_;
 
   // Training thread. Batches count from 0 over the loader's life; a seek does not start the count again.
   std::uint64_t copied_ = 0;    // copies enqueued
@@ -152,8 +155,10 @@ Loader::Impl::Impl(Device& device, Stream& copy_in, Arena& host, Arena& device_m
   for (int i = 0; i < options_.host_slots; ++i) host_slots_.push_back(Tensor::reserve(host, DType::kI32, shape));
   for (int i = 0; i < kDeviceSlots; ++i) {
     device_slots_.push_back({.both = Tensor::reserve(device_memory, DType::kI32, shape),
-                             .ready = device.make_event(fmt::format("{} batch {} ready", options_.name, i)),
                              .released = device.make_event(fmt::format("{} batch {} released", options_.name, i))});
+  }
+  for (int i = 0; i < std::max(options_.host_slots, kDeviceSlots); ++i) {
+    ready_.push_back(device.make_event(fmt::format("{} batch {} ready", options_.name, i)));
   }
   sample_.resize(static_cast<std::size_t>(options_.sequence) + 1);
   orders_.first_sample.store(options_.first_sample, std::memory_order_relaxed);
@@ -167,7 +172,7 @@ Loader::Impl::~Impl() {
   if (copied_ == 0) return;
   try {
     // Queued copies read host slots and progress_.
-    device_.host_wait(device_.ticket(slot_of(copied_ - 1).ready));
+    device_.host_wait(device_.ticket(ready_of(copied_ - 1)));
   } catch (...) {  // the device keeps its error, and check() reports it
   }
 }
@@ -210,9 +215,9 @@ void Loader::Impl::enqueue_copy() {
         std::ignore = progress_.filled_and_failed.load(std::memory_order_acquire);  // orders the slot
         copy(stream);
       });
-  copy_in_.record(slot.ready);
+  copy_in_.record(ready_of(copied_));
   slot.state = DeviceSlot::State::kCopied;
-  const EventTicket ticket = device_.ticket(slot.ready);
+  const EventTicket ticket = device_.ticket(ready_of(copied_));
   orders_.copies[host_slot].state.store(ticket.state, std::memory_order_relaxed);
   orders_.copies[host_slot].number.store(ticket.number, std::memory_order_relaxed);
   orders_.taken.store(++copied_, std::memory_order_relaxed);
@@ -232,7 +237,7 @@ Batch Loader::Impl::take() {
   slot.state = DeviceSlot::State::kInUse;
   return {.tokens = part(0),
           .targets = part(1),
-          .ready = &slot.ready,
+          .ready = &ready_of(returned_),
           .slot = static_cast<int>(returned_++ % kDeviceSlots)};
 }
 

@@ -132,7 +132,9 @@ class Device {
   virtual void synchronize(const Event& event) = 0;
   // The latest record of `event`, for host_wait. Training thread.
   virtual EventTicket ticket(const Event& event) const = 0;
-  // As synchronize, for any other host thread (prefetch, checkpoint writer).
+  // As synchronize, for any other host thread (prefetch, checkpoint writer). If the event was recorded again after the
+  // ticket was taken, it may be that later record which is waited for (CUDA): who must not wait so long uses an event
+  // that is recorded again only when nobody waits for it any more.
   virtual void host_wait(EventTicket ticket) = 0;
 
   // Time from one completed event to another, possibly on different streams. REQUIRES: both complete.

@@ -71,7 +71,6 @@ class CudaUnderTest : public DeviceUnderTest {
                          pointer<std::int64_t>(cells[2]), id);
     };
   }
-  bool keeps_tickets() const override { return false; }
 
  private:
   std::unique_ptr<Device> cuda_ = make_cuda_device(0, nullptr);

@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <map>
 #include <optional>
 #include <thread>
 #include <vector>
@@ -341,6 +343,60 @@ TEST(LoaderGate, PrefetchDoesNotRefillBeforeTheCopyOut) {
   rank.compute().synchronize();
   EXPECT_EQ(too_early, 0);
   EXPECT_EQ(seen, expected_batches(order, options, 10));
+}
+
+// A device whose tickets mean the latest record of their event, as CUDA's do.
+class LatestTickets final : public ForwardingDevice {
+ public:
+  using ForwardingDevice::ForwardingDevice;
+  Event make_event(std::string_view name) override {
+    Event event = ForwardingDevice::make_event(name);
+    latest_[&event.state()] = 0;
+    return event;
+  }
+  EventTicket ticket(const Event& event) const override {
+    const EventTicket ticket = ForwardingDevice::ticket(event);
+    latest_.at(ticket.state).store(ticket.number, std::memory_order_relaxed);
+    return ticket;
+  }
+  void host_wait(EventTicket ticket) override {
+    ForwardingDevice::host_wait({ticket.state, latest_.at(ticket.state).load(std::memory_order_relaxed)});
+  }
+
+ private:
+  mutable std::map<EventState*, std::atomic<std::uint32_t>> latest_;
+};
+
+// Gate: compute holds batch 0, and with it the copy of batch 2. Prefetch refills the host slots of batches 0 and 1,
+// whose copies have run, and waits before that of batch 2.
+TEST(LoaderGate, PrefetchWaitsForTheCopyOfItsSlotOnly) {
+  CountingSource counting(1000);
+  const LoaderOptions options = options_of(2, 2, 8);
+  Gate fourth_batch, use;
+  WatchedSource source(counting, [&](std::int64_t read) {
+    if (read == 3 * options.micro_batch) fourth_batch.pass();
+  });
+  const auto cpu = make_cpu_device();
+  LatestTickets device(*cpu);
+  Arena host("host", MemoryKind::kHost), memory("inputs", MemoryKind::kDevice);
+  const auto compute = device.make_stream("compute", StreamPriority::kNormal);
+  const auto copy_in = device.make_stream("copy-in", StreamPriority::kNormal);
+  Loader loader(device, *copy_in, host, memory, source, SampleOrder::sequential(counting.sequences(8)), options);
+  host.allocate(device);
+  memory.allocate(device);
+  const Batch first = loader.next();
+  compute->wait(*first.ready, kBatchReady);
+  compute->launch({.label = {"use"}, .kind = "gate", .reads = {}, .writes = {}}, use.body());
+  const Batch second = loader.next();
+  loader.release(first, *compute);
+  const Batch third = loader.next();
+  fourth_batch.open();
+  EXPECT_TRUE(wait_until([&] { return counting.reads() == 6 * options.micro_batch; })) << counting.reads();
+  EXPECT_FALSE(device.complete(*third.ready));
+  use.open();
+  EXPECT_TRUE(wait_until([&] { return counting.reads() == 7 * options.micro_batch; })) << counting.reads();
+  loader.release(second, *compute);
+  loader.release(third, *compute);
 }
 
 // Gate: batch 1 cannot be read yet. next() gives batch 0 all the same.

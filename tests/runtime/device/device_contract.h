@@ -286,39 +286,29 @@ TEST_P(DeviceContract, SynchronizeOrdersTheHostBehindTheRecordOnly) {
   gate->open();
 }
 
-TEST_P(DeviceContract, TicketKeepsItsRecord) {
-  if (!under_test().keeps_tickets()) GTEST_SKIP() << "a ticket of this device means the latest record of its event";
-  const auto gate = make_gate();
-  const auto a = stream("a");
-  Event recorded = event();
-  a->record(recorded);
-  const EventTicket ticket = device().ticket(recorded);
-  hold(*a, *gate);
-  a->record(recorded);
-  device().host_wait(ticket);  // would hang if it meant the second record
-  EXPECT_FALSE(device().complete(recorded));
-  gate->open();
-}
-
 TEST_P(DeviceContract, OtherHostThreadsWaitForTickets) {
-  const auto gate = make_gate();
-  Mark returned;
-  int written = 0, seen = 0;
-  const auto a = stream("a");
-  Event recorded = event();
-  hold(*a, *gate);
-  call(*a, [&] { written = 5; });
-  a->record(recorded);
-  std::thread reader([&, ticket = device().ticket(recorded)] {
-    device().host_wait(ticket);
-    seen = written;
-    returned.set();
-  });
-  give_time();
-  EXPECT_FALSE(returned);
-  gate->open();
-  reader.join();
-  EXPECT_EQ(seen, 5);
+  for (const bool recorded_again : {false, true}) {
+    const auto gate = make_gate();
+    Mark returned;
+    int written = 0, seen = 0;
+    const auto a = stream("a");
+    Event recorded = event();
+    hold(*a, *gate);
+    call(*a, [&] { written = 5; });
+    a->record(recorded);
+    const EventTicket ticket = device().ticket(recorded);
+    if (recorded_again) a->record(recorded);
+    std::thread reader([&] {
+      device().host_wait(ticket);
+      seen = written;
+      returned.set();
+    });
+    give_time();
+    EXPECT_FALSE(returned);
+    gate->open();
+    reader.join();
+    EXPECT_EQ(seen, 5);
+  }
 }
 
 TEST_P(DeviceContract, QueuedWorkOutlivesTheEventHandle) {

@@ -34,8 +34,6 @@ class DeviceUnderTest {
   virtual std::unique_ptr<StreamGate> make_gate() = 0;
   // cells[0] = mixed(id, cells[0], cells[1], cells[2]): one i64 of device memory each.
   virtual Body mix(std::int64_t id, std::array<Tensor, 3> cells) = 0;
-  // Does a ticket still mean its record when the event was recorded again?
-  virtual bool keeps_tickets() const { return true; }
 };
 
 std::unique_ptr<DeviceUnderTest> make_cpu_under_test();
