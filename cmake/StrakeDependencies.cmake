@@ -38,7 +38,8 @@ set(STRAKE_MPIRUN ${STRAKE_MPIRUN_PROGRAM} --bind-to none --oversubscribe)
 set(STRAKE_TEST_ENVIRONMENT
   "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_mpi_yield_when_idle=1;OMPI_MCA_plm_rsh_agent=/bin/true;OMP_NUM_THREADS=1")
 if(STRAKE_SANITIZE STREQUAL "thread")
-  list(APPEND STRAKE_TEST_ENVIRONMENT "TSAN_OPTIONS=ignore_noninstrumented_modules=1 halt_on_error=0 exitcode=66")
+  # Open MPI is not built for ThreadSanitizer. Not for other tests: this hides races through memcpy.
+  list(APPEND STRAKE_MPIRUN -x TSAN_OPTIONS=ignore_noninstrumented_modules=1)
 elseif(STRAKE_SANITIZE)
   list(APPEND STRAKE_TEST_ENVIRONMENT "ASAN_OPTIONS=fast_unwind_on_malloc=0"
     "LSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/cmake/open_mpi.lsan:print_suppressions=0")

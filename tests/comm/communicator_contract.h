@@ -433,7 +433,9 @@ TEST_P(CommunicatorContract, EnqueueingDoesNotBlockTheHost) {
     // Every rank's stream is held, so nothing can be exchanged; a host that waits never opens the gate.
     rank.stream->launch({.label = {"hold"}, .kind = "gate", .reads = {}, .writes = {}}, gate.body());
     rank.communicator->all_reduce(*rank.stream, {"sum", Phase::kComm}, sums);
-    EXPECT_TRUE(equal_bits(rank.values<float>(sums), addends<float>(rank.rank(), 1000)));
+    Event summed = rank.device().make_event("summed");
+    rank.stream->record(summed);
+    EXPECT_FALSE(rank.device().complete(summed));
     gate.open();
     rank.stream->synchronize();
     EXPECT_TRUE(equal_bits(rank.values<float>(sums), serial_sum<float>(rank.size(), 1000)));

@@ -8,11 +8,12 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <array>
 #include <cstdio>
 #include <cstring>
-#include <iostream>
 #include <string>
 #include <string_view>
+#include <thread>
 
 #include "runtime/device/cpu/cpu_device.h"
 #include "tests/runtime/device/three_stream_loop.h"
@@ -25,7 +26,7 @@ namespace {
 constexpr std::string_view kLoopArgument = "--loop=";
 constexpr std::string_view kNone = "none", kPunctual = "punctual", kSlowHost = "slow_host", kJitter = "jitter",
                            kSlowCompute = "slow_compute", kSlowComm = "slow_comm";
-constexpr std::string_view kLateHostArgument = "--late-host";
+constexpr std::string_view kLateHostArgument = "--late-host", kCopyArgument = "--copy";
 constexpr int kRaceExitCode = 66;
 constexpr std::int64_t kSteps = 12;
 
@@ -69,6 +70,15 @@ int run_late_host() {
   gate.open();
   reader->synchronize();
   return seen == 1 ? 0 : 1;
+}
+
+// Two threads copy to the same place a size that the compiler knows.
+int run_copy() {
+  std::array<char, 256> a{}, b{}, both{};
+  std::thread other([&] { std::memcpy(both.data(), a.data(), both.size()); });
+  std::memcpy(both.data(), b.data(), both.size());
+  other.join();
+  return both[0];
 }
 
 class TsanProof : public testing::Test {
@@ -120,6 +130,12 @@ TEST_F(TsanProof, WhatTheHostLearnsLaterOrdersNothingBefore) {
   EXPECT_NE(outcome.output.find("ThreadSanitizer: data race"), std::string::npos);
 }
 
+TEST_F(TsanProof, ACopyOfAKnownSizeIsSeen) {
+  const Outcome outcome = child(std::string(kCopyArgument));
+  EXPECT_EQ(outcome.exit_code, kRaceExitCode) << outcome.output;
+  EXPECT_NE(outcome.output.find("ThreadSanitizer: data race"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace strake::test
 
@@ -129,6 +145,7 @@ int main(int argc, char** argv) {
     return strake::test::run_loop(std::string_view(argv[1]).substr(kLoopArgument.size()));
   }
   if (argc == 2 && std::string_view(argv[1]) == strake::test::kLateHostArgument) return strake::test::run_late_host();
+  if (argc == 2 && std::string_view(argv[1]) == strake::test::kCopyArgument) return strake::test::run_copy();
   testing::InitGoogleTest(&argc, argv);
   return RUN_ALL_TESTS();
 }
