@@ -2,14 +2,10 @@
 // and with any one wait left out it is reported, also when host or streams are so slow that the race never
 // shows in time. If the plumbing of streams, events or test wrappers ordered anything by luck, such masked
 // cases would pass unseen.
-//
-// Each case is a child process, because a report cannot be taken back.
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
 #include <array>
-#include <cstdio>
 #include <cstring>
 #include <string>
 #include <string_view>
@@ -19,6 +15,7 @@
 #include "tests/runtime/device/three_stream_loop.h"
 #include "tests/support/faulty_device.h"
 #include "tests/support/gate.h"
+#include "tests/support/tsan_child.h"
 
 namespace strake::test {
 namespace {
@@ -27,7 +24,6 @@ constexpr std::string_view kLoopArgument = "--loop=";
 constexpr std::string_view kNone = "none", kPunctual = "punctual", kSlowHost = "slow_host", kJitter = "jitter",
                            kSlowCompute = "slow_compute", kSlowComm = "slow_comm";
 constexpr std::string_view kLateHostArgument = "--late-host", kCopyArgument = "--copy";
-constexpr int kRaceExitCode = 66;
 constexpr std::int64_t kSteps = 12;
 
 // --loop=<timing>:<site of the wait to drop, or none>
@@ -81,60 +77,28 @@ int run_copy() {
   return both[0];
 }
 
-class TsanProof : public testing::Test {
- protected:
-  struct Outcome {
-    int exit_code;
-    std::string output;
-  };
-  static Outcome loop(std::string_view timing, std::string_view site) {
-    return child(std::string(kLoopArgument) + std::string(timing) + ":" + std::string(site));
-  }
-  static Outcome child(const std::string& argument) {
-    const std::string command = "TSAN_OPTIONS='halt_on_error=0 exitcode=" + std::to_string(kRaceExitCode) + "' /proc/" +
-                                std::to_string(getpid()) + "/exe '" + argument + "' 2>&1";
-    FILE* pipe = popen(command.c_str(), "r");
-    Outcome outcome{-1, {}};
-    if (pipe == nullptr) return outcome;
-    char buffer[4096];
-    while (const std::size_t got = fread(buffer, 1, sizeof buffer, pipe)) outcome.output.append(buffer, got);
-    const int status = pclose(pipe);
-    if (WIFEXITED(status)) outcome.exit_code = WEXITSTATUS(status);
-    return outcome;
-  }
-};
+TsanChild loop(std::string_view timing, std::string_view site) {
+  return TsanChild(std::string(kLoopArgument) + std::string(timing) + ":" + std::string(site));
+}
 
-class TsanProofOfLoop : public TsanProof, public testing::WithParamInterface<std::string_view> {};
+class TsanProofOfLoop : public testing::TestWithParam<std::string_view> {};
 
 INSTANTIATE_TEST_SUITE_P(Timings, TsanProofOfLoop,
                          testing::Values(kPunctual, kSlowHost, kJitter, kSlowCompute, kSlowComm),
                          [](const auto& timing) { return std::string(timing.param); });
 
-TEST_P(TsanProofOfLoop, CorrectLoopIsClean) {
-  const Outcome outcome = loop(GetParam(), kNone);
-  EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
-  EXPECT_EQ(outcome.output, "");
-}
+TEST_P(TsanProofOfLoop, CorrectLoopIsClean) { loop(GetParam(), kNone).expect_clean(); }
 
 TEST_P(TsanProofOfLoop, EveryDroppedWaitIsReported) {
   for (const std::string_view site : kLoopWaits) {
-    const Outcome outcome = loop(GetParam(), site);
-    EXPECT_EQ(outcome.exit_code, kRaceExitCode) << site << "\n" << outcome.output;
-    EXPECT_NE(outcome.output.find("ThreadSanitizer: data race"), std::string::npos) << site;
+    SCOPED_TRACE(site);
+    loop(GetParam(), site).expect_race();
   }
 }
 
-TEST_F(TsanProof, WhatTheHostLearnsLaterOrdersNothingBefore) {
-  const Outcome outcome = child(std::string(kLateHostArgument));
-  EXPECT_EQ(outcome.exit_code, kRaceExitCode) << outcome.output;
-  EXPECT_NE(outcome.output.find("ThreadSanitizer: data race"), std::string::npos);
-}
+TEST(TsanProof, WhatTheHostLearnsLaterOrdersNothingBefore) { TsanChild(std::string(kLateHostArgument)).expect_race(); }
 
-TEST_F(TsanProof, ACopyOfAKnownSizeIsSeen) {
-  const Outcome outcome = child(std::string(kCopyArgument));
-  EXPECT_EQ(outcome.exit_code, kRaceExitCode) << outcome.output;
-  EXPECT_NE(outcome.output.find("ThreadSanitizer: data race"), std::string::npos);
-}
+TEST(TsanProof, ACopyOfAKnownSizeIsSeen) { TsanChild(std::string(kCopyArgument)).expect_race(); }
 
 }  // namespace
 }  // namespace strake::test
