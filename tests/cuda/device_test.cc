@@ -15,6 +15,7 @@
 #include "tests/runtime/device/device_contract.h"
 #include "tests/support/faulty_device.h"
 #include "tests/support/gpu_ranks.h"
+#include "tests/support/thrown_by.h"
 
 namespace strake::test {
 namespace {
@@ -31,18 +32,6 @@ INSTANTIATE_TEST_SUITE_P(Devices, DeviceContract, testing::ValuesIn(kCudaDevices
 Operation named(std::string_view name) { return {.label = {name}, .kind = "test", .reads = {}, .writes = {}}; }
 cudaStream_t cuda_stream(NativeStream native) { return static_cast<cudaStream_t>(native.handle); }
 
-// The message of the DeviceError that `function` throws.
-template <typename Function>
-std::string thrown_by(Function function) {
-  try {
-    function();
-  } catch (const DeviceError& error) {
-    EXPECT_EQ(error.exit_code(), ExitCode::kPeerOrDeviceLost);
-    return error.what();
-  }
-  return "nothing";
-}
-
 class CudaDevice : public testing::Test {
  protected:
   void SetUp() override {
@@ -58,7 +47,7 @@ class CudaDevice : public testing::Test {
 TEST_F(CudaDevice, ARefusedLaunchIsReportedByCheck) {
   const auto a = device().make_stream("a", StreamPriority::kNormal);
   a->launch(named("too many threads"), [](NativeStream native) { kernels::cuda::launch_refused(cuda_stream(native)); });
-  const std::string message = thrown_by([&] { device().check(); });
+  const std::string message = thrown_by<DeviceError>([&] { device().check(); });
   EXPECT_NE(message.find("cudaErrorInvalid"), std::string::npos) << message;
   // The context is whole: nothing ran, nothing is lost.
   device().check();
@@ -81,7 +70,7 @@ TEST_F(CudaDevice, AFaultOfAKernelIsReportedByEverythingThatFollows) {
     const EventTicket ticket = faulty->ticket(behind);
     gate->open();
     int thrown = 0;
-    const auto count = [&](auto function) { thrown += thrown_by(function) != "nothing"; };
+    const auto count = [&](auto function) { thrown += thrown_by<DeviceError>(function) != "nothing"; };
     count([&] { a->synchronize(); });
     count([&] { faulty->synchronize(behind); });
     count([&] { (void)faulty->complete(behind); });
@@ -98,7 +87,7 @@ TEST_F(CudaDevice, OutOfMemoryNamesArenaAndBytesAndLosesNothing) {
   Arena arena("activations", MemoryKind::kDevice);
   arena.reserve(std::size_t{1} << 50);
   const std::size_t before_bytes = device().allocated_bytes();
-  const std::string message = thrown_by([&] { arena.allocate(device()); });
+  const std::string message = thrown_by<DeviceError>([&] { arena.allocate(device()); });
   EXPECT_NE(message.find("'activations'"), std::string::npos) << message;
   EXPECT_NE(message.find("1125899906842624 bytes"), std::string::npos) << message;
   EXPECT_EQ(device().allocated_bytes(), before_bytes);

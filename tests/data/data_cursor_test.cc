@@ -2,15 +2,17 @@
 
 #include <gtest/gtest.h>
 
-#include <functional>
 #include <string>
 
 #include "data/byte_tokenizer.h"
 #include "runtime/base/error.h"
 #include "runtime/io/crc32c.h"
+#include "tests/support/thrown_by.h"
 
 namespace strake::data {
 namespace {
+
+using test::thrown_by;
 
 DataCursor cursor() {
   return {.seed = UINT64_MAX,
@@ -20,15 +22,6 @@ DataCursor cursor() {
           .file_tokens = 4'000'000,
           .file_crc32c = 0x0000beefu,
           .tokenizer = {.name = "bytes", .hash = "9c44184b"}};
-}
-
-std::string message_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const DataError& error) {
-    return error.what();
-  }
-  return "no DataError";
 }
 
 TEST(DataCursor, SurvivesTheCheckpoint) {
@@ -65,7 +58,7 @@ TEST(DataCursor, RefusesMalformedText) {
         with("\"version\":1", "\"version\":2"), with("18446744073709551615", "-1"), with("123456789012", "-1"),
         with("\"sequence\":128", "\"sequence\":0"), with("4000000", "\"4000000\""), with("0000beef", "beef"),
         with("\"sequence\"", "\"sequences\""), with("{\"name\"", "{\"names\"")}) {
-    const std::string message = message_of([&] { cursor_from_json(bad); });
+    const std::string message = thrown_by<DataError>([&] { cursor_from_json(bad); });
     EXPECT_NE(message.find("data cursor of the checkpoint"), std::string::npos) << bad << ": " << message;
   }
 }
@@ -89,7 +82,7 @@ TEST(DataCursor, ContinuesWithTheSameDataOnly) {
   now.file_crc32c = 7;
   now.tokenizer = {.name = "gpt2", .hash = ""};
   EXPECT_EQ(
-      message_of([&] { require_same_data(saved, now); }),
+      thrown_by<DataError>([&] { require_same_data(saved, now); }),
       "token file \"/data/train.bin\": the checkpoint was trained on other data (file \"/data/train.bin\"): run.seed "
       "was 18446744073709551615, is 1; train.sequence was 128, is 64; data.train had 4000000 tokens, has 5; "
       "data.train had checksum 0000beef, has 00000007; its tokenizer was \"bytes 9c44184b\", is \"gpt2\". The "

@@ -16,11 +16,13 @@
 #include "runtime/io/crc32c.h"
 #include "runtime/io/files.h"
 #include "tests/support/scratch_folder.h"
+#include "tests/support/thrown_by.h"
 
 namespace strake::data {
 namespace {
 
 using test::ScratchFolder;
+using test::thrown_by;
 
 void write_file(const std::filesystem::path& path, std::string_view bytes) {
   std::ofstream file(path, std::ios::binary | std::ios::trunc);
@@ -83,15 +85,6 @@ std::vector<std::int32_t> read(TokenSource& source, std::int64_t begin, std::siz
   std::vector<std::int32_t> out(count, -1);
   source.read(begin, out);
   return out;
-}
-
-std::string message_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const DataError& error) {
-    return error.what();
-  }
-  return "no DataError";
 }
 
 TEST(TokenFile, ReadsWhatLlmCWrites) {
@@ -159,7 +152,7 @@ TEST(TokenFile, VerifyFindsADamagedToken) {
   write_file(folder.path() / "a.bin", bytes);
   write_file(folder.path() / "a.bin.json", sidecar());
   TokenFile file(folder.path() / "a.bin");
-  const std::string message = message_of([&] { file.verify(); });
+  const std::string message = thrown_by<DataError>([&] { file.verify(); });
   EXPECT_NE(message.find("expected the tokens with CRC-32C"), std::string::npos) << message;
 }
 
@@ -171,7 +164,7 @@ TEST(TokenFile, NoticesThatItIsChangedWhileInUse) {
     TokenFile file(path);
     EXPECT_EQ(read(file, 999, 1).front(), 999);
     how();
-    return message_of([&] { read(file, 990, 10); });
+    return thrown_by<DataError>([&] { read(file, 990, 10); });
   };
   const std::string cut = change([&] { std::filesystem::resize_file(path, 1024 + 1990); });
   EXPECT_NE(cut.find("truncated while in use"), std::string::npos) << cut;
@@ -196,7 +189,9 @@ TEST(TokenFile, ReplacingTheNameDoesNotDisturbAReader) {
 
 TEST(TokenFile, RefusesWhatIsNoFile) {
   const ScratchFolder folder;
-  const auto open = [&](const std::string& name) { return message_of([&] { TokenFile(folder.path() / name); }); };
+  const auto open = [&](const std::string& name) {
+    return thrown_by<DataError>([&] { TokenFile(folder.path() / name); });
+  };
   EXPECT_NE(open("missing.bin").find("there is no such file"), std::string::npos);
   std::filesystem::create_directory(folder.path() / "folder");
   EXPECT_NE(open("folder").find("expected a regular file"), std::string::npos);
@@ -206,7 +201,7 @@ TEST(TokenFile, RefusesWhatIsNoFile) {
   EXPECT_NE(open("link").find("there is no such file"), std::string::npos);
   write_file(folder.path() / "plain", u16(10));
   EXPECT_NE(open("plain/a.bin").find("Not a directory"), std::string::npos);
-  EXPECT_NE(message_of([] { TokenFile("/dev/null"); }).find("expected a regular file"), std::string::npos);
+  EXPECT_NE(thrown_by<DataError>([] { TokenFile("/dev/null"); }).find("expected a regular file"), std::string::npos);
   write_file(folder.path() / "b.bin", u16(10));
   std::filesystem::create_directory(folder.path() / "b.bin.json");
   EXPECT_NE(open("b.bin").find("sidecar"), std::string::npos);
@@ -220,7 +215,7 @@ TEST(TokenFile, MessagesDoNotCarryControlCharacters) {
   const auto path = folder.path() / "evil\x1b[2J\n.bin";
   write_file(path, u16_file(8));
   write_file(path.string() + ".json", sidecar("tokenizer", "\"\\u001b[2J\\n\""));
-  const std::string message = message_of([&] { TokenFile file(path); });
+  const std::string message = thrown_by<DataError>([&] { TokenFile file(path); });
   EXPECT_EQ(message.find('\x1b'), std::string::npos) << message;
   EXPECT_EQ(message.find('\n'), std::string::npos) << message;
   EXPECT_NE(message.find("tokenizer"), std::string::npos) << message;
@@ -340,7 +335,7 @@ TEST(TokenFile, RefusesEveryMalformedFile) {
     write_file(path, bad.file);
     std::filesystem::remove(sidecar_path);
     if (bad.sidecar) write_file(sidecar_path, *bad.sidecar);
-    const std::string message = message_of([&] { TokenFile file(path); });
+    const std::string message = thrown_by<DataError>([&] { TokenFile file(path); });
     EXPECT_NE(message.find(bad.expected), std::string::npos) << message;
     EXPECT_NE(message.find(path.string()), std::string::npos) << message;
     EXPECT_EQ(message.find('\n'), std::string::npos) << message;
@@ -354,7 +349,7 @@ TEST(TokenFile, RefusesIdsThatNoModelHas) {
   write_file(path, header(20240801, 7, 4) + ids(std::vector<std::uint32_t>{1, 2, 0x80000000u, 4}));
   TokenFile file(path);
   EXPECT_EQ(read(file, 0, 2), (std::vector<std::int32_t>{1, 2}));
-  const std::string message = message_of([&] { read(file, 1, 3); });
+  const std::string message = thrown_by<DataError>([&] { read(file, 1, 3); });
   EXPECT_NE(message.find("found 2147483648 at token 2"), std::string::npos) << message;
 }
 

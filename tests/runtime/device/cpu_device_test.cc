@@ -14,6 +14,7 @@
 #include "runtime/device/host_memory.h"
 #include "tests/runtime/device/device_under_test.h"
 #include "tests/support/gate.h"
+#include "tests/support/thrown_by.h"
 
 namespace strake::test {
 namespace {
@@ -34,18 +35,6 @@ class CpuDevice : public testing::TestWithParam<DeviceFactory> {
 
 INSTANTIATE_TEST_SUITE_P(Devices, CpuDevice, testing::ValuesIn(kCpuDevices), name_of_device);
 
-// The message of the DeviceError that `function` throws.
-template <typename Function>
-std::string thrown_by(Function function) {
-  try {
-    function();
-  } catch (const DeviceError& error) {
-    EXPECT_EQ(error.exit_code(), ExitCode::kPeerOrDeviceLost);
-    return error.what();
-  }
-  return "nothing";
-}
-
 TEST_P(CpuDevice, FailedOperationPoisonsTheDevice) {
   const auto a = stream("a"), b = stream("b");
   Event failed = device().make_event("failed");
@@ -60,13 +49,14 @@ TEST_P(CpuDevice, FailedOperationPoisonsTheDevice) {
   call(*b, [&] { ++ran; });
   EXPECT_TRUE(wait_until([&] { return device().complete(failed); })) << "events complete behind a failure";
 
-  EXPECT_EQ(thrown_by([&] { b->synchronize(); }), "the first failure");
-  EXPECT_EQ(thrown_by([&] { a->synchronize(); }), "the first failure");
-  EXPECT_EQ(thrown_by([&] { device().check(); }), "the first failure");
-  EXPECT_EQ(thrown_by([&] { device().synchronize(failed); }), "the first failure");
+  EXPECT_EQ(thrown_by<DeviceError>([&] { b->synchronize(); }), "the first failure");
+  EXPECT_EQ(thrown_by<DeviceError>([&] { a->synchronize(); }), "the first failure");
+  EXPECT_EQ(thrown_by<DeviceError>([&] { device().check(); }), "the first failure");
+  EXPECT_EQ(thrown_by<DeviceError>([&] { device().synchronize(failed); }), "the first failure");
   std::string elsewhere;
-  std::thread other(
-      [&, ticket = device().ticket(failed)] { elsewhere = thrown_by([&] { device().host_wait(ticket); }); });
+  std::thread other([&, ticket = device().ticket(failed)] {
+    elsewhere = thrown_by<DeviceError>([&] { device().host_wait(ticket); });
+  });
   other.join();
   EXPECT_EQ(elsewhere, "the first failure");
 
@@ -77,7 +67,7 @@ TEST_P(CpuDevice, FailedOperationPoisonsTheDevice) {
   host_span<std::uint8_t>(source)[0] = 1;
   b->copy({"copy"}, seen, source);
   call(*b, [&] { ++ran; });
-  EXPECT_EQ(thrown_by([&] { b->synchronize(); }), "the first failure");
+  EXPECT_EQ(thrown_by<DeviceError>([&] { b->synchronize(); }), "the first failure");
   EXPECT_EQ(host_span<std::uint8_t>(seen)[0], 0);
   EXPECT_EQ(ran, 1);
 }
@@ -92,14 +82,14 @@ TEST_P(CpuDevice, WhateverWasThrownIsThrownAgain) {
 TEST_P(CpuDevice, CheckSeesTheErrorWithoutASynchronisation) {
   const auto a = stream("a");
   call(*a, [] { throw DeviceError("seen late"); });
-  EXPECT_TRUE(wait_until([&] { return thrown_by([&] { device().check(); }) == "seen late"; }));
+  EXPECT_TRUE(wait_until([&] { return thrown_by<DeviceError>([&] { device().check(); }) == "seen late"; }));
 }
 
 TEST_P(CpuDevice, DevicesDoNotShareErrors) {
   const auto other = GetParam().make();
   const auto a = stream("a");
   call(*a, [] { throw DeviceError("mine"); });
-  EXPECT_EQ(thrown_by([&] { a->synchronize(); }), "mine");
+  EXPECT_EQ(thrown_by<DeviceError>([&] { a->synchronize(); }), "mine");
   other->device().check();
   other->device().make_stream("b", StreamPriority::kNormal)->synchronize();
 }
@@ -193,7 +183,7 @@ TEST_P(CpuDevice, WaitingStreamIsNotStarved) {
 TEST_P(CpuDevice, OutOfMemoryNamesArenaAndBytes) {
   Arena arena("activations", MemoryKind::kDevice);
   arena.reserve(std::size_t{1} << 60);
-  const std::string message = thrown_by([&] { arena.allocate(device()); });
+  const std::string message = thrown_by<DeviceError>([&] { arena.allocate(device()); });
   EXPECT_NE(message.find("'activations'"), std::string::npos) << message;
   EXPECT_NE(message.find("1152921504606846976 bytes"), std::string::npos) << message;
 }
