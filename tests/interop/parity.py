@@ -4,7 +4,8 @@
 Makes a random GPT2LMHeadModel and a token file, imports the weights with `strake import`, and trains the same steps on
 the same samples with `strake train` and with PyTorch (f32 weights, autocast to bf16, AdamW). Verdicts:
 
-    losses        of every step differ by at most 0.02, and fell by at least 0.5 on the way
+    losses        of every step differ by at most 0.02, and fell by at least 0.5 on the way. In bf16, where PyTorch's
+                  own bf16 and f32 losses lie further apart than that: by at most as much
     losses_f32    the same run in f32: of every step by at most 1e-3
     gradients     first step in f32: of every parameter within 1e-3 of PyTorch's, relative in the norm
     gradients_bf16  first step in bf16: of every parameter within 1e-2 of PyTorch's f32 gradient
@@ -13,9 +14,9 @@ the same samples with `strake train` and with PyTorch (f32 weights, autocast to 
     order         the samples of a step are those that data/sample_order.h promises (values pinned by its test)
 
 On a GPU losses and gradients are compared in bf16 and in f32, else in f32 alone. The schedule is that of
-examples/gpt2-124m.toml: its first 50 steps are warm-up. With the peak rate after 10 steps the first 50 losses say
-nothing in bf16: PyTorch's own bf16 and f32 losses then lie up to 0.2 apart (docs/benchmarks.md). Their distance is part of
-the figures, as the floor of what can be asked.
+examples/gpt2-124m.toml: its first 50 steps are warm-up. A random model that learns fast is chaotic: what bf16 rounds away
+decides on which side of a hill it comes down. So the distance of PyTorch's own bf16 and f32 losses is the floor of what
+can be asked, and part of the figures (docs/benchmarks.md).
 
 Prints one JSON line and ends with 0 if all hold, 1 otherwise. Needs torch, transformers and numpy.
 
@@ -373,10 +374,8 @@ def compare(options, folder):
     our_losses, our_norms, our_held_out = strake.metrics("run")
     losses, norms = torch_side.train(batches, dtype)
     apart = [abs(our_losses[step + 1] - loss) for step, loss in enumerate(losses)]
-    checks = {
-        "order": order_is_pinned() and samples[: options.batch] != sorted(samples[: options.batch]),
-        "losses": len(our_losses) == options.steps and max(apart) <= LOSS_TOLERANCE and losses[0] - losses[-1] >= 0.5,
-    }
+    loss_tolerance = LOSS_TOLERANCE
+    checks = {"order": order_is_pinned() and samples[: options.batch] != sorted(samples[: options.batch])}
     figures = {
         "losses_apart_most": max(apart),
         "losses_apart_mean": sum(apart) / len(apart),
@@ -390,8 +389,14 @@ def compare(options, folder):
         f32_apart = [abs(our_f32[step + 1] - loss) for step, loss in enumerate(torch_f32)]
         checks["losses_f32"] = len(our_f32) == options.steps and max(f32_apart) <= LOSS_TOLERANCE_F32
         figures["losses_f32_apart_most"] = max(f32_apart)
-        figures["torch_bf16_apart_from_its_f32_most"] = max(abs(a - b) for a, b in zip(losses, torch_f32))
+        floor = max(abs(a - b) for a, b in zip(losses, torch_f32))
+        figures["torch_bf16_apart_from_its_f32_most"] = floor
+        loss_tolerance = max(LOSS_TOLERANCE, floor)
         figures["strake_bf16_apart_from_torch_f32_most"] = max(abs(our_losses[i + 1] - b) for i, b in enumerate(torch_f32))
+
+    checks["losses"] = (
+        len(our_losses) == options.steps and max(apart) <= loss_tolerance and losses[0] - losses[-1] >= 0.5
+    )
 
     exact_loss, exact = torch_side.gradients(*batches[0], "f32")
     f32_run = "run-f32" if on_gpu else "run"
