@@ -107,23 +107,26 @@ class RankRun {
   }
 
   // Algorithms that are chosen by timing are chosen by rank 0, once a run: a resumed run takes what its checkpoint
-  // says.
+  // says, and times only what is new or was chosen elsewhere.
   void choose_kernels() {
     KernelState* kernels = parts_.device.kernel_state();
     if (kernels == nullptr) return;
-    nlohmann::json chosen;
+    using Choices = std::map<std::string, std::string>;
     agree(parts_.control, [&] {
       if (!leads()) return;
       const auto found = checkpoint::find_newest(parts_.files, checkpoint_folder(config_.run.dir));
-      if (found.has_value())
-        chosen = nlohmann::json::parse(found->manifest.meta.choices).value("kernels", nlohmann::json());
-      if (chosen.empty()) {
-        for (const std::string& line : kernels->tune()) parts_.log.info("{}", line);
-        chosen = kernels->choices();
+      if (found.has_value()) {
+        kernels->apply(nlohmann::json::parse(found->manifest.meta.choices).value("kernels", Choices()));
       }
+      for (const std::string& line : kernels->tune()) parts_.log.info("{}", line);
     });
-    const std::string told = parts_.control.broadcast(leads() ? chosen.dump() : std::string(), 0);
-    kernels->apply(nlohmann::json::parse(told).get<std::map<std::string, std::string>>());
+    const std::string told =
+        parts_.control.broadcast(leads() ? nlohmann::json(kernels->choices()).dump() : std::string(), 0);
+    if (leads()) return;
+    const auto chosen = nlohmann::json::parse(told).get<Choices>();
+    kernels->apply(chosen);
+    if (kernels->choices() != chosen)
+      parts_.log.warning("{} cannot run every algorithm that rank 0 has chosen", parts_.device.description());
   }
 
   void open_run_folder() {

@@ -1,12 +1,15 @@
 #include "models/gpt.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "kernels/attention.h"
 #include "kernels/cross_entropy.h"
+#include "kernels/device_limits.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 #include "kernels/layer_norm.h"
@@ -44,6 +47,31 @@ GptShape GptShape::from_json(const std::string& text) {
     throw IncompatibleCheckpointError(
         fmt::format("the checkpoint's model description is not readable: {}", error.what()));
   }
+}
+
+std::string unsupported(const GptShape& shape, DeviceKind device, DType dtype) {
+  const kernels::DeviceLimits limits = kernels::limits_of(device, dtype);
+  const auto fits = [](std::int64_t value, std::int64_t step, std::int64_t most) {
+    return value % step == 0 && value <= most;
+  };
+  const std::int64_t head_size = shape.channels / shape.heads;
+  const auto parameters = static_cast<std::int64_t>(Gpt::parameters(shape).size());
+  std::vector<std::string> problems;
+  if (!fits(shape.channels, limits.channels_step, limits.most_channels)) {
+    problems.push_back(fmt::format("in {} GPUs take model.channels in steps of {} up to {}, not {}", name_of(dtype),
+                                   limits.channels_step, limits.most_channels, shape.channels));
+  }
+  if (!fits(head_size, limits.head_size_step, limits.most_head_size)) {
+    problems.push_back(
+        fmt::format("in {} GPUs take heads (model.channels / model.heads) in steps of {} up to {} "
+                    "channels, not {}",
+                    name_of(dtype), limits.head_size_step, limits.most_head_size, head_size));
+  }
+  if (parameters > limits.most_segments) {
+    problems.push_back(fmt::format("GPUs take at most {} parameters, model.layers = {} has {}", limits.most_segments,
+                                   shape.layers, parameters));
+  }
+  return fmt::format("{}", fmt::join(problems, "; "));
 }
 
 std::vector<ParamSpec> Gpt::parameters(const GptShape& shape) {

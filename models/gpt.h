@@ -38,6 +38,10 @@ struct GptShape {
   bool operator==(const GptShape&) const = default;
 };
 
+// What of this model the kernels of `device` cannot compute in `dtype`, naming keys and what they can: "GPUs take
+// model.channels ..."; empty: nothing.
+std::string unsupported(const GptShape& shape, DeviceKind device, DType dtype);
+
 // Called while backward is being enqueued: the gradient of `param` is final on the compute stream.
 using GradientReady = std::function<void(ParamId)>;
 
@@ -48,8 +52,8 @@ class Gpt {
   // How many parameters at the end of that order are final only when backward ends (embeddings).
   static constexpr std::size_t kFinalAtEnd = 2;
 
-  // weights, gradients: flat, laid out by `layout`, one dtype (f32 or f64), in which activations are kept too.
-  // Activations for [batch, shape.sequence] tokens come from `memory`, scratch as kernels on
+  // weights, gradients: flat, laid out by `layout`. Activations are kept in the dtype of the weights; gradients too, or
+  // in f32 beside bf16. Activations for [batch, shape.sequence] tokens come from `memory`, scratch as kernels on
   // `target` need it. `layout` outlives the model.
   Gpt(const GptShape& shape, std::int64_t batch, const ParamLayout& layout, Tensor weights, Tensor gradients,
       ActivationMemory& memory, DeviceKind target);

@@ -17,11 +17,14 @@ namespace fe = cudnn_frontend;
 // Names of the graph's tensors.
 enum Uid : std::int64_t { kQ = 1, kK, kV, kO, kStats, kDO, kDQ, kDK, kDV };
 
-void require(fe::error_t error, const char* what, const AttentionShape& shape) {
-  if (error.is_good()) [[likely]]
-    return;
-  throw DeviceError(fmt::format("cuDNN {}: attention {} of batch {}, {} tokens, {} heads of {}: {}", cudnnGetVersion(),
-                                what, shape.batch, shape.sequence, shape.heads, shape.head_size, error.get_message()));
+std::string describe(fe::error_t error, const char* what, const AttentionShape& shape) {
+  return fmt::format("cuDNN {}: attention {} of batch {}, {} tokens, {} heads of {}: {}", cudnnGetVersion(), what,
+                     shape.batch, shape.sequence, shape.heads, shape.head_size, error.get_message());
+}
+
+void require(const fe::error_t& error, const char* what, const AttentionShape& shape) {
+  if (!error.is_good()) [[unlikely]]
+    throw DeviceError(describe(error, what, shape));
 }
 
 }  // namespace
@@ -56,10 +59,14 @@ struct Attentions::Graphs {
         .set_stride({s.sequence * row, s.head_size, row, 1});
   }
   void build(fe::graph::Graph& graph, const char* what, const AttentionShape& shape) const {
-    require(graph.validate(), what, shape);
-    require(graph.build_operation_graph(handle), what, shape);
-    require(graph.create_execution_plans({fe::HeurMode_t::A}), what, shape);
-    require(graph.check_support(handle), what, shape);
+    const auto supported = [&](const fe::error_t& error) {
+      if (!error.is_good())
+        throw ConfigError(describe(error, what, shape) + "; choose model.heads for heads of 64 or 128 channels");
+    };
+    supported(graph.validate());
+    supported(graph.build_operation_graph(handle));
+    supported(graph.create_execution_plans({fe::HeurMode_t::A}));
+    supported(graph.check_support(handle));
     require(graph.build_plans(handle), what, shape);
   }
 };
@@ -78,9 +85,9 @@ std::size_t Attentions::prepare_forward(const AttentionShape& shape) {
   if (graphs_->handle == nullptr && cudnnCreate(&graphs_->handle) != CUDNN_STATUS_SUCCESS) {
     throw DeviceError("cudnnCreate failed: is cuDNN 9 installed beside the CUDA toolkit?");
   }
-  std::shared_ptr<fe::graph::Graph>& graph = graphs_->forward[shape];
-  if (graph == nullptr) {
-    graph = graphs_->new_graph();
+  std::shared_ptr<fe::graph::Graph>& built = graphs_->forward[shape];
+  if (built == nullptr) {
+    const auto graph = graphs_->new_graph();
     const auto q = Graphs::view(*graph, "q", kQ, shape, 3), k = Graphs::view(*graph, "k", kK, shape, 3),
                v = Graphs::view(*graph, "v", kV, shape, 3);
     auto options = fe::graph::SDPA_attributes()
@@ -96,17 +103,18 @@ std::size_t Attentions::prepare_forward(const AttentionShape& shape) {
         .set_dim({shape.batch, shape.heads, shape.sequence, 1})
         .set_stride({shape.heads * shape.sequence, shape.sequence, 1, 1});
     graphs_->build(*graph, "forward", shape);
+    built = graph;
   }
   std::int64_t workspace_bytes = 0;
-  require(graph->get_workspace_size(workspace_bytes), "forward", shape);
+  require(built->get_workspace_size(workspace_bytes), "forward", shape);
   return static_cast<std::size_t>(workspace_bytes);
 }
 
 std::size_t Attentions::prepare_backward(const AttentionShape& shape) {
   prepare_forward(shape);
-  std::shared_ptr<fe::graph::Graph>& graph = graphs_->backward[shape];
-  if (graph == nullptr) {
-    graph = graphs_->new_graph();
+  std::shared_ptr<fe::graph::Graph>& built = graphs_->backward[shape];
+  if (built == nullptr) {
+    const auto graph = graphs_->new_graph();
     const auto q = Graphs::view(*graph, "q", kQ, shape, 3), k = Graphs::view(*graph, "k", kK, shape, 3),
                v = Graphs::view(*graph, "v", kV, shape, 3), out = Graphs::view(*graph, "o", kO, shape, 1),
                dout = Graphs::view(*graph, "do", kDO, shape, 1);
@@ -126,9 +134,10 @@ std::size_t Attentions::prepare_backward(const AttentionShape& shape) {
     Graphs::set_output(dk, kDK, shape, 3);
     Graphs::set_output(dv, kDV, shape, 3);
     graphs_->build(*graph, "backward", shape);
+    built = graph;
   }
   std::int64_t workspace_bytes = 0;
-  require(graph->get_workspace_size(workspace_bytes), "backward", shape);
+  require(built->get_workspace_size(workspace_bytes), "backward", shape);
   return static_cast<std::size_t>(workspace_bytes);
 }
 

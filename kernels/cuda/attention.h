@@ -26,7 +26,8 @@ class Attentions {
   Attentions(const Attentions&) = delete;
   Attentions& operator=(const Attentions&) = delete;
 
-  // Builds what is missing and returns the workspace it needs. Throws DeviceError with the shape and cuDNN's reason.
+  // Builds what is missing and returns the workspace it needs. Throws ConfigError for a shape that cuDNN does not
+  // support, DeviceError if it fails, both with the shape and cuDNN's reason.
   std::size_t prepare_forward(const AttentionShape& shape);
   std::size_t prepare_backward(const AttentionShape& shape);
 

@@ -8,8 +8,11 @@
 
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/launches.h"
+#include "kernels/device_limits.h"
+#include "kernels/layer_norm.h"
 #include "runtime/base/check.h"
 #include "runtime/device/cuda/cuda_call.h"
+#include "runtime/device/param_spec.h"
 
 namespace strake::kernels::cuda {
 namespace {
@@ -37,12 +40,26 @@ Body checked(Launch launch) {
   };
 }
 
-// Vectors of 16 bytes: rows must be whole ones.
+// What the .cu files know of the constants in kernels/, whose headers nvcc does not see.
+static_assert(kLayerNormEpsilon == static_cast<float>(kernels::kLayerNormEpsilon));
+static_assert(kNormBlockElems == kernels::kNormBlockElems);
+static_assert(kGroupElems == ParamLayout::kAlignmentElems);
+static_assert(kMaxSegments == limits_of(DeviceKind::kCuda, DType::kF32).most_segments);
+
 void check_rows(std::string_view operation, const Tensor& tensor, std::int64_t channels) {
-  const auto vector = static_cast<std::int64_t>(16 / size_bytes(tensor.dtype()));
-  STRAKE_CHECK(channels % vector == 0 && channels <= 16 * 32 * vector,
+  const DeviceLimits limits = limits_of(DeviceKind::kCuda, tensor.dtype());
+  STRAKE_CHECK(channels % limits.channels_step == 0 && channels <= limits.most_channels,
                fmt::format("{}: CUDA kernels take rows of a multiple of {} and at most {} elements, not {}", operation,
-                           vector, 16 * 32 * vector, channels));
+                           limits.channels_step, limits.most_channels, channels));
+}
+
+AttentionShape attention_shape(const Tensor& qkv, int heads) {
+  const AttentionShape shape{qkv.size(0), qkv.size(1), heads, qkv.size(2) / 3 / heads};
+  const DeviceLimits limits = limits_of(DeviceKind::kCuda, qkv.dtype());
+  STRAKE_CHECK(shape.head_size % limits.head_size_step == 0 && shape.head_size <= limits.most_head_size,
+               fmt::format("attention: CUDA kernels take heads of a multiple of {} and at most {} channels, not {}",
+                           limits.head_size_step, limits.most_head_size, shape.head_size));
+  return shape;
 }
 
 }  // namespace
@@ -117,7 +134,7 @@ Body linear_backward_input(Device& device, Operation& operation, const Tensor& d
 
 Body attention_forward(Device& device, Operation& operation, const Tensor& out, const Tensor& stats, const Tensor& qkv,
                        int heads) {
-  const AttentionShape shape{qkv.size(0), qkv.size(1), heads, qkv.size(2) / 3 / heads};
+  const AttentionShape shape = attention_shape(qkv, heads);
   if (qkv.dtype() == DType::kF32) {
     return checked([=](NativeStream native) {
       plain_attention_forward(stream_of(native), shape, at<float>(out), at<float>(stats), at<const float>(qkv));
@@ -132,7 +149,7 @@ Body attention_forward(Device& device, Operation& operation, const Tensor& out, 
 
 Body attention_backward(Device& device, Operation& operation, const Tensor& dqkv, const Tensor& dout, const Tensor& qkv,
                         const Tensor& out, const Tensor& stats, int heads) {
-  const AttentionShape shape{qkv.size(0), qkv.size(1), heads, qkv.size(2) / 3 / heads};
+  const AttentionShape shape = attention_shape(qkv, heads);
   if (qkv.dtype() == DType::kF32) {
     return checked([=](NativeStream native) {
       plain_attention_backward(stream_of(native), shape, at<float>(dqkv), at<const float>(dout), at<const float>(qkv),
@@ -202,9 +219,10 @@ Body embedding_backward(Operation& operation, const Tensor& dtoken_table, bool a
       const Tensor unused = dposition_table.slice(0, dx.size(1), unused_rows);
       STRAKE_CUDA(cudaMemsetAsync(at(unused), 0, unused.extent_bytes(), stream_of(native)));
     }
-    embedding_backward(stream_of(native), type_of(dx), operand(dtoken_table), accumulate_token,
-                       operand(dposition_table), accumulate_position, at(dx), at<const std::int32_t>(tokens),
-                       dx.size(0), dx.size(1), dx.size(2), dtoken_table.size(0), workspace_of(native));
+    STRAKE_CUDA(embedding_backward(stream_of(native), type_of(dx), operand(dtoken_table), accumulate_token,
+                                   operand(dposition_table), accumulate_position, at(dx),
+                                   at<const std::int32_t>(tokens), dx.size(0), dx.size(1), dx.size(2),
+                                   dtoken_table.size(0), workspace_of(native)));
   });
 }
 
@@ -226,23 +244,23 @@ Body accumulate_loss(const Tensor& total, const Tensor& losses, double scale, bo
 
 namespace {
 
-// Segments in the units of the kernels: groups of 128 elements, as ParamLayout aligns them.
+// Segments in the units of the kernels: groups of elements, as ParamLayout aligns them.
 std::shared_ptr<const SegmentTable> table_of(std::span<const FlatSegment> segments, const Tensor& flat) {
-  constexpr std::int64_t kGroup = 128;
   STRAKE_CHECK(segments.size() <= kMaxSegments,
                fmt::format("{} parameters; the CUDA optimizer takes {}", segments.size(), kMaxSegments));
   auto table = std::make_shared<SegmentTable>();  // shared: bodies are copyable
   std::int64_t blocks = 0;
   for (const FlatSegment& segment : segments) {
-    STRAKE_CHECK(segment.begin_elems % kGroup == 0, "segments begin at multiples of 128 elements");
-    table->table[table->segments++] = {.first_group = static_cast<std::uint32_t>(segment.begin_elems / kGroup),
+    STRAKE_CHECK(segment.begin_elems % kGroupElems == 0, "segments begin with a group");
+    table->table[table->segments++] = {.first_group = static_cast<std::uint32_t>(segment.begin_elems / kGroupElems),
                                        .elems = static_cast<std::uint32_t>(segment.size_elems),
                                        .first_block = static_cast<std::uint32_t>(blocks),
                                        .weight_decay = segment.weight_decay ? 1u : 0u};
     blocks += (segment.size_elems + kNormBlockElems - 1) / kNormBlockElems;
   }
   table->blocks = static_cast<std::uint32_t>(blocks);
-  table->groups = static_cast<std::uint32_t>(flat.elems() / kGroup);
+  STRAKE_CHECK(flat.elems() % kGroupElems == 0, "an arena is whole groups");
+  table->groups = static_cast<std::uint32_t>(flat.elems() / kGroupElems);
   return table;
 }
 

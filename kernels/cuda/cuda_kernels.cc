@@ -16,16 +16,19 @@ CudaKernels& CudaKernels::of(Device& device) {
   return *state;
 }
 
-std::vector<std::string> CudaKernels::tune() {
-  if (deterministic_) return {};
-  cudaStream_t stream = nullptr;
-  STRAKE_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-  std::vector<std::string> report = matmuls_.tune(stream);
-  STRAKE_CUDA(cudaStreamDestroy(stream));
-  return report;
-}
+std::vector<std::string> CudaKernels::tune() { return deterministic_ ? std::vector<std::string>() : matmuls_.tune(); }
 
 std::unique_ptr<KernelState> make_kernels(bool deterministic) { return std::make_unique<CudaKernels>(deterministic); }
+
+bool has_code_for_current_gpu() {
+  const cudaError_t error = find_code();
+  if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction) {
+    cudaGetLastError();  // the next call must not report this one
+    return false;
+  }
+  STRAKE_CUDA(error);
+  return true;
+}
 
 std::vector<std::pair<std::string, std::string>> library_versions() {
   // Both encode a version as major * 10000 + minor * 100 + patch.

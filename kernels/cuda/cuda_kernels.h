@@ -3,7 +3,8 @@
 //
 // Planning a step (PlanDevice) meets every product and attention shape, builds them and learns their workspace; tune()
 // then times the candidate algorithms. Nothing is built or measured inside a step.
-// Threads: the training thread. Errors: DeviceError naming library call and shape.
+// Threads: the training thread. Errors: DeviceError naming library call and shape; ConfigError for a shape of attention
+// that is not supported.
 #pragma once
 
 #include <map>

@@ -183,10 +183,10 @@ std::size_t embedding_backward_workspace_bytes(std::int64_t tokens, std::int64_t
   return Workspace(nullptr, tokens, channels).total_bytes;
 }
 
-void embedding_backward(cudaStream_t stream, Type type, Operand dtoken_table, bool accumulate_token,
-                        Operand dposition_table, bool accumulate_position, const void* dx, const std::int32_t* tokens,
-                        std::int64_t batch, std::int64_t sequence, std::int64_t channels, std::int64_t vocab,
-                        void* workspace) {
+cudaError_t embedding_backward(cudaStream_t stream, Type type, Operand dtoken_table, bool accumulate_token,
+                               Operand dposition_table, bool accumulate_position, const void* dx,
+                               const std::int32_t* tokens, std::int64_t batch, std::int64_t sequence,
+                               std::int64_t channels, std::int64_t vocab, void* workspace) {
   const auto elems = static_cast<std::int32_t>(batch * sequence);
   Workspace work(workspace, elems, channels);
   if (!accumulate_token) {
@@ -196,8 +196,9 @@ void embedding_backward(cudaStream_t stream, Type type, Operand dtoken_table, bo
   int key_bits = 1;
   while ((std::int64_t{1} << key_bits) < vocab) ++key_bits;
   number_kernel<<<blocks_for(elems, 256), 256, 0, stream>>>(work.places, elems);
-  cub::DeviceRadixSort::SortPairs(work.sort, work.sort_bytes, tokens, work.keys, work.places, work.sorted_places, elems,
-                                  0, key_bits, stream);
+  const cudaError_t sorted = cub::DeviceRadixSort::SortPairs(work.sort, work.sort_bytes, tokens, work.keys, work.places,
+                                                             work.sorted_places, elems, 0, key_bits, stream);
+  if (sorted != cudaSuccess) return sorted;
   const std::int64_t position_elems = sequence * channels;
   if (type == Type::kBF16) {
     token_gradient<__nv_bfloat16>(stream, dtoken_table, dx, work, elems, static_cast<int>(channels));
@@ -207,6 +208,7 @@ void embedding_backward(cudaStream_t stream, Type type, Operand dtoken_table, bo
     token_gradient<float>(stream, dtoken_table, dx, work, elems, static_cast<int>(channels));
     position_gradient<float>(stream, dposition_table, dx, accumulate_position, static_cast<int>(batch), position_elems);
   }
+  return cudaSuccess;
 }
 
 }  // namespace strake::kernels::cuda

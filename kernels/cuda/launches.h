@@ -2,7 +2,7 @@
 // so that nvcc sees kernels and launches only. All sizes were checked by kernels/<operation>.cc.
 //
 // `Type` says the element type of an address. Accumulation is in f32 (f64 for block sums); every result is
-// the same bits for the same input, whatever else runs.
+// the same bits for the same input, whatever else runs. Launches are checked by the caller (cudaGetLastError).
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -21,6 +21,7 @@ struct Operand {
 };
 
 // layer_norm.cu. x_out and delta null: no residual add.
+constexpr float kLayerNormEpsilon = 1e-5f;
 void layer_norm_forward(cudaStream_t stream, Type type, void* y, float* mean, float* rstd, void* x_out, const void* x,
                         const void* delta, const void* weight, const void* bias, std::int64_t rows,
                         std::int64_t channels);
@@ -43,10 +44,12 @@ void column_sum(cudaStream_t stream, Operand dbias, Type type, const void* dy, b
 void embedding_forward(cudaStream_t stream, Type type, void* x, const std::int32_t* tokens, const void* token_table,
                        const void* position_table, std::int64_t batch, std::int64_t sequence, std::int64_t channels);
 std::size_t embedding_backward_workspace_bytes(std::int64_t tokens, std::int64_t channels);
-void embedding_backward(cudaStream_t stream, Type type, Operand dtoken_table, bool accumulate_token,
-                        Operand dposition_table, bool accumulate_position, const void* dx, const std::int32_t* tokens,
-                        std::int64_t batch, std::int64_t sequence, std::int64_t channels, std::int64_t vocab,
-                        void* workspace);
+// Returns what the sort said.
+[[nodiscard]] cudaError_t embedding_backward(cudaStream_t stream, Type type, Operand dtoken_table,
+                                             bool accumulate_token, Operand dposition_table, bool accumulate_position,
+                                             const void* dx, const std::int32_t* tokens, std::int64_t batch,
+                                             std::int64_t sequence, std::int64_t channels, std::int64_t vocab,
+                                             void* workspace);
 
 // cross_entropy.cu
 void cross_entropy(cudaStream_t stream, Type type, void* logits, float* losses, const std::int32_t* targets,
@@ -55,7 +58,9 @@ void cross_entropy(cudaStream_t stream, Type type, void* logits, float* losses, 
 void accumulate_loss(cudaStream_t stream, float* total, const float* losses, std::int64_t rows, double scale,
                      bool accumulate);
 
-// optimizer.cu. A range of 128-element groups of the flat arenas.
+// optimizer.cu. A range of groups of the flat arenas.
+constexpr std::int64_t kGroupElems = 128;
+constexpr std::int64_t kNormBlockElems = 32 * 1024;  // of one partial sum of the norm
 struct Segment {
   std::uint32_t first_group;
   std::uint32_t elems;        // of the parameter, without the gap behind it
@@ -86,6 +91,9 @@ void plain_attention_forward(cudaStream_t stream, const AttentionShape& shape, f
                              const float* qkv);
 void plain_attention_backward(cudaStream_t stream, const AttentionShape& shape, float* dqkv, const float* dout,
                               const float* qkv, const float* out, const float* stats);
+
+// An error if this program has no code for the current GPU. elementwise.cu
+[[nodiscard]] cudaError_t find_code();
 
 // Uniform bf16 values in (-1, 1), for timing. test_kernels.cu
 void fill_random(cudaStream_t stream, void* values, std::size_t elems, std::uint32_t seed);

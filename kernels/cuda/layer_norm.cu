@@ -8,7 +8,6 @@
 namespace strake::kernels::cuda {
 namespace {
 
-constexpr float kEpsilon = 1e-5f;
 constexpr int kWarps = 4;             // rows at work in a block
 constexpr int kBackwardBlocks = 264;  // two a multiprocessor of the largest Hopper parts
 
@@ -57,7 +56,7 @@ __global__ void __launch_bounds__(kWarps* kWarp)
       for (int i = 0; i < V::kElems; ++i) squares += (values[chunk][i] - mean) * (values[chunk][i] - mean);
     }
   }
-  const float rstd = rsqrtf(warp_sum(squares) / static_cast<float>(channels) + kEpsilon);
+  const float rstd = rsqrtf(warp_sum(squares) / static_cast<float>(channels) + kLayerNormEpsilon);
   if (lane == 0) {
     mean_out[row] = mean;
     rstd_out[row] = rstd;
@@ -152,7 +151,7 @@ __global__ void __launch_bounds__(kWarps* kWarp)
   }
 }
 
-// One warp a column pair: lanes take blocks in turn, then the butterfly.
+// A thread a column, of the weight and then of the bias: adds the blocks in order.
 template <typename Out>
 __global__ void combine_kernel(Out* dweight, Out* dbias, const float* partials, bool accumulate, int blocks,
                                int channels) {

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
+#include <charconv>
+#include <optional>
 #include <span>
+#include <string_view>
 
 #include "runtime/base/check.h"
 #include "runtime/base/error.h"
@@ -15,6 +17,7 @@ namespace strake::kernels::cuda {
 namespace {
 
 constexpr int kCandidates = 16;
+constexpr const char* kVersionKey = "cublaslt";  // among the choices
 
 void require(cublasStatus_t status, const char* call, const std::string& what) {
   if (status == CUBLAS_STATUS_SUCCESS) [[likely]]
@@ -52,15 +55,16 @@ std::string to_hex(const cublasLtMatmulAlgo_t& algorithm) {
   return hex;
 }
 
-bool from_hex(const std::string& hex, cublasLtMatmulAlgo_t& algorithm) {
-  if (hex.size() != 2 * sizeof algorithm) return false;
+std::optional<cublasLtMatmulAlgo_t> from_hex(std::string_view hex) {
+  cublasLtMatmulAlgo_t algorithm{};
+  if (hex.size() != 2 * sizeof algorithm) return std::nullopt;
   auto* bytes = reinterpret_cast<unsigned char*>(&algorithm);
   for (std::size_t i = 0; i < sizeof algorithm; ++i) {
-    unsigned value = 0;
-    if (std::sscanf(hex.c_str() + 2 * i, "%2x", &value) != 1) return false;
-    bytes[i] = static_cast<unsigned char>(value);
+    const char* digits = hex.data() + 2 * i;
+    const auto [end, error] = std::from_chars(digits, digits + 2, bytes[i], 16);
+    if (error != std::errc() || end != digits + 2) return std::nullopt;
   }
-  return true;
+  return algorithm;
 }
 
 }  // namespace
@@ -78,7 +82,15 @@ struct Matmuls::Prepared {
   cublasLtMatrixLayout_t a = nullptr, b = nullptr, d = nullptr;
   std::vector<cublasLtMatmulHeuristicResult_t> candidates;  // best guess first
   cublasLtMatmulAlgo_t algorithm{};
-  void* bias_set = nullptr;  // the descriptor holds the address of the bias
+  bool applied = false;            // and not to be timed
+  const void* bias_set = nullptr;  // the descriptor holds the address of the bias
+
+  void set_bias(const void* bias, const MatmulProblem& problem) {
+    if (bias == bias_set) return;
+    require(cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias),
+            "cublasLtMatmulDescSetAttribute", problem.describe());
+    bias_set = bias;
+  }
 
   ~Prepared() {
     if (d != nullptr) cublasLtMatrixLayoutDestroy(d);
@@ -147,8 +159,7 @@ bool Matmuls::prepare(const MatmulProblem& problem) {
   const bool supported = !p.candidates.empty();
   if (supported) {
     p.algorithm = p.candidates.front().algo;
-    const auto chosen = applied_.find(name);
-    if (chosen != applied_.end()) from_hex(chosen->second, p.algorithm);
+    take_applied(problem, p);
   }
   problems_.emplace(problem, std::move(prepared));
   return supported;
@@ -158,15 +169,17 @@ void Matmuls::run(cudaStream_t stream, const MatmulProblem& problem, const void*
                   void* bias, void* workspace) {
   Prepared* prepared = find(problem);
   STRAKE_CHECK(prepared != nullptr, "product " + problem.describe() + " was not planned");
-  if (problem.epilogue != MatmulProblem::Epilogue::kNone && prepared->bias_set != bias) {
-    require(cublasLtMatmulDescSetAttribute(prepared->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias),
-            "cublasLtMatmulDescSetAttribute", problem.describe());
-    prepared->bias_set = bias;
-  }
+  const cublasStatus_t status = enqueue(stream, problem, *prepared, a, b, out, bias, workspace);
+  if (status != CUBLAS_STATUS_SUCCESS) [[unlikely]]
+    require(status, "cublasLtMatmul", problem.describe());
+}
+
+cublasStatus_t Matmuls::enqueue(cudaStream_t stream, const MatmulProblem& problem, Prepared& prepared, const void* a,
+                                const void* b, void* out, void* bias, void* workspace) {
+  if (problem.epilogue != MatmulProblem::Epilogue::kNone) prepared.set_bias(bias, problem);
   const float one = 1, beta = problem.accumulate ? 1.0f : 0.0f;
-  require(cublasLtMatmul(handle_, prepared->operation, &one, a, prepared->a, b, prepared->b, &beta, out, prepared->d,
-                         out, prepared->d, &prepared->algorithm, workspace, kWorkspaceBytes, stream),
-          "cublasLtMatmul", problem.describe());
+  return cublasLtMatmul(handle_, prepared.operation, &one, a, prepared.a, b, prepared.b, &beta, out, prepared.d, out,
+                        prepared.d, &prepared.algorithm, workspace, kWorkspaceBytes, stream);
 }
 
 std::map<std::string, std::string> Matmuls::choices() const {
@@ -174,15 +187,35 @@ std::map<std::string, std::string> Matmuls::choices() const {
   for (const auto& [problem, prepared] : problems_) {
     if (!prepared->candidates.empty()) out[problem.describe()] = to_hex(prepared->algorithm);
   }
+  if (!out.empty()) out[kVersionKey] = std::to_string(cublasLtGetVersion());
   return out;
 }
 
 void Matmuls::apply(const std::map<std::string, std::string>& choices) {
+  applied_.clear();
+  // The bytes of an algorithm mean something to the version that made them only.
+  const auto version = choices.find(kVersionKey);
+  if (version == choices.end() || version->second != std::to_string(cublasLtGetVersion())) return;
   applied_ = choices;
   for (const auto& [problem, prepared] : problems_) {
-    const auto chosen = choices.find(problem.describe());
-    if (chosen != choices.end()) from_hex(chosen->second, prepared->algorithm);
+    if (!prepared->candidates.empty()) take_applied(problem, *prepared);
   }
+}
+
+void Matmuls::take_applied(const MatmulProblem& problem, Prepared& prepared) {
+  const auto chosen = applied_.find(problem.describe());
+  if (chosen == applied_.end()) return;
+  const std::optional<cublasLtMatmulAlgo_t> algorithm = from_hex(chosen->second);
+  if (!algorithm.has_value()) return;
+  // An epilogue is checked with its bias: any well aligned address will do.
+  if (problem.epilogue != MatmulProblem::Epilogue::kNone)
+    prepared.set_bias(reinterpret_cast<const void*>(std::uintptr_t{4096}), problem);
+  cublasLtMatmulHeuristicResult_t result{};
+  const cublasStatus_t status = cublasLtMatmulAlgoCheck(handle_, prepared.operation, prepared.a, prepared.b, prepared.d,
+                                                        prepared.d, &*algorithm, &result);
+  if (status != CUBLAS_STATUS_SUCCESS || result.workspaceSize > kWorkspaceBytes) return;
+  prepared.algorithm = *algorithm;
+  prepared.applied = true;
 }
 
 namespace {
@@ -202,68 +235,97 @@ class Scratch {
   void* memory_ = nullptr;
 };
 
+// A stream on which one thing after the other is timed.
+class TimedStream {
+ public:
+  TimedStream() {
+    STRAKE_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+    STRAKE_CUDA(cudaEventCreate(&begin_));
+    STRAKE_CUDA(cudaEventCreate(&end_));
+  }
+  ~TimedStream() {
+    STRAKE_LOG_CUDA(cudaEventDestroy(begin_));
+    STRAKE_LOG_CUDA(cudaEventDestroy(end_));
+    STRAKE_LOG_CUDA(cudaStreamDestroy(stream_));
+  }
+  TimedStream(const TimedStream&) = delete;
+  TimedStream& operator=(const TimedStream&) = delete;
+
+  cudaStream_t get() const { return stream_; }
+  void start() { STRAKE_CUDA(cudaEventRecord(begin_, stream_)); }
+  double stop_us() {
+    STRAKE_CUDA(cudaEventRecord(end_, stream_));
+    STRAKE_CUDA(cudaEventSynchronize(end_));
+    float milliseconds = 0;
+    STRAKE_CUDA(cudaEventElapsedTime(&milliseconds, begin_, end_));
+    return static_cast<double>(milliseconds) * 1e3;
+  }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+};
+
 }  // namespace
 
-std::vector<std::string> Matmuls::tune(cudaStream_t stream) {
-  std::size_t a_bytes = 0, b_bytes = 0, d_bytes = 0;
+std::vector<std::string> Matmuls::tune() {
+  // f32 is for tests: the first heuristic will do.
+  const auto is_timed = [](const MatmulProblem& problem, const Prepared& prepared) {
+    return !prepared.candidates.empty() && !prepared.applied && problem.type != Type::kF32;
+  };
   const auto bytes = [](Type type, std::int64_t rows, std::int64_t columns) {
     return static_cast<std::size_t>(rows * columns) * (type == Type::kBF16 ? 2 : 4);
   };
+  std::size_t a_bytes = 0, b_bytes = 0, d_bytes = 0, bias_bytes = 0;
   for (const auto& [problem, prepared] : problems_) {
+    if (!is_timed(problem, *prepared)) continue;
     const View view = view_of(problem);
     a_bytes = std::max(a_bytes, bytes(problem.type, view.a_rows, view.a_columns));
     b_bytes = std::max(b_bytes, bytes(problem.type, view.b_rows, view.b_columns));
     d_bytes = std::max(d_bytes, bytes(problem.out_type, view.m, view.n));
+    bias_bytes = std::max(bias_bytes, bytes(problem.out_type, problem.outs, 1));
   }
-  const Scratch a(a_bytes), b(b_bytes), d(d_bytes), bias(1 << 20), workspace(kWorkspaceBytes);
+  if (d_bytes == 0) return {};
+  const Scratch a(a_bytes), b(b_bytes), d(d_bytes), bias(bias_bytes), workspace(kWorkspaceBytes);
+  TimedStream stream;
   // Zeros multiply faster than data.
-  fill_random(stream, a.get(), a_bytes / 2, 1);
-  fill_random(stream, b.get(), b_bytes / 2, 2);
-  cudaEvent_t begin = nullptr, end = nullptr;
-  STRAKE_CUDA(cudaEventCreate(&begin));
-  STRAKE_CUDA(cudaEventCreate(&end));
+  fill_random(stream.get(), a.get(), a_bytes / 2, 1);
+  fill_random(stream.get(), b.get(), b_bytes / 2, 2);
+  STRAKE_CUDA(cudaGetLastError());
 
   std::vector<std::string> report;
   for (const auto& [problem, prepared] : problems_) {
-    if (prepared->candidates.empty()) continue;
-    const View view = view_of(problem);
-    if (problem.type == Type::kF32) continue;  // f32 is for tests: the first heuristic will do
+    if (!is_timed(problem, *prepared)) continue;
+    const auto enqueue_once = [&, &p = problem, &to = *prepared] {
+      return enqueue(stream.get(), p, to, a.get(), b.get(), d.get(), bias.get(), workspace.get());
+    };
     double first_us = 0, best_us = 0;
-    const cublasLtMatmulAlgo_t chosen_before = prepared->algorithm;
-    cublasLtMatmulAlgo_t best = chosen_before;
+    cublasLtMatmulAlgo_t best = prepared->algorithm;
     for (std::size_t i = 0; i < prepared->candidates.size(); ++i) {
       prepared->algorithm = prepared->candidates[i].algo;
-      try {
-        constexpr int kRepeats = 5;
-        std::array<float, kRepeats> times{};
-        run(stream, problem, a.get(), b.get(), d.get(), bias.get(), workspace.get());  // warm-up
-        for (float& time : times) {
-          STRAKE_CUDA(cudaEventRecord(begin, stream));
-          run(stream, problem, a.get(), b.get(), d.get(), bias.get(), workspace.get());
-          STRAKE_CUDA(cudaEventRecord(end, stream));
-          STRAKE_CUDA(cudaEventSynchronize(end));
-          STRAKE_CUDA(cudaEventElapsedTime(&time, begin, end));
-        }
-        std::sort(times.begin(), times.end());
-        const double median_us = static_cast<double>(times[kRepeats / 2]) * 1e3;
-        if (i == 0) first_us = median_us;
-        if (best_us == 0 || median_us < best_us) {
-          best_us = median_us;
-          best = prepared->algorithm;
-        }
-      } catch (const DeviceError&) {
-        // This candidate does not run here: not a choice.
+      if (enqueue_once() != CUBLAS_STATUS_SUCCESS) continue;  // not a choice here; and a warm-up
+      constexpr int kRepeats = 5;
+      std::array<double, kRepeats> times_us{};
+      for (double& time_us : times_us) {
+        stream.start();
+        require(enqueue_once(), "cublasLtMatmul", problem.describe());
+        time_us = stream.stop_us();
+      }
+      std::sort(times_us.begin(), times_us.end());
+      const double median_us = times_us[kRepeats / 2];
+      if (i == 0) first_us = median_us;
+      if (best_us == 0 || median_us < best_us) {
+        best_us = median_us;
+        best = prepared->algorithm;
       }
     }
     prepared->algorithm = best;
-    prepared->bias_set = nullptr;
+    const View view = view_of(problem);
     const double flops = 2.0 * static_cast<double>(view.m) * static_cast<double>(view.n) * static_cast<double>(view.k);
     report.push_back(fmt::format("{:<44} {:9.1f} us {:6.0f} TFLOP/s -> {:9.1f} us {:6.0f} TFLOP/s", problem.describe(),
                                  first_us, first_us > 0 ? flops / first_us / 1e6 : 0.0, best_us,
                                  best_us > 0 ? flops / best_us / 1e6 : 0.0));
   }
-  STRAKE_CUDA(cudaEventDestroy(begin));
-  STRAKE_CUDA(cudaEventDestroy(end));
   return report;
 }
 

@@ -1,8 +1,8 @@
 // Matmuls: matrix products through cuBLASLt with an algorithm chosen for each shape.
 //
-// cuBLASLt is column-major; a row-major matrix is its transpose there. The first heuristic is taken until tune() has
-// timed the candidates. Choices are plain data: rank 0 tunes, the others apply, and a resumed run applies what its
-// checkpoint says.
+// cuBLASLt is column-major; a row-major matrix is its transpose there. The first heuristic is taken until a choice is
+// applied or tune() has timed the candidates. Choices are plain data: rank 0 tunes, the others apply, and a resumed run
+// applies what its checkpoint says.
 #pragma once
 
 #include <cublasLt.h>
@@ -48,16 +48,22 @@ class Matmuls {
   void run(cudaStream_t stream, const MatmulProblem& problem, const void* a, const void* b, void* out, void* bias,
            void* workspace);
 
-  // Times the candidates of every problem prepared so far, on random data in memory of its own, and keeps the fastest.
-  // Blocks. Returns one line a problem: first heuristic and choice in microseconds and TFLOP/s.
-  std::vector<std::string> tune(cudaStream_t stream);
-  // {"problem": "hex of the algorithm"}, and back. Unknown problems are kept for when they are prepared.
+  // Times the candidates of every problem prepared so far for which nothing was applied, on random data in memory of
+  // its own, and keeps the fastest. Blocks. Returns one line a problem: first heuristic and choice in microseconds and
+  // TFLOP/s.
+  std::vector<std::string> tune();
+  // {"problem": "hex of the algorithm"} and the version of the library that understands it, and back. Unknown problems
+  // are kept for when they are prepared. What another version chose, or what does not run on this GPU, is left out.
   std::map<std::string, std::string> choices() const;
   void apply(const std::map<std::string, std::string>& choices);
 
  private:
   struct Prepared;
   Prepared* find(const MatmulProblem& problem);
+  cublasStatus_t enqueue(cudaStream_t stream, const MatmulProblem& problem, Prepared& prepared, const void* a,
+                         const void* b, void* out, void* bias, void* workspace);
+  // Takes the algorithm that was applied for the problem, if there is one that runs.
+  void take_applied(const MatmulProblem& problem, Prepared& prepared);
 
   cublasLtHandle_t handle_ = nullptr;
   std::map<MatmulProblem, std::unique_ptr<Prepared>> problems_;

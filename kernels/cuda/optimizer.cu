@@ -5,8 +5,6 @@
 namespace strake::kernels::cuda {
 namespace {
 
-constexpr int kGroupElems = 128;
-constexpr std::int64_t kNormBlockElems = 32 * 1024;
 constexpr int kThreads = 256;
 
 // The last segment for which first(segment) <= at.

@@ -97,10 +97,12 @@ class KernelState {
  public:
   virtual ~KernelState() = default;
 
-  // Times the candidates for everything that planning met and keeps the fastest. Blocks; takes memory of its own, so
-  // before a step's memory is taken. Returns a line for people each. Nothing where choices must repeat (deterministic).
+  // Times the candidates for everything that planning met and no choice was applied to, and keeps the fastest. Blocks;
+  // takes memory of its own, so before a step's memory is taken. Returns a line for people each. Nothing where choices
+  // must repeat (deterministic).
   virtual std::vector<std::string> tune() = 0;
-  // What was chosen, as plain data, for the other ranks, the manifest and the checkpoint; and back.
+  // What was chosen, as plain data, for the other ranks, the manifest and the checkpoint; and back. What cannot be
+  // taken here (another version of a library, another GPU) is left out.
   virtual std::map<std::string, std::string> choices() const = 0;
   virtual void apply(const std::map<std::string, std::string>& choices) = 0;
 };

@@ -31,7 +31,7 @@ struct GpuLink {
   int first = 0, second = 0;  // ordinals
   int nvlinks = 0;            // direct ones, or to a switch that joins both
   bool through_switch = false;
-  std::string path = {};  // "NV18", "NV18 through NVSwitch", "same PCIe switch", ..., or "unknown"
+  std::string path = {};  // "NV18", "NV18 through NVSwitch", "one PCIe switch", ..., or "unknown"
 };
 
 struct GpuMachine {

@@ -6,6 +6,7 @@
 #include <limits>
 #include <numeric>
 #include <random>
+#include <tuple>
 
 #include "runtime/base/error.h"
 #include "runtime/device/cpu/cpu_device.h"
@@ -230,6 +231,28 @@ TEST(GptShapeTest, SurvivesItsJson) {
   for (const char* text : {"", "{}", "[1]", R"({"kind":"llama","layers":1})", R"({"kind":"gpt2","layers":"two"})"}) {
     EXPECT_THROW(GptShape::from_json(text), IncompatibleCheckpointError) << text;
   }
+}
+
+TEST(GptShapeTest, SaysWhatGpusCannotCompute) {
+  const auto says = [](std::int64_t layers, std::int64_t channels, int heads, DType dtype) {
+    return models::unsupported({.layers = layers, .channels = channels, .heads = heads, .vocab = 100, .sequence = 8},
+                               DeviceKind::kCuda, dtype);
+  };
+  // The GPT-2s, and the largest of each kind.
+  for (const auto& [layers, channels, heads] :
+       {std::tuple{12, 768, 12}, {48, 1600, 25}, {127, 4096, 32}, {1, 4096, 16}, {1, 8, 1}}) {
+    EXPECT_EQ(says(layers, channels, heads, DType::kBF16), "") << channels;
+  }
+  EXPECT_EQ(says(1, 2048, 8, DType::kF32), "");
+  EXPECT_EQ(says(1, 12, 3, DType::kF32), "");
+  EXPECT_EQ(says(1, 4104, 27, DType::kBF16), "in bf16 GPUs take model.channels in steps of 8 up to 4096, not 4104");
+  EXPECT_EQ(says(1, 2052, 18, DType::kF32), "in f32 GPUs take model.channels in steps of 4 up to 2048, not 2052");
+  EXPECT_NE(says(1, 24, 2, DType::kBF16).find("heads"), std::string::npos) << "heads of 12";
+  EXPECT_NE(says(1, 1024, 2, DType::kF32).find("up to 256 channels, not 512"), std::string::npos);
+  EXPECT_EQ(says(128, 64, 2, DType::kF32), "GPUs take at most 1536 parameters, model.layers = 128 has 1540");
+  EXPECT_EQ(models::unsupported({.layers = 1000, .channels = 12345, .heads = 5, .vocab = 100, .sequence = 8},
+                                DeviceKind::kCpu, DType::kF32),
+            "");
 }
 
 TEST(GptShapeTest, CountsParametersAndFlops) {

@@ -10,7 +10,7 @@
 
 namespace strake::test {
 
-void pause_stream(DeviceKind kind, NativeStream native, std::chrono::nanoseconds duration) {
+void pause_stream(DeviceKind kind, [[maybe_unused]] NativeStream native, std::chrono::nanoseconds duration) {
   if (kind == DeviceKind::kCuda) {
 #ifdef STRAKE_HAS_CUDA
     kernels::cuda::spin(static_cast<cudaStream_t>(native.handle), duration.count());
@@ -18,7 +18,6 @@ void pause_stream(DeviceKind kind, NativeStream native, std::chrono::nanoseconds
 #endif
   }
   STRAKE_CHECK(kind == DeviceKind::kCpu, "a plan device runs nothing");
-  (void)native;
   std::this_thread::sleep_for(duration);
 }
 

@@ -1,0 +1,33 @@
+// What the kernels of a device can compute, for those who choose a model: one that does not fit is refused before
+// anything is planned. The kernels check again, where it is a programmer's error.
+// Threads: pure functions. Errors: none.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+
+#include "runtime/base/dtype.h"
+#include "runtime/device/device.h"
+
+namespace strake::kernels {
+
+struct DeviceLimits {
+  static constexpr std::int64_t kAny = std::numeric_limits<std::int64_t>::max();
+
+  std::int64_t channels_step = 1, most_channels = kAny;    // of a row; channels_step: of which it is a multiple
+  std::int64_t head_size_step = 1, most_head_size = kAny;  // of attention
+  std::int64_t most_segments = kAny;                       // parameters that the optimizer updates at once
+};
+
+constexpr DeviceLimits limits_of(DeviceKind device, DType dtype) {
+  if (device != DeviceKind::kCuda) return {};
+  // Rows lie in the registers of a warp as vectors of 16 bytes, at most 16 a lane. Heads of bf16 go through cuDNN.
+  const auto vector = static_cast<std::int64_t>(16 / size_bytes(dtype));
+  return {.channels_step = vector,
+          .most_channels = 16 * 32 * vector,
+          .head_size_step = dtype == DType::kBF16 ? 8 : 1,
+          .most_head_size = 256,
+          .most_segments = 1536};
+}
+
+}  // namespace strake::kernels

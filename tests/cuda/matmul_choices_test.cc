@@ -1,0 +1,95 @@
+// Which algorithm a matrix product takes: what was chosen before where it can be taken, else what is timed now.
+#include <gtest/gtest.h>
+
+#include "kernels/cuda/matmul.h"
+#include "tests/support/gpu_ranks.h"
+
+namespace strake::kernels::cuda {
+namespace {
+
+using Kind = MatmulProblem::Kind;
+using Epilogue = MatmulProblem::Epilogue;
+using Choices = std::map<std::string, std::string>;
+
+constexpr MatmulProblem problem(Kind kind, Epilogue epilogue, Type type = Type::kBF16) {
+  return {.kind = kind,
+          .epilogue = epilogue,
+          .rows = 512,
+          .ins = 256,
+          .outs = 768,
+          .type = type,
+          .out_type = type,
+          .accumulate = false};
+}
+// A bias is part of what is checked.
+constexpr MatmulProblem kProblems[] = {problem(Kind::kForward, Epilogue::kBias),
+                                       problem(Kind::kBackwardInput, Epilogue::kNone),
+                                       problem(Kind::kBackwardWeight, Epilogue::kBiasGradient)};
+
+class MatmulChoices : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (const std::string reason = test::gpus_missing(1); !reason.empty()) GTEST_SKIP() << reason;
+    const std::unique_ptr<Matmuls> first = prepared();
+    timed_ = first->tune().size();
+    chosen_ = first->choices();
+    ASSERT_EQ(timed_, std::size(kProblems));
+    ASSERT_EQ(chosen_.size(), timed_ + 1);
+  }
+  static std::unique_ptr<Matmuls> prepared() {
+    auto matmuls = std::make_unique<Matmuls>();
+    for (const MatmulProblem& each : kProblems) EXPECT_TRUE(matmuls->prepare(each)) << each.describe();
+    return matmuls;
+  }
+  std::size_t timed_ = 0;
+  Choices chosen_;
+};
+
+TEST_F(MatmulChoices, AreTakenAndNotTimedAgain) {
+  const std::unique_ptr<Matmuls> behind = prepared();
+  behind->apply(chosen_);
+  EXPECT_EQ(behind->choices(), chosen_);
+  EXPECT_TRUE(behind->tune().empty());
+  EXPECT_EQ(behind->choices(), chosen_);
+
+  Matmuls before;
+  before.apply(chosen_);
+  for (const MatmulProblem& each : kProblems) before.prepare(each);
+  EXPECT_EQ(before.choices(), chosen_);
+  EXPECT_TRUE(before.tune().empty());
+}
+
+TEST_F(MatmulChoices, OnlyWhatIsNewIsTimed) {
+  const std::unique_ptr<Matmuls> matmuls = prepared();
+  matmuls->prepare(problem(Kind::kForward, Epilogue::kNone));
+  matmuls->prepare(problem(Kind::kForward, Epilogue::kNone, Type::kF32));  // never timed
+  matmuls->apply(chosen_);
+  const std::vector<std::string> report = matmuls->tune();
+  ASSERT_EQ(report.size(), 1u);
+  EXPECT_NE(report[0].find(problem(Kind::kForward, Epilogue::kNone).describe()), std::string::npos) << report[0];
+}
+
+TEST_F(MatmulChoices, OfAnotherLibraryAreLeftOut) {
+  chosen_["cublaslt"] = "1";
+  const std::unique_ptr<Matmuls> matmuls = prepared();
+  matmuls->apply(chosen_);
+  EXPECT_EQ(matmuls->tune().size(), timed_);
+  chosen_.erase("cublaslt");
+  const std::unique_ptr<Matmuls> unknown = prepared();
+  unknown->apply(chosen_);
+  EXPECT_EQ(unknown->tune().size(), timed_);
+}
+
+TEST_F(MatmulChoices, ThatAreNoAlgorithmAreLeftOut) {
+  const Choices heuristics = prepared()->choices();
+  for (auto& [name, choice] : chosen_) {
+    if (name != "cublaslt") choice.back() = 'x';
+  }
+  const std::unique_ptr<Matmuls> matmuls = prepared();
+  matmuls->apply(chosen_);
+  EXPECT_EQ(matmuls->choices(), heuristics);
+  EXPECT_EQ(matmuls->tune().size(), timed_);
+}
+
+}  // namespace
+}  // namespace strake::kernels::cuda
