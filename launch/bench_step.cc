@@ -15,7 +15,6 @@
 #include "data/token_file_writer.h"
 #include "launch/agreement.h"
 #include "launch/devices.h"
-#include "launch/exit_report.h"
 #include "launch/gpu_sampler.h"
 #include "launch/job_inputs.h"
 #include "launch/machine.h"
@@ -57,8 +56,10 @@ class BenchFolder {
   BenchFolder(Files& files, const Config& config, comm::Control& control) : files_(files), leads_(control.rank() == 0) {
     agree(control, [&] {
       if (!leads_) return;
+      std::filesystem::path run = std::filesystem::path(config.run.dir).lexically_normal();
+      if (!run.has_filename()) run = run.parent_path();  // "run/": beside it, not in it
       const auto now = std::chrono::system_clock::now().time_since_epoch().count();
-      path_ = fmt::format("{}.bench-{:08x}", config.run.dir,
+      path_ = fmt::format("{}.bench-{:08x}", run.string(),
                           random_key(static_cast<std::uint64_t>(getpid()), std::to_string(now)) >> 32);
       files_.make_directories(path_);
     });
@@ -221,12 +222,11 @@ int bench_step(const BenchStepArguments& arguments, std::unique_ptr<comm::Commun
                comm::Control& control) {
   Config config;
   agree(control, [&] { config = load(arguments); });
-  std::unique_ptr<RankDevice> device;
-  agree(control, [&] { device = std::make_unique<RankDevice>(config, control.rank()); });
+  RankDevice device(config, control);
   const std::unique_ptr<comm::Communicator> communicator =
-      make_communicator(device->base(), control, std::move(host_communicator));
+      make_communicator(device.base(), control, std::move(host_communicator));
   PosixFiles files;
-  const Bench bench = measure(arguments, config, *device, *communicator, control, files);
+  const Bench bench = measure(arguments, config, device, *communicator, control, files);
   std::vector<RankMeasurement> ranks;
   for (const std::string& text : control.all_gather(bench.own.to_text())) {
     ranks.push_back(RankMeasurement::from_text(text));
@@ -243,15 +243,9 @@ int bench_step(const BenchStepArguments& arguments, std::unique_ptr<comm::Commun
 }  // namespace
 
 int run_bench_step(const BenchStepArguments& arguments) {
-  World world = World::join();
-  auto communicator = world.make_communicator();
-  const auto control = world.make_control();
-  try {
-    return bench_step(arguments, std::move(communicator), *control);
-  } catch (const AgreedError& error) {
-    // Known to all: one report, everyone leaves.
-    return control->rank() == 0 ? report_error(error, 0, 1) : static_cast<int>(error.exit_code());
-  }
+  return run_as_rank([&](std::unique_ptr<comm::Communicator> host, comm::Control& control) {
+    return bench_step(arguments, std::move(host), control);
+  });
 }
 
 }  // namespace strake::launch

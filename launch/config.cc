@@ -22,7 +22,7 @@ void bind_keys(ConfigReader& reader, Config& c) {
   reader.bind("run.seed", c.run.seed, {0, kMany}, "Initial weights and the order of samples follow from it.");
   reader.bind<DeviceChoice>("run.device", c.run.device,
                             {{"auto", DeviceChoice::kAuto}, {"cpu", DeviceChoice::kCpu}, {"cuda", DeviceChoice::kCuda}},
-                            "Device of every rank; auto takes GPUs if there are any.", kNoEffect);
+                            "Device of every rank; auto takes GPUs if each rank has one of its own.", kNoEffect);
 
   reader.bind("model.kind", c.model.kind, "Model family: gpt2.");
   reader.bind("model.layers", c.model.layers, {1, 1000}, "Transformer blocks.");

@@ -3,6 +3,9 @@
 #pragma once
 
 #include <memory>
+#include <span>
+#include <string>
+#include <string_view>
 
 #include "comm/communicator.h"
 #include "comm/control.h"
@@ -13,9 +16,29 @@
 
 namespace strake::launch {
 
-// run.device: auto takes a GPU of its own for each rank of this machine if there are that many, else the CPU.
-// deterministic: kernels that repeat their bits.
-std::unique_ptr<Device> make_device(const Config& config, const RankEnvironment& environment);
+// The GPU that a rank could compute on, as it tells the other ranks: each may see others, and whether two ranks would
+// share one is known to all of them together only.
+struct GpuOffer {
+  std::string uuid;     // empty: none
+  std::string missing;  // then: why
+
+  std::string to_text() const;
+  static GpuOffer from_text(const std::string& text);  // REQUIRES: made by to_text
+};
+// Takes the GPUs of this machine in turn, by the local rank. Makes the GPU current for this thread. Throws nothing.
+GpuOffer offer_gpu(DeviceChoice choice, const RankEnvironment& environment);
+
+struct ChosenDevice {
+  DeviceKind kind;
+  std::string no_gpus_because;  // on the CPU
+};
+// What all ranks compute on: GPUs if `choice` lets them and each rank has one of its own, else the CPU. Pure, so that
+// ranks that know the same offers choose the same. ConfigError if kCuda cannot be had; `asked`: how people say that.
+ChosenDevice choose_device(DeviceChoice choice, std::span<const GpuOffer> offers,
+                           std::string_view asked = "run.device = cuda");
+
+// This rank's device of that kind: the GPU it has offered, or the CPU. deterministic: kernels that repeat their bits.
+std::unique_ptr<Device> make_device(DeviceKind kind, bool deterministic);
 
 // Collective over all ranks of `control`. `host`: the communicator for CPU devices, kept if `device` is one or there is
 // one rank; several GPUs talk through NCCL.

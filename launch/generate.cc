@@ -120,10 +120,16 @@ int run_generate(const GenerateArguments& arguments) {
   }
   if (arguments.prompt.empty()) throw ConfigError("--prompt: is empty; give at least one character");
 
-  Config config;
-  config.run.device = arguments.device;
-  config.train.deterministic = true;  // the same seed writes the same text
-  Predictor predictor(files, found, make_device(config, RankEnvironment{}));
+  const GpuOffer offer = offer_gpu(arguments.device, RankEnvironment{});
+  DeviceKind kind = choose_device(arguments.device, {&offer, 1}, "--device cuda").kind;
+  const std::string too_much =
+      models::unsupported(models::GptShape::from_json(found.manifest.meta.model), kind, DType::kF32);
+  if (!too_much.empty()) {
+    if (arguments.device == DeviceChoice::kCuda) throw ConfigError(fmt::format("--device cuda: {}", too_much));
+    kind = DeviceKind::kCpu;
+  }
+  // Deterministic: the same seed writes the same text.
+  Predictor predictor(files, found, make_device(kind, /*deterministic=*/true));
   std::vector<std::int32_t> text(arguments.prompt.size());
   data::ByteTokenizer::encode(arguments.prompt, text);
   const Philox random(random_key(arguments.seed, "generate"));

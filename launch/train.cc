@@ -6,7 +6,6 @@
 
 #include "launch/agreement.h"
 #include "launch/devices.h"
-#include "launch/exit_report.h"
 #include "launch/job_inputs.h"
 #include "launch/signals.h"
 #include "launch/world.h"
@@ -29,12 +28,11 @@ int train(const TrainArguments& arguments, std::unique_ptr<comm::Communicator> h
   const int rank = control.rank(), ranks = control.size();
   Config config;
   agree(control, [&] { config = load_config(arguments.config_path, arguments.overrides); });
-  std::unique_ptr<RankDevice> device;
-  agree(control, [&] { device = std::make_unique<RankDevice>(config, rank); });
+  RankDevice device(config, control);
   const std::unique_ptr<comm::Communicator> communicator =
-      make_communicator(device->base(), control, std::move(host_communicator));
+      make_communicator(device.base(), control, std::move(host_communicator));
   if (arguments.print_schedule) {
-    agree(control, [&] { print_schedule(config, device->base(), *communicator, rank, ranks); });
+    agree(control, [&] { print_schedule(config, device.base(), *communicator, rank, ranks); });
     return 0;
   }
 
@@ -45,8 +43,8 @@ int train(const TrainArguments& arguments, std::unique_ptr<comm::Communicator> h
                          .before_step = {},
                          .before_first_step = {},
                          .on_report = {},
-                         .peak_flops = peak_flops(device->base())};
-  const TrainResult result = train_rank(config, {device->outer(), *communicator, control, files, Logger(rank, ranks)},
+                         .peak_flops = peak_flops(device.base())};
+  const TrainResult result = train_rank(config, {device.outer(), *communicator, control, files, Logger(rank, ranks)},
                                         hooks, arguments.command_line);
   return static_cast<int>(result.stop_signal != 0 ? ExitCode::kPreempted : ExitCode::kDone);
 }
@@ -54,15 +52,9 @@ int train(const TrainArguments& arguments, std::unique_ptr<comm::Communicator> h
 }  // namespace
 
 int run_train(const TrainArguments& arguments) {
-  World world = World::join();
-  auto communicator = world.make_communicator();
-  const auto control = world.make_control();
-  try {
-    return train(arguments, std::move(communicator), *control);
-  } catch (const AgreedError& error) {
-    // Known to all: one report, everyone leaves.
-    return control->rank() == 0 ? report_error(error, 0, 1) : static_cast<int>(error.exit_code());
-  }
+  return run_as_rank([&](std::unique_ptr<comm::Communicator> host, comm::Control& control) {
+    return train(arguments, std::move(host), control);
+  });
 }
 
 }  // namespace strake::launch

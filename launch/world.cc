@@ -1,32 +1,63 @@
 #include "launch/world.h"
 
+#include <algorithm>
 #include <chrono>
+#include <string>
+#include <vector>
 
+#include "comm/mpi/mpi_world.h"
+#include "comm/threads/threads_world.h"
+#include "launch/agreement.h"
 #include "launch/devices.h"
+#include "launch/exit_report.h"
 #include "launch/rank_environment.h"
+#include "runtime/base/log.h"
 
 namespace strake::launch {
+namespace {
 
-World World::join() {
-  World world;
-  if (RankEnvironment::detect().under_launcher()) {
-    world.mpi_ = std::make_unique<comm::MpiWorld>();
-  } else {
-    world.alone_ = std::make_unique<comm::ThreadsWorld>(1);
+int run_in(std::unique_ptr<comm::Communicator> host, comm::Control& control, const RankWork& work) {
+  const int rank = control.rank(), ranks = control.size();
+  try {
+    return work(std::move(host), control);
+  } catch (const AgreedError& error) {
+    // Known to all: one report, everyone leaves.
+    return rank == 0 ? report_error(error, 0, 1) : static_cast<int>(error.exit_code());
+  } catch (const std::exception& error) {
+    if (ranks > 1) control.abort(report_error(error, rank, ranks));
+    throw;
   }
-  return world;
 }
 
-std::unique_ptr<comm::Communicator> World::make_communicator() {
-  return mpi_ != nullptr ? mpi_->make_communicator() : alone_->make_communicator(0);
+}  // namespace
+
+int run_as_rank(const RankWork& work) {
+  if (RankEnvironment::detect().under_launcher()) {
+    comm::MpiWorld world;
+    auto communicator = world.make_communicator();
+    const auto control = world.make_control();
+    return run_in(std::move(communicator), *control, work);
+  }
+  comm::ThreadsWorld world(1);
+  const auto control = world.make_control(0);
+  return run_in(world.make_communicator(0), *control, work);
 }
 
-std::unique_ptr<comm::Control> World::make_control() {
-  return mpi_ != nullptr ? mpi_->make_control() : alone_->make_control(0);
-}
-
-RankDevice::RankDevice(const Config& config, int rank)
-    : base_(make_device(config, RankEnvironment::detect())), outer_(base_.get()) {
+RankDevice::RankDevice(const Config& config, comm::Control& control) {
+  const int rank = control.rank();
+  std::vector<GpuOffer> offers;
+  for (const std::string& text :
+       control.all_gather(offer_gpu(config.run.device, RankEnvironment::detect()).to_text())) {
+    offers.push_back(GpuOffer::from_text(text));
+  }
+  agree(control, [&] {
+    const ChosenDevice chosen = choose_device(config.run.device, offers);
+    const bool leaves_gpus = chosen.kind == DeviceKind::kCpu &&
+                             std::ranges::any_of(offers, [](const GpuOffer& offer) { return !offer.uuid.empty(); });
+    if (leaves_gpus && rank == 0) Logger().warning("computing on the CPU: {}", chosen.no_gpus_because);
+    base_ = make_device(chosen.kind, config.train.deterministic);
+  });
+  outer_ = base_.get();
   if (config.debug.order_check) outer_ = &checked_.emplace(*outer_, CheckedDevice::Policy::kThrow);
   if (config.debug.jitter_us > 0) {
     outer_ =

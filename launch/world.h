@@ -1,14 +1,13 @@
 // What a process has before it trains: the other ranks, and a device of its own. Of `strake train` and `strake bench`.
-// Threads: the training thread. Errors: CommError; ConfigError or DeviceError for a device that is not here.
+// Threads: the training thread. Errors: CommError; AgreedError for a device that is not here; DeviceError.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 
 #include "comm/communicator.h"
 #include "comm/control.h"
-#include "comm/mpi/mpi_world.h"
-#include "comm/threads/threads_world.h"
 #include "launch/config.h"
 #include "runtime/device/device.h"
 #include "runtime/device/jitter_device.h"
@@ -16,23 +15,17 @@
 
 namespace strake::launch {
 
-// The ranks of this job: those that a launcher started, or this process alone. Outlives what it makes.
-class World {
- public:
-  static World join();
-  std::unique_ptr<comm::Communicator> make_communicator();  // of host memory
-  std::unique_ptr<comm::Control> make_control();
-
- private:
-  World() = default;
-  std::unique_ptr<comm::MpiWorld> mpi_;
-  std::unique_ptr<comm::ThreadsWorld> alone_;
-};
+// Runs `work` as a rank of this job (the ranks that a launcher started, or this process alone) and returns the exit
+// code. `host`: for CPU devices. An AgreedError is reported once; any other exception of one of several ranks is
+// reported and ends the job on all of them, since they may be waiting for this one.
+using RankWork = std::function<int(std::unique_ptr<comm::Communicator> host, comm::Control& control)>;
+int run_as_rank(const RankWork& work);
 
 // The device that run.device names, within the wrappers that debug.* asks for.
 class RankDevice {
  public:
-  RankDevice(const Config& config, int rank);
+  // Collective: the ranks agree on the kind of device.
+  RankDevice(const Config& config, comm::Control& control);
   RankDevice(const RankDevice&) = delete;
   RankDevice& operator=(const RankDevice&) = delete;
 
@@ -43,7 +36,7 @@ class RankDevice {
   std::unique_ptr<Device> base_;
   std::optional<CheckedDevice> checked_;
   std::optional<JitterDevice> jittery_;
-  Device* outer_;
+  Device* outer_ = nullptr;
 };
 
 }  // namespace strake::launch

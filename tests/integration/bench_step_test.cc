@@ -86,8 +86,9 @@ TEST_P(BenchStep, MeasuresWhatWasAskedFor) {
 }
 
 TEST_P(BenchStep, MakesRandomTokensOfTheModelsVocabulary) {
-  const ProgramEnd end =
-      bench({"--random-data", "model.vocab=70000", "--warmup", "1", "--steps", "1", "--repeats", "1", "--json"});
+  // The folder is named as a shell completes it.
+  const ProgramEnd end = bench({"run.dir=" + job_.run_folder("run").string() + "/", "--random-data",
+                                "model.vocab=70000", "--warmup", "1", "--steps", "1", "--repeats", "1", "--json"});
   ASSERT_EQ(end.exit_code, 0) << end.output;
   EXPECT_EQ(parse(end).at("config").at("data").at("train"), "random tokens");
   EXPECT_TRUE(leftovers().empty()) << leftovers().front();

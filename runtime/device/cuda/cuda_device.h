@@ -15,7 +15,7 @@ namespace strake {
 
 // GPUs this process can use; 0 without a driver.
 int cuda_device_number();
-// Why cuda_device_number() is 0: "no CUDA driver", ...
+// Why cuda_device_number() is 0: "no NVIDIA driver", ...
 std::string cuda_unavailable_reason();
 
 // REQUIRES: 0 <= ordinal < cuda_device_number(). Streams keep a pointer to the device: destroy them first.

@@ -1,0 +1,126 @@
+// What a process computes on, beside the other ranks of its job, and how it ends when one of them fails.
+#include "launch/world.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "data/token_file_writer.h"
+#include "launch/agreement.h"
+#include "launch/devices.h"
+#include "launch/job_inputs.h"
+#include "runtime/base/error.h"
+#include "runtime/io/files.h"
+#include "tests/support/scratch_folder.h"
+
+namespace strake::launch {
+namespace {
+
+GpuOffer gpu(const std::string& uuid) { return {uuid, ""}; }
+GpuOffer none(const std::string& missing) { return {"", missing}; }
+
+// What ConfigError says that `work` throws.
+template <typename Work>
+std::string refusal(Work work) {
+  try {
+    work();
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "nothing was thrown";
+}
+
+TEST(ChooseDevice, AGpuForEachRankIsTaken) {
+  for (const DeviceChoice choice : {DeviceChoice::kAuto, DeviceChoice::kCuda}) {
+    EXPECT_EQ(choose_device(choice, std::vector{gpu("GPU-a")}).kind, DeviceKind::kCuda);
+    EXPECT_EQ(choose_device(choice, std::vector{gpu("GPU-a"), gpu("GPU-b")}).kind, DeviceKind::kCuda);
+  }
+  EXPECT_EQ(choose_device(DeviceChoice::kCpu, std::vector{gpu("GPU-a")}).kind, DeviceKind::kCpu);
+}
+
+// All ranks or none: a rank on the CPU could not talk to one on a GPU.
+TEST(ChooseDevice, RanksThatWouldShareAGpuComputeOnTheCpu) {
+  const std::vector offers{gpu("GPU-a"), gpu("GPU-b"), gpu("GPU-a")};
+  const ChosenDevice chosen = choose_device(DeviceChoice::kAuto, offers);
+  EXPECT_EQ(chosen.kind, DeviceKind::kCpu);
+  EXPECT_NE(chosen.no_gpus_because.find("ranks 0 and 2 would share one GPU"), std::string::npos)
+      << chosen.no_gpus_because;
+  const std::string refused = refusal([&] { choose_device(DeviceChoice::kCuda, offers); });
+  EXPECT_NE(refused.find("run.device = cuda: ranks 0 and 2 would share"), std::string::npos) << refused;
+  EXPECT_NE(refused.find("say auto or cpu"), std::string::npos) << refused;
+}
+
+TEST(ChooseDevice, OneRankWithoutAGpuKeepsAllOnTheCpu) {
+  const std::vector offers{gpu("GPU-a"), none("no NVIDIA driver")};
+  const ChosenDevice chosen = choose_device(DeviceChoice::kAuto, offers);
+  EXPECT_EQ(chosen.kind, DeviceKind::kCpu);
+  EXPECT_EQ(chosen.no_gpus_because, "rank 1: no NVIDIA driver");
+  const std::string refused = refusal([&] { choose_device(DeviceChoice::kCuda, std::vector{none("no driver")}); });
+  EXPECT_NE(refused.find("run.device = cuda: no driver. "), std::string::npos)
+      << "alone: no rank is named: " << refused;
+}
+
+TEST(ChooseDevice, OffersTravelAsText) {
+  for (const GpuOffer& offer : {gpu("GPU-a"), none("no driver"), none("")}) {
+    const GpuOffer come = GpuOffer::from_text(offer.to_text());
+    EXPECT_EQ(come.uuid, offer.uuid);
+    EXPECT_EQ(come.missing, offer.missing);
+  }
+}
+
+TEST(ChooseDevice, TheCpuIsAlwaysThere) {
+  EXPECT_TRUE(offer_gpu(DeviceChoice::kCpu, {}).uuid.empty());
+  EXPECT_EQ(make_device(DeviceKind::kCpu, false)->kind(), DeviceKind::kCpu);
+  Config config;
+  config.run.device = DeviceChoice::kCpu;
+  EXPECT_EQ(run_as_rank([&](auto, comm::Control& control) {
+              RankDevice device(config, control);
+              return device.outer().kind() == DeviceKind::kCpu ? 0 : 1;
+            }),
+            0);
+}
+
+TEST(RunAsRank, GivesBackTheExitCode) {
+  EXPECT_EQ(run_as_rank([](auto host, comm::Control& control) {
+              EXPECT_EQ(host->size(), 1);
+              return control.size() + 6;
+            }),
+            7);
+  EXPECT_EQ(run_as_rank([](auto, comm::Control&) -> int { throw AgreedError(ExitCode::kData, "no such file"); }),
+            static_cast<int>(ExitCode::kData));
+}
+
+// With several ranks it ends the job: launch_failing_rank.
+TEST(RunAsRank, LeavesTheErrorOfARankAloneToTheCaller) {
+  EXPECT_THROW(run_as_rank([](auto, comm::Control&) -> int { throw DeviceError("lost"); }), DeviceError);
+}
+
+// A model that a GPU's kernels cannot compute is bad input, and is found on machines without one too.
+TEST(JobInputs, AModelThatGpusCannotComputeIsRefused) {
+  test::ScratchFolder folder;
+  PosixFiles files;
+  Config config;
+  config.data.train = (folder.path() / "train.bin").string();
+  config.train.global_batch = config.train.micro_batch = 1;
+  config.train.sequence = 8;
+  data::TokenFileInfo info;
+  info.vocab = 16;
+  data::TokenFileWriter writer(files, config.data.train, info);
+  writer.append(std::vector<std::int32_t>(100, 3));
+  writer.finish();
+  writer.publish();
+
+  config.model.layers = 1;
+  config.model.channels = 36;
+  config.model.heads = 3;
+  EXPECT_EQ(JobInputs::open(config, 0, 1, DeviceKind::kCpu).job.shape.channels, 36);
+  const std::string refused = refusal([&] { JobInputs::open(config, 0, 1, DeviceKind::kCuda); });
+  EXPECT_NE(refused.find("model.channels in steps of 8 up to 4096, not 36"), std::string::npos) << refused;
+  EXPECT_NE(refused.find("set run.device = cpu"), std::string::npos) << refused;
+  config.model.channels = 48;
+  EXPECT_EQ(JobInputs::open(config, 0, 1, DeviceKind::kCuda).job.dtype, DType::kBF16);
+}
+
+}  // namespace
+}  // namespace strake::launch
