@@ -4,11 +4,17 @@
 #include <fmt/format.h>
 #include <nccl.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <cstring>
+#include <exception>
+#include <numeric>
 #include <string>
 #include <vector>
 
+#include "runtime/base/check.h"
 #include "runtime/base/error.h"
+#include "runtime/device/cuda/cuda_call.h"
 
 namespace strake::comm {
 namespace {
@@ -46,10 +52,16 @@ cudaStream_t stream_of(NativeStream native) { return static_cast<cudaStream_t>(n
 
 class NcclCommunicator final : public Communicator {
  public:
-  NcclCommunicator(ncclComm_t communicator, int rank, int size) : comm_(communicator), rank_(rank), size_(size) {}
+  NcclCommunicator(ncclComm_t communicator, int rank, int size)
+      : comm_(communicator), rank_(rank), size_(size), exceptions_in_flight_(std::uncaught_exceptions()) {}
   ~NcclCommunicator() override {
-    ncclCommDestroy(comm_);
-    cudaFree(barrier_cell_);
+    // Destroying waits for the ranks of this machine to do the same: not when this rank ends by an exception.
+    const bool fails = std::uncaught_exceptions() > exceptions_in_flight_;
+    const ncclResult_t result = fails ? ncclCommAbort(comm_) : ncclCommDestroy(comm_);
+    if (result != ncclSuccess) {
+      std::fprintf(stderr, "strake: warning: a communicator could not be destroyed: %s\n", ncclGetErrorString(result));
+    }
+    if (barrier_cell_ != nullptr) STRAKE_LOG_CUDA(cudaFree(barrier_cell_));
   }
 
   int rank() const override { return rank_; }
@@ -99,9 +111,12 @@ class NcclCommunicator final : public Communicator {
   }
   void all_to_all(Stream& stream, Label label, const Tensor& out, std::span<const std::int64_t> recv_elems,
                   const Tensor& in, std::span<const std::int64_t> send_elems) override {
-    const auto size = static_cast<std::size_t>(size_);
-    STRAKE_CHECK(recv_elems.size() == size && send_elems.size() == size && in.dtype() == out.dtype(),
-                 "all_to_all needs one number a rank and one dtype");
+    const auto fits = [&](const Tensor& tensor, std::span<const std::int64_t> elems) {
+      return tensor.contiguous() && static_cast<int>(elems.size()) == size_ && std::ranges::min(elems) >= 0 &&
+             std::accumulate(elems.begin(), elems.end(), std::int64_t{0}) <= tensor.elems();
+    };
+    STRAKE_CHECK(fits(out, recv_elems) && fits(in, send_elems) && out.dtype() == in.dtype(),
+                 "all_to_all: " + in.describe() + " and " + out.describe() + " do not hold what is sent and received");
     stream.launch(
         {.label = label, .kind = "all_to_all", .reads = {&in, 1}, .writes = {&out, 1}},
         [this, out, in, recv = std::vector(recv_elems.begin(), recv_elems.end()),
@@ -149,14 +164,13 @@ class NcclCommunicator final : public Communicator {
                  std::string(what) + " of " + data.describe());
   }
   void* barrier_cell() {
-    if (barrier_cell_ == nullptr && cudaMalloc(&barrier_cell_, sizeof(std::int32_t)) != cudaSuccess) {
-      throw DeviceError("cannot allocate 4 bytes of GPU memory for a barrier");
-    }
+    if (barrier_cell_ == nullptr) STRAKE_CUDA(cudaMalloc(&barrier_cell_, sizeof(std::int32_t)));
     return barrier_cell_;
   }
 
   ncclComm_t comm_;
   int rank_, size_;
+  const int exceptions_in_flight_;
   void* barrier_cell_ = nullptr;
 };
 

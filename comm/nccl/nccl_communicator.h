@@ -6,7 +6,8 @@
 //
 // Ordering, threads: as Communicator. All NCCL work of a rank is enqueued by its training thread, in one
 // order that is the same on all ranks: collectives of several communicators cannot deadlock.
-// Errors: CommError with NCCL's text. A dead peer is not reported by NCCL; the launcher ends the job.
+// Errors: CommError with NCCL's text. A dead peer is not reported by NCCL; the launcher ends the job. A communicator
+// that an exception destroys aborts instead of waiting for its peers.
 #pragma once
 
 #include <memory>
