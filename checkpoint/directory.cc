@@ -5,12 +5,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <charconv>
 
 #include "checkpoint/shard_file.h"
 #include "runtime/base/error.h"
+#include "runtime/base/host_name.h"
 
 namespace strake::checkpoint {
 namespace {
@@ -23,12 +23,6 @@ constexpr std::string_view kBadPrefix = ".bad-";
 constexpr std::string_view kTrashPrefix = ".trash-";
 constexpr std::string_view kLockName = "lock";
 constexpr std::uint64_t kMaxLockBytes = 4096;
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  if (::gethostname(name.data(), name.size() - 1) != 0) return "unknown-host";
-  return name.data();
-}
 
 struct Holder {
   std::string host;

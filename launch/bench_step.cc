@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <iostream>
 #include <map>
@@ -25,6 +24,7 @@
 #include "launch/step_figures.h"
 #include "launch/train.h"
 #include "launch/world.h"
+#include "runtime/base/host_name.h"
 #include "runtime/base/random.h"
 
 namespace strake::launch {
@@ -107,11 +107,6 @@ void write_random_tokens(Files& files, const std::filesystem::path& path, const 
   }
   writer.finish();
   writer.publish();
-}
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
 }
 
 struct Bench {

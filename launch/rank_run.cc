@@ -25,6 +25,7 @@
 #include "launch/rank_environment.h"
 #include "launch/run_folder.h"
 #include "launch/train.h"
+#include "runtime/base/host_name.h"
 
 namespace strake::launch {
 namespace {
@@ -186,10 +187,8 @@ class RankRun {
 
   void write_run_manifest() {
     const RankEnvironment environment = RankEnvironment::detect();
-    char host[256] = "unknown";
-    gethostname(host, sizeof host - 1);
     const std::vector<std::string> texts = parts_.control.all_gather(
-        to_text({.rank = rank_, .host = host, .pid = getpid(), .device = parts_.device.description()}));
+        to_text({.rank = rank_, .host = host_name(), .pid = getpid(), .device = parts_.device.description()}));
     agree(parts_.control, [&] {
       if (!leads()) return;
       Manifest manifest{.run = run_,
@@ -248,7 +247,10 @@ class RankRun {
         evaluate(step + 1, true);
       }
       const bool wanted = config_.checkpoint.every > 0 && (ends || (step + 1) % config_.checkpoint.every == 0);
-      if (wanted || stopping || (ends && config_.train.stop_at == step + 1)) save(step + 1);
+      if (wanted || stopping || (ends && config_.train.stop_at == step + 1)) {
+        finish_exchange();  // what comes before a checkpoint is not redone: its lines must be written
+        save(step + 1);
+      }
     }
     trainer_->end();
     finish_exchange();
