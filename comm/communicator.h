@@ -47,6 +47,10 @@ class Communicator {
   // Completes on the stream when every rank has reached it.
   virtual void barrier(Stream& stream, Label label) = 0;
 
+  // What is at hand and which ranks it waits for, for people ("'bucket 3' waits for rank 1"); empty: nothing, or not
+  // known. Any thread; for when something hangs, not for the step path.
+  virtual std::string waits_for() const { return {}; }
+
   // A communicator of the ranks that give the same `color`, ordered by (key, rank). Collective over this
   // group; called by the training thread while none of its collectives is in flight. Null for color < 0.
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;

@@ -1,10 +1,14 @@
 #include "comm/mpi/mpi_communicator.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cstring>
 
 #include "comm/mpi/mpi_call.h"
 #include "comm/rank_order_sum.h"
+#include "runtime/base/error.h"
 #include "runtime/device/cpu/cpu_memory.h"
 
 namespace strake::comm {
@@ -55,7 +59,10 @@ MpiCommunicator::MpiCommunicator(MPI_Comm comm)
       size_(size_of(comm)),
       world_ranks_(ranks_in_world(comm, size_)),
       raw_{{{comm, world_ranks_}, {comm, world_ranks_}}},
-      reduced_{{{comm, world_ranks_}, {comm, world_ranks_}}} {}
+      reduced_{{{comm, world_ranks_}, {comm, world_ranks_}}},
+      said_(static_cast<std::size_t>(size_)),
+      heard_(static_cast<std::size_t>(size_)),
+      arrived_(static_cast<std::size_t>(size_)) {}
 
 MpiCommunicator::~MpiCommunicator() { log_mpi(MPI_Comm_free(&comm_), "MPI_Comm_free"); }
 
@@ -65,6 +72,84 @@ std::unique_ptr<Communicator> MpiCommunicator::split(int color, int key) {
   if (part == MPI_COMM_NULL) return nullptr;
   check_mpi(MPI_Comm_set_errhandler(part, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler", "split");
   return std::make_unique<MpiCommunicator>(part);
+}
+
+std::string MpiCommunicator::describe(const Note& note) {
+  const auto kind = [&]() -> const char* {
+    switch (note.kind) {
+      case Note::Kind::kAllReduce:
+        return "all_reduce";
+      case Note::Kind::kReduceScatter:
+        return "reduce_scatter";
+      case Note::Kind::kAllGather:
+        return "all_gather";
+      case Note::Kind::kBroadcast:
+        return "broadcast";
+      case Note::Kind::kAllToAll:
+        return "all_to_all";
+      case Note::Kind::kBarrier:
+        return "barrier";
+    }
+    return "?";
+  }();
+  return fmt::format("collective {}, {} of {} {} (root {})", note.number, kind, note.elems,
+                     strake::name_of(static_cast<DType>(note.dtype)), note.root);
+}
+
+void MpiCommunicator::meet(const std::string& name, Note mine, std::span<const std::int64_t> sent_elems,
+                           std::span<const std::int64_t> expected_elems) {
+  mine.number = collectives_++;
+  {
+    const std::lock_guard lock(at_mutex_);
+    at_ = name;
+    std::fill(arrived_.begin(), arrived_.end(), false);
+    arrived_[static_cast<std::size_t>(rank_)] = true;
+  }
+  const auto bytes = [](Note& note) { return reinterpret_cast<std::byte*>(&note); };
+  MpiExchange& exchange = raw_[0];
+  for (int distance = 1; distance < size_; ++distance) {
+    const int from = peer(size_ - distance);
+    exchange.receive(bytes(heard_[static_cast<std::size_t>(from)]), sizeof(Note), from, name);
+  }
+  for (int distance = 1; distance < size_; ++distance) {
+    const auto to = static_cast<std::size_t>(peer(distance));
+    said_[to] = mine;
+    if (!sent_elems.empty()) said_[to].sent_elems = sent_elems[to];
+    exchange.send(bytes(said_[to]), sizeof(Note), static_cast<int>(to), name);
+  }
+  exchange.wait(name, [&](int from) {
+    const std::lock_guard lock(at_mutex_);
+    arrived_[static_cast<std::size_t>(from)] = true;
+  });
+  for (int from = 0; from < size_; ++from) {
+    if (from == rank_) continue;
+    const Note& its = heard_[static_cast<std::size_t>(from)];
+    const int world_rank = world_ranks_[static_cast<std::size_t>(from)];
+    const int own_world_rank = world_ranks_[static_cast<std::size_t>(rank_)];
+    if (its.kind != mine.kind || its.number != mine.number || its.dtype != mine.dtype || its.elems != mine.elems ||
+        its.root != mine.root) {
+      throw DisagreementError(fmt::format("'{}': the ranks disagree: rank {} is at {}, rank {} at {}", name,
+                                          own_world_rank, describe(mine), world_rank, describe(its)),
+                              world_rank);
+    }
+    if (!expected_elems.empty() && its.sent_elems != expected_elems[static_cast<std::size_t>(from)]) {
+      throw DisagreementError(
+          fmt::format("'{}': the ranks disagree: rank {} sends {} elements to rank {}, which expects {}", name,
+                      world_rank, its.sent_elems, own_world_rank, expected_elems[static_cast<std::size_t>(from)]),
+          world_rank);
+    }
+  }
+}
+
+std::string MpiCommunicator::waits_for() const {
+  const std::lock_guard lock(at_mutex_);
+  if (at_.empty()) return {};
+  std::vector<int> missing;
+  for (std::size_t i = 0; i < arrived_.size(); ++i) {
+    if (!arrived_[i]) missing.push_back(world_ranks_[i]);
+  }
+  if (missing.empty()) return fmt::format("'{}' is under way", at_);
+  return fmt::format("'{}' waits for rank {}", at_, fmt::join(missing, ", "));
 }
 
 void MpiCommunicator::reduce(const std::string& name, const Reduction& reduction) {
@@ -134,6 +219,10 @@ void MpiCommunicator::reduce(const std::string& name, const Reduction& reduction
 }
 
 void MpiCommunicator::run_all_reduce(const std::string& name, const Tensor& data) {
+  meet(name, {.kind = Note::Kind::kAllReduce,
+              .number = 0,
+              .dtype = static_cast<std::int64_t>(data.dtype()),
+              .elems = data.elems()});
   Reduction reduction{.dtype = data.dtype(),
                       .in = cpu::bytes(data),
                       .out = nullptr,
@@ -151,6 +240,10 @@ void MpiCommunicator::run_all_reduce(const std::string& name, const Tensor& data
 }
 
 void MpiCommunicator::run_reduce_scatter(const std::string& name, const Tensor& out, const Tensor& in) {
+  meet(name, {.kind = Note::Kind::kReduceScatter,
+              .number = 0,
+              .dtype = static_cast<std::int64_t>(in.dtype()),
+              .elems = out.elems()});
   Reduction reduction{.dtype = in.dtype(),
                       .in = cpu::bytes(in),
                       .out = cpu::bytes(out),
@@ -165,6 +258,10 @@ void MpiCommunicator::run_reduce_scatter(const std::string& name, const Tensor& 
 }
 
 void MpiCommunicator::run_all_gather(const std::string& name, const Tensor& out, const Tensor& in) {
+  meet(name, {.kind = Note::Kind::kAllGather,
+              .number = 0,
+              .dtype = static_cast<std::int64_t>(in.dtype()),
+              .elems = in.elems()});
   const auto piece_bytes = static_cast<std::int64_t>(in.extent_bytes());
   std::byte* to = cpu::bytes(out);
   MpiExchange& exchange = raw_[0];
@@ -179,6 +276,11 @@ void MpiCommunicator::run_all_gather(const std::string& name, const Tensor& out,
 }
 
 void MpiCommunicator::run_broadcast(const std::string& name, const Tensor& data, int root) {
+  meet(name, {.kind = Note::Kind::kBroadcast,
+              .number = 0,
+              .dtype = static_cast<std::int64_t>(data.dtype()),
+              .elems = data.elems(),
+              .root = root});
   constexpr std::int64_t kPartBytes = std::int64_t{64} << 20;  // MPI counts are ints
   const auto data_bytes = static_cast<std::int64_t>(data.extent_bytes());
   for (std::int64_t begin = 0; begin < data_bytes; begin += kPartBytes) {
@@ -192,13 +294,14 @@ void MpiCommunicator::run_broadcast(const std::string& name, const Tensor& data,
 void MpiCommunicator::run_all_to_all(const std::string& name, const Tensor& out,
                                      const std::vector<std::int64_t>& recv_elems, const Tensor& in,
                                      const std::vector<std::int64_t>& send_elems) {
+  meet(name, {.kind = Note::Kind::kAllToAll, .number = 0, .dtype = static_cast<std::int64_t>(in.dtype())}, send_elems,
+       recv_elems);
   const auto elem_bytes = static_cast<std::int64_t>(size_bytes(in.dtype()));
   std::byte* to = cpu::bytes(out);
   const std::byte* from = cpu::bytes(in);
   const std::byte* own_from = nullptr;
   std::byte* own_to = nullptr;
   MpiExchange& exchange = raw_[0];
-  // Also messages of no elements: ranks that disagree on them get an error instead of a hang.
   for (int other = 0; other < size_; ++other) {
     const auto index = static_cast<std::size_t>(other);
     if (other == rank_) {
@@ -216,10 +319,6 @@ void MpiCommunicator::run_all_to_all(const std::string& name, const Tensor& out,
   exchange.wait(name);
 }
 
-void MpiCommunicator::run_barrier(const std::string& name) {
-  MPI_Request request = MPI_REQUEST_NULL;
-  check_mpi(MPI_Ibarrier(comm_, &request), "MPI_Ibarrier", name);
-  await(request, "MPI_Ibarrier", name);
-}
+void MpiCommunicator::run_barrier(const std::string& name) { meet(name, {.kind = Note::Kind::kBarrier, .number = 0}); }
 
 }  // namespace strake::comm

@@ -4,14 +4,20 @@
 // computes: nonblocking messages, MPI_Test and a short sleep.
 // A reduction is direct: rank r receives piece r from every peer, adds in rank order, and sends the sum back,
 // in rounds of at most kRoundBytes a piece; the raw pieces of a round travel while the round before is added.
+// Before a byte of a tensor is received, the ranks of a collective tell each other what they call, in messages of one
+// size: ranks that disagree get a DisagreementError, and no message can be longer than its buffer.
 // Memory: 2 * (size - 1) pieces of a round, at most 2 * kStagingBytes, grown in the first reductions and kept.
 #pragma once
 
 #include <mpi.h>
 
 #include <array>
+#include <cstdint>
 #include <memory>
+#include <mutex>
+#include <span>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "comm/host_communicator.h"
@@ -28,6 +34,7 @@ class MpiCommunicator final : public HostCommunicator {
   int rank() const override { return rank_; }
   int size() const override { return size_; }
   std::string backend() const override { return "mpi"; }
+  std::string waits_for() const override;
   std::unique_ptr<Communicator> split(int color, int key) override;
 
  protected:
@@ -42,6 +49,23 @@ class MpiCommunicator final : public HostCommunicator {
  private:
   static constexpr std::int64_t kRoundBytes = std::int64_t{1} << 20;    // of a piece; fits a core's cache
   static constexpr std::int64_t kStagingBytes = std::int64_t{8} << 20;  // of a round, all peers
+
+  // What a rank says of a collective when it gets there.
+  struct Note {
+    enum class Kind : std::int64_t { kAllReduce = 1, kReduceScatter, kAllGather, kBroadcast, kAllToAll, kBarrier };
+    Kind kind;
+    std::int64_t number;  // collectives before it
+    std::int64_t dtype = 0;
+    std::int64_t elems = 0;  // that all ranks agree on
+    std::int64_t root = -1;
+    std::int64_t sent_elems = 0;  // all_to_all: from the rank that says so to the one that reads it
+  };
+  static_assert(sizeof(Note) == 48 && std::is_trivially_copyable_v<Note>, "travels as bytes");
+  static std::string describe(const Note& note);
+  // Returns when every rank is at the collective that `mine` describes. `sent_elems`, `expected_elems`: by rank, or
+  // empty.
+  void meet(const std::string& name, Note mine, std::span<const std::int64_t> sent_elems = {},
+            std::span<const std::int64_t> expected_elems = {});
 
   // The sum over ranks of in's piece of this rank, at `out`; with `share`, also sent to every rank, at the piece's
   // place in `in`.
@@ -64,6 +88,12 @@ class MpiCommunicator final : public HostCommunicator {
   std::vector<int> world_ranks_;  // of the group's ranks
   std::array<MpiExchange, 2> raw_;
   std::array<MpiExchange, 2> reduced_;
+  std::vector<Note> said_, heard_;  // of the collective at hand, by rank
+  std::int64_t collectives_ = 0;    // met
+  // For waits_for(), which another thread calls when something hangs and only then: taking it orders nothing else.
+  mutable std::mutex at_mutex_;
+  std::string at_;                                 // the collective at hand; empty: none
+  std::vector<bool> arrived_;                      // at it, by rank
   std::array<std::vector<std::byte>, 2> staging_;  // raw pieces of the peers, in rank order
 };
 

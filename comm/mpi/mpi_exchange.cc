@@ -36,33 +36,33 @@ void MpiExchange::send(const std::byte* from, std::int64_t size_bytes, int peer,
   } while (size_bytes > 0);
 }
 
-void MpiExchange::wait(const std::string& what) {
+void MpiExchange::wait(const std::string& what, const std::function<void(int peer)>& heard) {
   statuses_.resize(requests_.size());
-  int result = MPI_SUCCESS;
+  indices_.resize(requests_.size());
+  std::size_t ended = 0;
   poll_until([&] {
-    int complete = 0;
-    result = MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &complete, statuses_.data());
-    return complete != 0 || result != MPI_SUCCESS;
+    int count = 0;
+    const int result =
+        MPI_Testsome(static_cast<int>(requests_.size()), requests_.data(), &count, indices_.data(), statuses_.data());
+    if (result != MPI_SUCCESS && result != MPI_ERR_IN_STATUS) check_mpi(result, "MPI_Testsome", what);
+    for (int i = 0; i < count; ++i) {
+      const Part& part = parts_[static_cast<std::size_t>(indices_[static_cast<std::size_t>(i)])];
+      const MPI_Status& status = statuses_[static_cast<std::size_t>(i)];
+      const int peer = world_ranks_[static_cast<std::size_t>(part.peer)];
+      // Without MPI_ERR_IN_STATUS the library leaves the error fields alone.
+      if (result == MPI_ERR_IN_STATUS) check_mpi(status.MPI_ERROR, part.is_receive ? "receive" : "send", what, peer);
+      int received_bytes = part.size_bytes;
+      if (part.is_receive) MPI_Get_count(&status, MPI_BYTE, &received_bytes);
+      if (received_bytes != part.size_bytes) {
+        throw DisagreementError(fmt::format("'{}': rank {} sends {} bytes where {} were expected: the ranks disagree",
+                                            what, peer, received_bytes, part.size_bytes),
+                                peer);
+      }
+      if (part.is_receive && heard) heard(part.peer);
+      ++ended;
+    }
+    return ended == requests_.size();
   });
-  if (result != MPI_SUCCESS && result != MPI_ERR_IN_STATUS) check_mpi(result, "MPI_Testall", what);
-  for (std::size_t i = 0; i < parts_.size(); ++i) {
-    const Part& part = parts_[i];
-    const int peer = world_ranks_[static_cast<std::size_t>(part.peer)];
-    // Without MPI_ERR_IN_STATUS the library leaves the error fields alone.
-    if (result == MPI_ERR_IN_STATUS && statuses_[i].MPI_ERROR != MPI_ERR_PENDING) {
-      check_mpi(statuses_[i].MPI_ERROR, part.is_receive ? "receive" : "send", what, peer);
-    }
-    int received_bytes = part.size_bytes;
-    if (part.is_receive && result == MPI_SUCCESS) MPI_Get_count(&statuses_[i], MPI_BYTE, &received_bytes);
-    if (received_bytes != part.size_bytes) {
-      throw CommError(
-          fmt::format("'{}': rank {} sends {} bytes where {} were expected: the ranks disagree on what they "
-                      "reduce",
-                      what, peer, received_bytes, part.size_bytes),
-          peer);
-    }
-  }
-  if (result != MPI_SUCCESS) check_mpi(result, "MPI_Testall", what);
   requests_.clear();
   parts_.clear();
 }

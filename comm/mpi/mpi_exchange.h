@@ -2,14 +2,16 @@
 //
 // Messages between two ranks arrive in the order in which both sides name them. Each may have any length: MPI's
 // int counts are hidden here. It keeps its lists, so that a step allocates nothing once they have grown.
-// Threads: one at a time. Errors: CommError naming the peer; also when a message is shorter or longer than
-// expected, which means that the ranks disagree on what they do.
+// Both sides must have agreed on lengths before (MpiCommunicator::meet): MPI libraries do not all keep a message that
+// is longer than its buffer inside it. Threads: one at a time. Errors: CommError naming the peer; also when a message
+// is shorter or longer than expected, which means that the ranks disagree on what they do.
 #pragma once
 
 #include <mpi.h>
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -27,7 +29,8 @@ class MpiExchange {
   void send(const std::byte* from, std::int64_t size_bytes, int peer, const std::string& what);
   // Returns when everything started since the last wait is complete. If it throws, messages may still be
   // on their way: the communicator must not be used again.
-  void wait(const std::string& what);
+  // `heard`, if given, is told the peer of each message that was received, as soon as it is there.
+  void wait(const std::string& what, const std::function<void(int peer)>& heard = {});
 
  private:
   struct Part {
@@ -43,6 +46,7 @@ class MpiExchange {
   std::vector<MPI_Request> requests_;
   std::vector<Part> parts_;  // of requests_
   std::vector<MPI_Status> statuses_;
+  std::vector<int> indices_;
 };
 
 }  // namespace strake::comm

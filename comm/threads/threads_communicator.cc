@@ -91,7 +91,7 @@ void ThreadsCommunicator::meet(const std::string& name, const CollectiveNote& mi
   // still be at its buffers or at what its note points to.
   board.post(rank_, CollectiveNote{}, name, OnFailure::kFinish);
   board.collect(rank_, name, OnFailure::kFinish);
-  if (!trouble.empty()) throw CommError(fmt::format("'{}': the ranks disagree: {}", name, trouble), -1);
+  if (!trouble.empty()) throw DisagreementError(fmt::format("'{}': the ranks disagree: {}", name, trouble));
 }
 
 void ThreadsCommunicator::run_all_reduce(const std::string& name, const Tensor& data) {
@@ -173,11 +173,11 @@ void ThreadsCommunicator::run_barrier(const std::string& name) {
 std::unique_ptr<Communicator> ThreadsCommunicator::split(int color, int key) {
   const int number = splits_++;
   const std::string name = fmt::format("{}, split {}", group_.name(), number);
-  group_.blocking().post(rank_, fmt::format("{} {}", color, key), name);
+  group_.blocking().post(rank_, {"split", fmt::format("{} {}", color, key)}, name);
   std::vector<std::tuple<int, int>> members;  // (key, group rank) of this color
-  const std::vector<std::string>& answers = group_.blocking().collect(rank_, name);
+  const std::vector<CallNote>& answers = group_.blocking().collect(rank_, name);
   for (std::size_t peer = 0; peer < answers.size(); ++peer) {
-    const std::string& answer = answers[peer];
+    const std::string& answer = answers[peer].text;
     const char* end = answer.data() + answer.size();
     int its_color = 0;
     int its_key = 0;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "runtime/base/check.h"
+#include "runtime/base/error.h"
 
 namespace strake::comm {
 
@@ -29,21 +30,32 @@ std::vector<double> ThreadsControl::finish() {
   return values;
 }
 
-const std::vector<std::string>& ThreadsControl::exchange(std::string text, std::string_view what) {
-  group_.blocking().post(rank_, std::move(text), what);
-  return group_.blocking().collect(rank_, what);
+std::vector<std::string> ThreadsControl::exchange(std::string text, std::string call) {
+  const std::string what = "control " + call;
+  group_.blocking().post(rank_, {call, std::move(text)}, what);
+  const std::vector<CallNote>& notes = group_.blocking().collect(rank_, what);
+  std::vector<std::string> texts;
+  for (std::size_t peer = 0; peer < notes.size(); ++peer) {
+    if (notes[peer].call != call) {
+      throw DisagreementError(fmt::format(
+          "control: the ranks are not at the same call: rank {} is at {}, rank {} at {}",
+          group_.world_ranks()[static_cast<std::size_t>(rank_)], call, group_.world_ranks()[peer], notes[peer].call));
+    }
+    texts.push_back(notes[peer].text);
+  }
+  return texts;
 }
 
-void ThreadsControl::barrier() { exchange({}, "control barrier"); }
+void ThreadsControl::barrier() { exchange({}, "barrier"); }
 
 std::vector<std::string> ThreadsControl::all_gather(std::string_view text) {
-  return exchange(std::string(text), "control all_gather");
+  return exchange(std::string(text), "all_gather");
 }
 
 std::string ThreadsControl::broadcast(std::string_view text, int root) {
   STRAKE_CHECK(root >= 0 && root < size(), "no such root");
   return exchange(rank_ == root ? std::string(text) : std::string(),
-                  "control broadcast")[static_cast<std::size_t>(root)];
+                  fmt::format("broadcast from {}", root))[static_cast<std::size_t>(root)];
 }
 
 void ThreadsControl::abort(int exit_code) {

@@ -25,7 +25,7 @@ class ThreadsControl final : public Control {
   void abort(int exit_code) override;
 
  private:
-  const std::vector<std::string>& exchange(std::string text, std::string_view what);
+  std::vector<std::string> exchange(std::string text, std::string call);
 
   ThreadsWorld& world_;
   ThreadsGroup& group_;

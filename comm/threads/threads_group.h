@@ -24,6 +24,12 @@ struct CollectiveNote {
   const std::vector<std::int64_t>* send_elems = nullptr;
 };
 
+// What a rank says at a blocking call.
+struct CallNote {
+  std::string call;  // the same on all ranks
+  std::string text;
+};
+
 class ThreadsGroup {
  public:
   ThreadsGroup(std::string name, std::vector<int> world_ranks, FailureNotice& notice)
@@ -39,7 +45,7 @@ class ThreadsGroup {
 
   Board<CollectiveNote>& collectives() { return collectives_; }  // stream workers
   Board<std::string>& posted() { return posted_; }               // Control::post and finish
-  Board<std::string>& blocking() { return blocking_; }           // training threads: the rest of Control, split
+  Board<CallNote>& blocking() { return blocking_; }              // training threads: the rest of Control, split
 
   // `rank` has destroyed its handle.
   void leave(int rank) {
@@ -53,7 +59,7 @@ class ThreadsGroup {
   const std::vector<int> world_ranks_;
   Board<CollectiveNote> collectives_;
   Board<std::string> posted_;
-  Board<std::string> blocking_;
+  Board<CallNote> blocking_;
 };
 
 }  // namespace strake::comm

@@ -13,6 +13,7 @@ namespace strake {
 // Documented in README.md and used by requeue scripts: never renumber.
 enum class ExitCode : int {
   kDone = 0,
+  kFailure = 1,        // none of those below: a mistake of the program or of who uses a library of it
   kConfig = 10,        // unknown key, bad value, contradiction
   kData = 11,          // token file missing, truncated, token id out of range
   kNoCheckpoint = 12,  // a checkpoint was expected and none is valid
@@ -44,8 +45,14 @@ struct DeviceError : Error {
   explicit DeviceError(const std::string& message) : Error(ExitCode::kPeerOrDeviceLost, message) {}
 };
 struct CommError : Error {
-  CommError(const std::string& message, int peer) : Error(ExitCode::kPeerOrDeviceLost, message), peer_rank(peer) {}
+  CommError(const std::string& message, int peer, ExitCode code = ExitCode::kPeerOrDeviceLost)
+      : Error(code, message), peer_rank(peer) {}
   int peer_rank;  // -1: not known
+};
+// The ranks are not at the same call: trying again would end the same way.
+struct DisagreementError : CommError {
+  explicit DisagreementError(const std::string& message, int peer = -1)
+      : CommError(message, peer, ExitCode::kFailure) {}
 };
 struct NonFiniteError : Error {
   explicit NonFiniteError(const std::string& message) : Error(ExitCode::kNonFinite, message) {}
