@@ -54,6 +54,15 @@ class Communicator {
   // A communicator of the ranks that give the same `color`, ordered by (key, rank). Collective over this
   // group; called by the training thread while none of its collectives is in flight. Null for color < 0.
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
+
+  // Throws CommError with the library's words if a collective failed where no call could report it, or if abort() was
+  // called. Cheap, waits for nothing. Backends whose collectives run on the device's workers poison it instead.
+  // Training thread.
+  virtual void check() {}
+  // The last resort, from any thread while the communicator lives: collectives in flight end with whatever has arrived,
+  // so that who waits for them goes on, and every later call throws CommError. Of this group only, not of those that
+  // were split from it. May take seconds where a device does not answer.
+  virtual void abort() noexcept {}
 };
 
 }  // namespace strake::comm

@@ -8,8 +8,11 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <mutex>
 #include <numeric>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "runtime/base/check.h"
@@ -26,6 +29,22 @@ void require(ncclResult_t result, const char* call, ncclComm_t communicator = nu
                               ncclGetLastError(communicator)),
                   -1);
 }
+
+// Lets others run while NCCL's thread works, which normally takes microseconds.
+class Pauses {
+ public:
+  void pause() {
+    if (std::chrono::steady_clock::now() - begin_ < std::chrono::microseconds(200)) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+  }
+  bool longer_than(std::chrono::nanoseconds limit) const { return std::chrono::steady_clock::now() - begin_ > limit; }
+
+ private:
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
 
 ncclDataType_t nccl_type(DType dtype) {
   switch (dtype) {
@@ -57,11 +76,22 @@ class NcclCommunicator final : public Communicator {
   ~NcclCommunicator() override {
     // Destroying waits for the ranks of this machine to do the same: not when this rank ends by an exception.
     const bool fails = std::uncaught_exceptions() > exceptions_in_flight_;
-    const ncclResult_t result = fails ? ncclCommAbort(comm_) : ncclCommDestroy(comm_);
-    if (result != ncclSuccess) {
-      std::fprintf(stderr, "strake: warning: a communicator could not be destroyed: %s\n", ncclGetErrorString(result));
-    }
+    give_up(fails ? ncclCommAbort : ncclCommDestroy, "destroyed");
     if (barrier_cell_ != nullptr) STRAKE_LOG_CUDA(cudaFree(barrier_cell_));
+  }
+
+  // Of a communicator that is being made. On an exception its destructor aborts.
+  void await_peers(std::chrono::seconds limit) {
+    const Pauses pauses;
+    while (state("ncclCommInitRankConfig") == ncclInProgress) {
+      if (pauses.longer_than(limit)) {
+        throw CommError(fmt::format("the {} ranks have not found each other through NCCL after {} s: one of them has "
+                                    "ended or hangs, or no network connects them. NCCL_DEBUG=INFO tells more",
+                                    size_, limit.count()),
+                        -1);
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
   }
 
   int rank() const override { return rank_; }
@@ -74,9 +104,10 @@ class NcclCommunicator final : public Communicator {
     stream.launch(
         {.label = label, .kind = "all_reduce", .reads = {&data, 1}, .writes = {&data, 1}, .bytes = ring_bytes},
         [this, data](NativeStream native) {
-          require(ncclAllReduce(address(data), address(data), elems(data), nccl_type(data.dtype()), ncclSum, comm_,
-                                stream_of(native)),
-                  "ncclAllReduce", comm_);
+          call("ncclAllReduce", [&](ncclComm_t comm) {
+            return ncclAllReduce(address(data), address(data), elems(data), nccl_type(data.dtype()), ncclSum, comm,
+                                 stream_of(native));
+          });
         });
   }
   void reduce_scatter(Stream& stream, Label label, const Tensor& out, const Tensor& in) override {
@@ -85,28 +116,31 @@ class NcclCommunicator final : public Communicator {
                  "reduce_scatter of " + in.describe() + " to " + out.describe());
     stream.launch({.label = label, .kind = "reduce_scatter", .reads = {&in, 1}, .writes = {&out, 1}},
                   [this, out, in](NativeStream native) {
-                    require(ncclReduceScatter(address(in), address(out), elems(out), nccl_type(in.dtype()), ncclSum,
-                                              comm_, stream_of(native)),
-                            "ncclReduceScatter", comm_);
+                    call("ncclReduceScatter", [&](ncclComm_t comm) {
+                      return ncclReduceScatter(address(in), address(out), elems(out), nccl_type(in.dtype()), ncclSum,
+                                               comm, stream_of(native));
+                    });
                   });
   }
   void all_gather(Stream& stream, Label label, const Tensor& out, const Tensor& in) override {
     STRAKE_CHECK(in.contiguous() && out.contiguous() && out.dtype() == in.dtype() && out.elems() == in.elems() * size_,
                  "all_gather of " + in.describe() + " to " + out.describe());
-    stream.launch(
-        {.label = label, .kind = "all_gather", .reads = {&in, 1}, .writes = {&out, 1}},
-        [this, out, in](NativeStream native) {
-          require(ncclAllGather(address(in), address(out), elems(in), nccl_type(in.dtype()), comm_, stream_of(native)),
-                  "ncclAllGather", comm_);
-        });
+    stream.launch({.label = label, .kind = "all_gather", .reads = {&in, 1}, .writes = {&out, 1}},
+                  [this, out, in](NativeStream native) {
+                    call("ncclAllGather", [&](ncclComm_t comm) {
+                      return ncclAllGather(address(in), address(out), elems(in), nccl_type(in.dtype()), comm,
+                                           stream_of(native));
+                    });
+                  });
   }
   void broadcast(Stream& stream, Label label, const Tensor& data, int root) override {
     STRAKE_CHECK(data.contiguous() && root >= 0 && root < size_, "broadcast of " + data.describe());
     stream.launch({.label = label, .kind = "broadcast", .reads = {&data, 1}, .writes = {&data, 1}},
                   [this, data, root](NativeStream native) {
-                    require(ncclBroadcast(address(data), address(data), elems(data), nccl_type(data.dtype()), root,
-                                          comm_, stream_of(native)),
-                            "ncclBroadcast", comm_);
+                    call("ncclBroadcast", [&](ncclComm_t comm) {
+                      return ncclBroadcast(address(data), address(data), elems(data), nccl_type(data.dtype()), root,
+                                           comm, stream_of(native));
+                    });
                   });
   }
   void all_to_all(Stream& stream, Label label, const Tensor& out, std::span<const std::int64_t> recv_elems,
@@ -117,45 +151,52 @@ class NcclCommunicator final : public Communicator {
     };
     STRAKE_CHECK(fits(out, recv_elems) && fits(in, send_elems) && out.dtype() == in.dtype(),
                  "all_to_all: " + in.describe() + " and " + out.describe() + " do not hold what is sent and received");
-    stream.launch(
-        {.label = label, .kind = "all_to_all", .reads = {&in, 1}, .writes = {&out, 1}},
-        [this, out, in, recv = std::vector(recv_elems.begin(), recv_elems.end()),
-         send = std::vector(send_elems.begin(), send_elems.end())](NativeStream native) {
-          const ncclDataType_t type = nccl_type(in.dtype());
-          const std::size_t elem_bytes = size_bytes(in.dtype());
-          auto* from = static_cast<std::byte*>(address(in));
-          auto* to = static_cast<std::byte*>(address(out));
-          require(ncclGroupStart(), "ncclGroupStart");
-          for (std::size_t peer = 0; peer < send.size(); ++peer) {
-            const auto sent = static_cast<std::size_t>(send[peer]), received = static_cast<std::size_t>(recv[peer]);
-            if (sent > 0)
-              require(ncclSend(from, sent, type, static_cast<int>(peer), comm_, stream_of(native)), "ncclSend", comm_);
-            if (received > 0)
-              require(ncclRecv(to, received, type, static_cast<int>(peer), comm_, stream_of(native)), "ncclRecv",
-                      comm_);
-            from += sent * elem_bytes;
-            to += received * elem_bytes;
-          }
-          require(ncclGroupEnd(), "ncclGroupEnd", comm_);
-        });
+    stream.launch({.label = label, .kind = "all_to_all", .reads = {&in, 1}, .writes = {&out, 1}},
+                  [this, out, in, recv = std::vector(recv_elems.begin(), recv_elems.end()),
+                   send = std::vector(send_elems.begin(), send_elems.end())](NativeStream native) {
+                    const ncclDataType_t type = nccl_type(in.dtype());
+                    const std::size_t elem_bytes = size_bytes(in.dtype());
+                    auto* from = static_cast<std::byte*>(address(in));
+                    auto* to = static_cast<std::byte*>(address(out));
+                    call("ncclGroupEnd", [&](ncclComm_t comm) {
+                      require(ncclGroupStart(), "ncclGroupStart");
+                      for (std::size_t peer = 0; peer < send.size(); ++peer) {
+                        const auto sent = static_cast<std::size_t>(send[peer]),
+                                   received = static_cast<std::size_t>(recv[peer]);
+                        const int rank = static_cast<int>(peer);
+                        if (sent > 0) require(ncclSend(from, sent, type, rank, comm, stream_of(native)), "ncclSend");
+                        if (received > 0)
+                          require(ncclRecv(to, received, type, rank, comm, stream_of(native)), "ncclRecv");
+                        from += sent * elem_bytes;
+                        to += received * elem_bytes;
+                      }
+                      return ncclGroupEnd();
+                    });
+                  });
   }
   // NCCL has no barrier: a reduction of nothing but one element, in memory of the communicator's own.
   void barrier(Stream& stream, Label label) override {
     stream.launch({.label = label, .kind = "barrier", .reads = {}, .writes = {}}, [this](NativeStream native) {
-      require(ncclAllReduce(barrier_cell(), barrier_cell(), 1, ncclInt32, ncclSum, comm_, stream_of(native)),
-              "ncclAllReduce", comm_);
+      call("ncclAllReduce", [&](ncclComm_t comm) {
+        return ncclAllReduce(barrier_cell(), barrier_cell(), 1, ncclInt32, ncclSum, comm, stream_of(native));
+      });
     });
   }
 
   std::unique_ptr<Communicator> split(int color, int key) override {
-    ncclComm_t part = nullptr;
-    require(ncclCommSplit(comm_, color < 0 ? NCCL_SPLIT_NOCOLOR : color, key, &part, nullptr), "ncclCommSplit", comm_);
+    call("ncclCommSplit", [&](ncclComm_t comm) {
+      return ncclCommSplit(comm, color < 0 ? NCCL_SPLIT_NOCOLOR : color, key, &part_, nullptr);
+    });
+    const ncclComm_t part = std::exchange(part_, nullptr);
     if (part == nullptr) return nullptr;
     int part_rank = 0, part_size = 0;
     require(ncclCommUserRank(part, &part_rank), "ncclCommUserRank", part);
     require(ncclCommCount(part, &part_size), "ncclCommCount", part);
     return std::make_unique<NcclCommunicator>(part, part_rank, part_size);
   }
+
+  void check() override { state("a collective"); }
+  void abort() noexcept override { give_up(ncclCommAbort, "aborted"); }
 
  private:
   static void check_reducible(std::string_view what, const Tensor& data) {
@@ -168,7 +209,46 @@ class NcclCommunicator final : public Communicator {
     return barrier_cell_;
   }
 
-  ncclComm_t comm_;
+  // Calls NCCL with the communicator and waits until what it enqueued is on the stream: only then may an event be
+  // recorded behind it. Other threads may abort() in between.
+  template <typename Call>
+  void call(const char* name, Call enqueue) {
+    {
+      const std::lock_guard lock(comm_mutex_);
+      require(enqueue(usable(name)), name, comm_);
+    }
+    Pauses pauses;
+    while (state(name) == ncclInProgress) pauses.pause();
+  }
+  // ncclSuccess or ncclInProgress; throws what went wrong.
+  ncclResult_t state(const char* name) {
+    const std::lock_guard lock(comm_mutex_);
+    ncclResult_t state = ncclSuccess;
+    require(ncclCommGetAsyncError(usable(name), &state), "ncclCommGetAsyncError", comm_);
+    require(state, name, comm_);
+    return state;
+  }
+  // REQUIRES: comm_mutex_ is held.
+  ncclComm_t usable(const char* name) const {
+    if (comm_ == nullptr) throw CommError(fmt::format("{}: the communicator was aborted", name), -1);
+    return comm_;
+  }
+  // Only the first to come ends the communicator, and holds up nobody while it does.
+  void give_up(ncclResult_t (*end)(ncclComm_t), const char* how) noexcept {
+    ncclComm_t mine = nullptr;
+    {
+      const std::lock_guard lock(comm_mutex_);
+      mine = std::exchange(comm_, nullptr);
+    }
+    if (mine == nullptr) return;
+    const ncclResult_t result = end(mine);
+    if (result != ncclSuccess)
+      std::fprintf(stderr, "strake: warning: a communicator could not be %s: %s\n", how, ncclGetErrorString(result));
+  }
+
+  std::mutex comm_mutex_;      // between the training thread and abort(); held for calls that wait for nobody
+  ncclComm_t comm_;            // null: given up
+  ncclComm_t part_ = nullptr;  // of a split: written by a thread of NCCL's, also when split() has left by an exception
   int rank_, size_;
   const int exceptions_in_flight_;
   void* barrier_cell_ = nullptr;
@@ -176,15 +256,19 @@ class NcclCommunicator final : public Communicator {
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_nccl_communicator(Control& control) {
+std::unique_ptr<Communicator> make_nccl_communicator(Control& control, std::chrono::seconds limit) {
   ncclUniqueId id{};
   if (control.rank() == 0) require(ncclGetUniqueId(&id), "ncclGetUniqueId");
   const std::string bytes = control.broadcast({id.internal, sizeof id.internal}, 0);
   STRAKE_CHECK(bytes.size() == sizeof id.internal, "the NCCL id arrived in part");
   std::memcpy(id.internal, bytes.data(), bytes.size());
+  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+  config.blocking = 0;
   ncclComm_t communicator = nullptr;
-  require(ncclCommInitRank(&communicator, control.size(), id, control.rank()), "ncclCommInitRank");
-  return std::make_unique<NcclCommunicator>(communicator, control.rank(), control.size());
+  require(ncclCommInitRankConfig(&communicator, control.size(), id, control.rank(), &config), "ncclCommInitRankConfig");
+  auto made = std::make_unique<NcclCommunicator>(communicator, control.rank(), control.size());
+  made->await_peers(limit);
+  return made;
 }
 
 std::string nccl_version() {

@@ -6,10 +6,16 @@
 //
 // Ordering, threads: as Communicator. All NCCL work of a rank is enqueued by its training thread, in one
 // order that is the same on all ranks: collectives of several communicators cannot deadlock.
-// Errors: CommError with NCCL's text. A dead peer is not reported by NCCL; the launcher ends the job. A communicator
-// that an exception destroys aborts instead of waiting for its peers.
+// The communicators are non-blocking: no call of NCCL waits for a peer. The first collective of a pair of ranks
+// connects them, and enqueueing waits for that, but so that abort() ends it. (Each collective is launched by a thread
+// of NCCL's; the environment's NCCL_COMM_BLOCKING=1 has the calling thread do it, and then abort() cannot end a call.)
+//
+// Errors: CommError with NCCL's text. Over a network NCCL reports a dead peer, by check(); between GPUs of one host it
+// does not: the launcher ends the job. A communicator that an exception destroys aborts instead of waiting for its
+// peers.
 #pragma once
 
+#include <chrono>
 #include <memory>
 
 #include "comm/communicator.h"
@@ -18,8 +24,10 @@
 namespace strake::comm {
 
 // The group of all ranks of `control`. Collective. REQUIRES: the calling thread's GPU is the device whose streams
-// will carry the collectives (making the CUDA device selects it).
-std::unique_ptr<Communicator> make_nccl_communicator(Control& control);
+// will carry the collectives (making the CUDA device selects it). Throws CommError if the ranks have not found each
+// other after `limit`.
+std::unique_ptr<Communicator> make_nccl_communicator(Control& control,
+                                                     std::chrono::seconds limit = std::chrono::seconds(300));
 
 // "2.28.9", of the library that is loaded.
 std::string nccl_version();

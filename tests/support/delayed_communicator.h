@@ -68,6 +68,8 @@ class DelayedCommunicator final : public comm::Communicator {
     delayed->delayed_ = delayed_;  // a rank is delayed in all of its groups
     return delayed;
   }
+  void check() override { inner_->check(); }
+  void abort() noexcept override { inner_->abort(); }
 
   // From the next collective on.
   void set_delay(std::chrono::nanoseconds fixed, double nanoseconds_per_byte) {
