@@ -20,7 +20,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr std::int64_t kMajorVersion = 1;
-constexpr std::int64_t kMinorVersion = 0;
+constexpr std::int64_t kMinorVersion = 1;
 
 // The whole text is kHead, the body, kCrcHead, eight hexadecimal digits, kTail. The checksum covers all before
 // kCrcHead.
@@ -62,7 +62,7 @@ class Parser {
                       path_, major, minor, kMajorVersion));
     }
     Manifest manifest;
-    read_meta(body, manifest.meta);
+    read_meta(body, minor, manifest.meta);
     read_files(body, manifest.files);
     read_tensors(body, manifest);
     prove_disjoint(manifest);
@@ -137,7 +137,7 @@ class Parser {
     return integer(member(object, key, Json::value_t::number_unsigned), std::string_view(key), least, most);
   }
 
-  void read_meta(const Json& body, Meta& meta) const {
+  void read_meta(const Json& body, std::int64_t minor, Meta& meta) const {
     meta.step = integer(body, "step", 0, kMaxCount);
     meta.tokens = integer(body, "tokens", 0, kMaxCount);
     meta.attempt = integer(body, "attempt", 0, kMaxCount);
@@ -145,6 +145,7 @@ class Parser {
     meta.tokenizer = text(body, "tokenizer");
     meta.model = text(body, "model");
     meta.choices = text(body, "choices");
+    if (minor >= 1) meta.config = text(body, "config");
     meta.config_hash = text(body, "config_hash");
     meta.world_size = static_cast<int>(integer(member(body, "world", Json::value_t::object), "size", 1, kMaxFiles));
   }
@@ -281,6 +282,7 @@ std::string serialize(const Manifest& manifest) {
       {"tokenizer", meta.tokenizer},
       {"model", meta.model},
       {"choices", meta.choices},
+      {"config", meta.config},
       {"config_hash", meta.config_hash},
       {"files", Json::array()},
       {"tensors", Json::array()},

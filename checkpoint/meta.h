@@ -15,6 +15,7 @@ struct Meta {
   std::string tokenizer;     // identity of the token files' tokenizer, JSON
   std::string model;         // model configuration, JSON; compared on load
   std::string choices;       // everything chosen by measurement, JSON
+  std::string config;        // of the run that wrote it, JSON; empty: none, or an older program
   std::string config_hash;
   int world_size = 1;  // that wrote it; set by the Checkpointer
 

@@ -1,8 +1,8 @@
 // Control: small host data between ranks (loss, stop flag, votes), apart from tensor traffic.
 //
 // It has MPI communicators of its own and never touches a device stream, so control can neither delay
-// nor deadlock with gradients. Threads: the training thread only.
-// Errors: CommError.
+// nor deadlock with gradients. Threads: the training thread only, but for abort().
+// Errors: CommError; DisagreementError where ranks are found to be at different calls.
 #pragma once
 
 #include <cstddef>
@@ -21,7 +21,7 @@ class Control {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
-  // Starts an all-gather of `values` (the same number on every rank) and returns without waiting.
+  // Starts an all-gather of `values` (the same number on every rank, at most 30) and returns without waiting.
   // One at a time: REQUIRES the previous one was finished.
   virtual void post(std::span<const double> values) = 0;
   // Waits for the posted all-gather: values of rank 0, then of rank 1, ... Polls with a short sleep;
@@ -33,7 +33,7 @@ class Control {
   virtual std::vector<std::string> all_gather(std::string_view text) = 0;  // one per rank
   virtual std::string broadcast(std::string_view text, int root) = 0;
 
-  // Ends the job on every rank with this exit code, without waiting for anyone. Does not return under
+  // From any thread. Ends the job on every rank with this exit code, without waiting for anyone. Does not return under
   // MPI; with ranks as threads it marks the world as failed, so that every waiting rank throws CommError.
   virtual void abort(int exit_code) = 0;
 };

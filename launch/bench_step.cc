@@ -20,7 +20,7 @@
 #include "launch/machine_report.h"
 #include "launch/mfu.h"
 #include "launch/rank_environment.h"
-#include "launch/signals.h"
+#include "launch/same_on_all_ranks.h"
 #include "launch/step_figures.h"
 #include "launch/train.h"
 #include "launch/world.h"
@@ -39,7 +39,7 @@ constexpr const char* kRandomTokens = "random tokens";
 Config load(const BenchStepArguments& arguments) {
   Config defaults;
   defaults.data.train = kRandomTokens;
-  std::vector<std::string> overrides{"checkpoint.every=0", "eval.every=0", "data.val="};
+  std::vector<std::string> overrides{"checkpoint.every=0", "checkpoint.at_end=false", "eval.every=0", "data.val="};
   overrides.insert(overrides.end(), arguments.overrides.begin(), arguments.overrides.end());
   Config config = load_config(arguments.config_path, overrides, defaults);
   if (arguments.random_data) config.data.train = kRandomTokens;
@@ -118,7 +118,7 @@ struct Bench {
 
 // Trains and measures.
 Bench measure(const BenchStepArguments& arguments, const Config& config, RankDevice& device,
-              comm::Communicator& communicator, comm::Control& control, Files& files) {
+              comm::Communicator& communicator, comm::Control& control, RankWatch& watch, Files& files) {
   const int rank = control.rank(), ranks = control.size();
   BenchFolder folder(files, config, control);
   Config run = config;
@@ -151,13 +151,12 @@ Bench measure(const BenchStepArguments& arguments, const Config& config, RankDev
 
   std::optional<GpuSampler> sampler;
   if (auto sensor = make_gpu_sensor(device.base())) sampler.emplace(std::move(sensor));
-  const StopSignals signals;
   const TrainHooks hooks{
       .stop_requested =
           [&] {
-            if (signals.requested() == 0) return 0;
+            if (watch.asked_to_stop() == 0) return 0;
             folder.remove();  // of several ranks, those that end by this error run no destructors
-            throw std::runtime_error(fmt::format("stopped by signal {}: nothing was measured", signals.requested()));
+            throw std::runtime_error(fmt::format("stopped by signal {}: nothing was measured", watch.asked_to_stop()));
           },
       .wrap_train_source = {},
       .before_step = {},
@@ -177,8 +176,8 @@ Bench measure(const BenchStepArguments& arguments, const Config& config, RankDev
             if (sampler.has_value() && report.step + 1 == run.train.steps) bench.own.gpu = sampler->stop();
           },
       .peak_flops = bench.job.peak_flops};
-  train_rank(run, {device.outer(), communicator, control, files, Logger(rank, ranks, LogLevel::kWarning)}, hooks,
-             arguments.command_line);
+  train_rank(run, {device.outer(), communicator, control, files, Logger(rank, ranks, LogLevel::kWarning), &watch},
+             hooks, arguments.command_line);
   if (const KernelState* kernels = device.base().kernel_state()) bench.kernels = kernels->choices();
   return bench;
 }
@@ -213,15 +212,19 @@ std::string report_text(const BenchStepArguments& arguments, const Bench& bench,
       libraries, gpus.driver.empty() ? "" : ", driver " + gpus.driver);
 }
 
-int bench_step(const BenchStepArguments& arguments, std::unique_ptr<comm::Communicator> host_communicator,
-               comm::Control& control) {
+int bench_step(const BenchStepArguments& arguments, JobRank& job) {
+  comm::Control& control = job.control;
   Config config;
   agree(control, [&] { config = load(arguments); });
+  require_same_on_all_ranks(control, program_facts("bench step"), kSameProgram);
+  require_same_on_all_ranks(control, config_facts(config), kSameConfig);
+  job.watch.set_limit(hang_limit(config));
   RankDevice device(config, control);
   const std::unique_ptr<comm::Communicator> communicator =
-      make_communicator(device.base(), control, std::move(host_communicator));
+      make_communicator(device.base(), control, std::move(job.host));
+  const RankWatch::Communication communication(job.watch, *communicator);
   PosixFiles files;
-  const Bench bench = measure(arguments, config, device, *communicator, control, files);
+  const Bench bench = measure(arguments, config, device, *communicator, control, job.watch, files);
   std::vector<RankMeasurement> ranks;
   for (const std::string& text : control.all_gather(bench.own.to_text())) {
     ranks.push_back(RankMeasurement::from_text(text));
@@ -238,9 +241,7 @@ int bench_step(const BenchStepArguments& arguments, std::unique_ptr<comm::Commun
 }  // namespace
 
 int run_bench_step(const BenchStepArguments& arguments) {
-  return run_as_rank([&](std::unique_ptr<comm::Communicator> host, comm::Control& control) {
-    return bench_step(arguments, std::move(host), control);
-  });
+  return run_as_rank([&](JobRank& job) { return bench_step(arguments, job); });
 }
 
 }  // namespace strake::launch

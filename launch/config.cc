@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <nlohmann/json.hpp>
 #include <string_view>
 #include <utility>
 
@@ -23,6 +24,11 @@ void bind_keys(ConfigReader& reader, Config& c) {
   reader.bind<DeviceChoice>("run.device", c.run.device,
                             {{"auto", DeviceChoice::kAuto}, {"cpu", DeviceChoice::kCpu}, {"cuda", DeviceChoice::kCuda}},
                             "Device of every rank; auto takes GPUs if each rank has one of its own.", kNoEffect);
+
+  reader.bind("run.hang_s", c.run.hang_s, {0, 1e9},
+              "Seconds without progress after which a rank ends the job, four times as long while it starts, writes a "
+              "checkpoint or evaluates; 0: never.",
+              kNoEffect);
 
   reader.bind("model.kind", c.model.kind, "Model family: gpt2.");
   reader.bind("model.layers", c.model.layers, {1, 1000}, "Transformer blocks.");
@@ -62,7 +68,12 @@ void bind_keys(ConfigReader& reader, Config& c) {
                            {{"auto", ComputeType::kAuto}, {"f32", ComputeType::kF32}, {"bf16", ComputeType::kBF16}},
                            "What gradients are summed over ranks in; auto: as they are kept.");
 
-  reader.bind("checkpoint.every", c.checkpoint.every, {0, kMany}, "Steps between checkpoints; 0: none.", kNoEffect);
+  reader.bind("checkpoint.every", c.checkpoint.every, {0, kMany},
+              "Steps between checkpoints; auto: by time (checkpoint.every_minutes); 0: none while the run goes on.",
+              kNoEffect);
+  reader.bind("checkpoint.every_minutes", c.checkpoint.every_minutes, {1e-6, 1e6},
+              "Minutes between checkpoints, where checkpoint.every is auto.", kNoEffect);
+  reader.bind("checkpoint.at_end", c.checkpoint.at_end, "Keep the last step of a run that ends.", kNoEffect);
   reader.bind<Resume>("checkpoint.resume", c.checkpoint.resume,
                       {{"auto", Resume::kAuto}, {"true", Resume::kMust}, {"false", Resume::kNever}},
                       "auto: resume if the run folder holds a run; true: must; false: refuse a folder in use.",
@@ -154,6 +165,22 @@ std::string config_to_json(const Config& config) {
   ConfigReader reader;
   bind_keys(reader, copy);
   return reader.to_json();
+}
+
+Config config_from_json(const std::string& json) {
+  Config config;
+  ConfigReader reader;
+  bind_keys(reader, config);
+  const auto root = nlohmann::json::parse(json, nullptr, false);
+  if (!root.is_object()) return config;
+  for (const auto& [section, keys] : root.items()) {
+    if (!keys.is_object()) continue;
+    for (const auto& [key, value] : keys.items()) {
+      reader.read_override(
+          fmt::format("{}.{}={}", section, key, value.is_string() ? value.get<std::string>() : value.dump()));
+    }
+  }
+  return config;
 }
 
 std::string config_hash(const Config& config) {

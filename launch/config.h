@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,7 @@ struct Config {
     std::string dir = "runs/default";
     std::int64_t seed = 1;
     DeviceChoice device = DeviceChoice::kAuto;
+    double hang_s = 300;  // without progress until the job is ended; 0: never
   } run;
 
   struct Model {
@@ -76,7 +78,9 @@ struct Config {
   } comm;
 
   struct Checkpoint {
-    std::int64_t every = 0;  // steps; 0: none
+    std::optional<std::int64_t> every;  // steps; 0: none; not set: by time
+    double every_minutes = 15;          // where `every` is not set
+    bool at_end = true;                 // of the last step
     Resume resume = Resume::kAuto;
     std::int64_t keep = 2;  // newest valid ones that stay
   } checkpoint;
@@ -102,6 +106,10 @@ Config load_config(const std::filesystem::path& file, const std::vector<std::str
 
 // All values, one line, the same for the same values.
 std::string config_to_json(const Config& config);
+
+// What config_to_json has written, by this program or an older one: keys that are not known or not accepted any more
+// keep their defaults.
+Config config_from_json(const std::string& json);
 
 // 16 hex digits over the keys that are meant to change results: not folders, logging, overlap,
 // buckets, checkpoints, evaluation, device or debugging.

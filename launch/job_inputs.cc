@@ -81,4 +81,16 @@ JobInputs JobInputs::open(const Config& config, int rank, int ranks, DeviceKind 
   return inputs;
 }
 
+std::vector<std::pair<std::string, std::string>> JobInputs::identity() const {
+  std::vector<std::pair<std::string, std::string>> facts;
+  const auto add = [&](const char* key, const data::TokenFile* file) {
+    if (file == nullptr) return;
+    facts.emplace_back(key, fmt::format("{} tokens", file->tokens()));
+    facts.emplace_back(std::string(key) + ", its tokenizer", data::to_json(file->info().tokenizer));
+  };
+  add("data.train", train.get());
+  add("data.val", val.get());
+  return facts;
+}
+
 }  // namespace strake::launch

@@ -4,6 +4,9 @@
 
 #include <memory>
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "data/token_file.h"
 #include "launch/config.h"
@@ -19,6 +22,8 @@ struct JobInputs {
   // `device`: what will compute. Throws ConfigError or DataError.
   static JobInputs open(const Config& config, int rank, int ranks, DeviceKind device = DeviceKind::kCpu);
   TokenSources sources() const { return {train.get(), val.get()}; }
+  // What the files are, as far as is known without reading them: the same on all ranks.
+  std::vector<std::pair<std::string, std::string>> identity() const;
 };
 
 }  // namespace strake::launch

@@ -23,7 +23,9 @@
 #include "launch/metrics.h"
 #include "launch/mfu.h"
 #include "launch/rank_environment.h"
+#include "launch/resume.h"
 #include "launch/run_folder.h"
+#include "launch/same_on_all_ranks.h"
 #include "launch/train.h"
 #include "runtime/base/host_name.h"
 
@@ -40,11 +42,13 @@ std::int64_t unix_ns() {
 struct StepNote {
   double loss;  // its share
   double stop_signal;
+  double checkpoint_due;  // by rank 0's clock
   RankStep times;
 
-  static constexpr std::size_t kValues = 2 + RankStep::kValues;
+  static constexpr std::size_t kOwnValues = 3;
+  static constexpr std::size_t kValues = kOwnValues + RankStep::kValues;
   std::vector<double> to_values() const {
-    std::vector<double> values{loss, stop_signal};
+    std::vector<double> values{loss, stop_signal, checkpoint_due};
     times.append_to(values);
     return values;
   }
@@ -71,7 +75,11 @@ class RankRun {
       throw;
     } catch (const std::exception& error) {
       // The others may be waiting for this rank: end the job before our streams are drained.
-      if (ranks_ > 1) parts_.control.abort(report_error(error, rank_, ranks_));
+      if (ranks_ > 1) {
+        const int code = report_error(error, rank_, ranks_);
+        if (parts_.watch != nullptr) parts_.watch->said_why();
+        parts_.control.abort(code);
+      }
       throw;
     }
     return std::move(result_);
@@ -79,6 +87,11 @@ class RankRun {
 
  private:
   bool leads() const { return rank_ == 0; }
+  // What this rank is at until the result is gone, for who asks when nothing moves.
+  std::optional<RankWatch::Section> at(std::string what, Patience patience = Patience::kStep) const {
+    if (parts_.watch == nullptr) return std::nullopt;
+    return parts_.watch->enter(std::move(what), patience);
+  }
 
   // Everything that can fail on bad input, before and while memory is taken.
   void open() {
@@ -86,6 +99,7 @@ class RankRun {
       inputs_ = JobInputs::open(config_, rank_, ranks_, parts_.device.target());
       if (hooks_.wrap_train_source) wrapped_source_ = hooks_.wrap_train_source(*inputs_.train);
     });
+    require_same_on_all_ranks(parts_.control, inputs_.identity(), "give every rank the same files");
     open_run_folder();
     TokenSources sources = inputs_.sources();
     if (wrapped_source_ != nullptr) sources.train = wrapped_source_.get();
@@ -154,10 +168,16 @@ class RankRun {
     if (meta.has_value()) {
       agree(parts_.control, [&] { require_data_of(*meta); });
       result_.first_step = meta->step;
+      first_tokens_ = meta->tokens;
+      if (!meta->data_cursor.empty()) first_sample_ = data::cursor_from_json(meta->data_cursor).next_sample;
+      durable_step_ = meta->step;
       if (meta->data_cursor.empty()) {
         parts_.log.info("starting from the weights that were imported into {}", config_.run.dir);
       } else {
         parts_.log.info("resumed behind step {} of {}", meta->step, config_.run.dir);
+      }
+      for (const std::string& line : changes_since(meta->config, config_, meta->step, first_sample_)) {
+        parts_.log.info("changed since the checkpoint: {}", line);
       }
     } else {
       if (config_.checkpoint.resume == Resume::kMust) {
@@ -171,7 +191,7 @@ class RankRun {
         parts_.log.warning("{} holds a run without a checkpoint: starting from the beginning", config_.run.dir);
       trainer_->initialize();
     }
-    trainer_->seek(result_.first_step);
+    trainer_->seek(first_sample_);
     result_.steps_done = result_.first_step;
     write_run_manifest();
   }
@@ -220,7 +240,15 @@ class RankRun {
 
   data::DataCursor cursor(std::int64_t steps_done) const {
     return data::make_cursor(*inputs_.train, static_cast<std::uint64_t>(config_.run.seed), config_.train.sequence,
-                             steps_done * config_.train.global_batch);
+                             samples_behind(steps_done));
+  }
+
+  // Of this run, over all attempts: an earlier one may have had another batch.
+  std::int64_t samples_behind(std::int64_t steps_done) const {
+    return first_sample_ + (steps_done - result_.first_step) * config_.train.global_batch;
+  }
+  std::int64_t tokens_behind(std::int64_t steps_done) const {
+    return first_tokens_ + (steps_done - result_.first_step) * inputs_.job.derived.tokens_per_step;
   }
 
   void loop() {
@@ -231,48 +259,101 @@ class RankRun {
       if (inputs_.val != nullptr) evaluate(result_.first_step, false);
       return;
     }
+    if (lost_evaluation(result_.first_step)) evaluate(result_.first_step, false);
     if (hooks_.before_first_step) hooks_.before_first_step(*trainer_);
-    bool stopping = false;
+    last_save_ = steady_clock::now();
+    bool stopping = stopped_before_the_first_step();
     for (std::int64_t step = result_.first_step; step < last && !stopping; ++step) {
       if (hooks_.before_step) hooks_.before_step(step);
-      trainer_->step(step);
+      if (parts_.watch != nullptr) parts_.watch->at_step(step + 1);
+      {
+        const auto section = at(fmt::format("next batch and launch of step {}", step + 1));
+        trainer_->step(step);
+      }
       result_.steps_done = step + 1;
       finish_exchange();
       stopping = result_.stop_signal != 0;
       if (step > result_.first_step) start_exchange(step - 1);
       parts_.device.check();
+      parts_.communicator.check();
 
-      const bool ends = stopping || step + 1 == last;
-      if (inputs_.val != nullptr && (ends || (config_.eval.every > 0 && (step + 1) % config_.eval.every == 0))) {
-        evaluate(step + 1, true);
-      }
-      const bool wanted = config_.checkpoint.every > 0 && (ends || (step + 1) % config_.checkpoint.every == 0);
-      if (wanted || stopping || (ends && config_.train.stop_at == step + 1)) {
+      const bool at_end = step + 1 == last;
+      if (at_end && parts_.watch != nullptr) parts_.watch->ending();
+      // What was computed is kept before anything else is done with it.
+      if (checkpoint_wanted(step + 1, at_end, stopping)) {
         finish_exchange();  // what comes before a checkpoint is not redone: its lines must be written
         save(step + 1);
       }
+      if (inputs_.val != nullptr && (evaluation_due(step + 1) || (at_end && !stopping))) evaluate(step + 1, true);
     }
-    trainer_->end();
-    finish_exchange();
-    start_exchange(result_.steps_done - 1);
-    finish_exchange();
+    // A run whose last step is done is done.
+    if (result_.steps_done >= last) result_.stop_signal = 0;
+    if (result_.steps_done > result_.first_step) {
+      trainer_->end();
+      finish_exchange();
+      start_exchange(result_.steps_done - 1);
+      const int stopped_by = result_.stop_signal;
+      finish_exchange();
+      result_.stop_signal = stopped_by;  // what is asked for now comes too late
+    }
     if (leads()) say_summary();
+  }
+
+  bool evaluation_due(std::int64_t step) const { return config_.eval.every > 0 && step % config_.eval.every == 0; }
+
+  bool checkpoint_wanted(std::int64_t step, bool at_end, bool stopping) const {
+    if (stopping || (at_end && (config_.checkpoint.at_end || config_.train.stop_at == step))) return true;
+    const std::optional<std::int64_t> every = config_.checkpoint.every;
+    return every.has_value() ? *every > 0 && step % *every == 0 : checkpoint_due_;
+  }
+
+  // On rank 0, which decides for all.
+  bool due_by_time() const {
+    return leads() && !config_.checkpoint.every.has_value() && !checkpoint_due_ &&
+           steady_clock::now() - last_save_ >=
+               std::chrono::duration<double, std::ratio<60>>(config_.checkpoint.every_minutes);
+  }
+
+  int asked_to_stop() const {
+    if (const int signal = hooks_.stop_requested ? hooks_.stop_requested() : 0; signal != 0) return signal;
+    return parts_.watch != nullptr ? parts_.watch->asked_to_stop() : 0;
+  }
+
+  bool stopped_before_the_first_step() {
+    for (const std::string& signal : parts_.control.all_gather(std::to_string(asked_to_stop()))) {
+      if (signal != "0" && result_.stop_signal == 0) result_.stop_signal = std::stoi(signal);
+    }
+    return result_.stop_signal != 0;
+  }
+
+  // An attempt that ended between the checkpoint of a step and its held-out loss leaves that to the next.
+  bool lost_evaluation(std::int64_t step) const {
+    if (inputs_.val == nullptr || step == 0 || !evaluation_due(step)) return false;
+    std::string lost;
+    if (leads()) {
+      const Metrics metrics = read_metrics(parts_.files, metrics_path(config_.run.dir));
+      const bool there = std::ranges::any_of(metrics.evals, [&](const EvalMetrics& eval) { return eval.step == step; });
+      lost = there ? "" : "lost";
+    }
+    return !parts_.control.broadcast(lost, 0).empty();
   }
 
   // Waits until the device has ended `step`, reads it and starts telling the other ranks.
   void start_exchange(std::int64_t step) {
+    const auto section = at(fmt::format("step {} on the device", step + 1));
     // The next step is enqueued already, so seeing this one end an eighth of a step late costs nothing; waking more
     // often would take time from the computation.
     const auto begin = steady_clock::now();
     while (!trainer_->complete(step)) {
       parts_.device.check();
+      parts_.communicator.check();
       std::this_thread::sleep_for(
           std::clamp<steady_clock::duration>((steady_clock::now() - begin) / 8, kShortestPause, kLongestPause));
     }
     StepReport report = trainer_->report(step);
     if (hooks_.on_report) hooks_.on_report(report);
-    const int signal = hooks_.stop_requested ? hooks_.stop_requested() : 0;
-    const StepNote note{report.loss, static_cast<double>(signal), rank_step(report.times, report.comm_busy)};
+    const StepNote note{report.loss, static_cast<double>(asked_to_stop()), due_by_time() ? 1.0 : 0.0,
+                        rank_step(report.times, report.comm_busy)};
     parts_.control.post(note.to_values());
     posted_ = std::move(report);
   }
@@ -282,6 +363,7 @@ class RankRun {
     if (!posted_.has_value()) return;
     const StepReport report = std::move(*posted_);
     posted_.reset();
+    const auto section = at(fmt::format("exchange between ranks behind step {}", report.step + 1));
     const std::vector<double> values = parts_.control.finish();
     double loss = 0;
     std::vector<RankStep> times;
@@ -289,9 +371,10 @@ class RankRun {
       const std::span<const double> note = std::span(values).subspan(rank * StepNote::kValues, StepNote::kValues);
       loss += note[0];
       if (note[1] != 0 && result_.stop_signal == 0) result_.stop_signal = static_cast<int>(note[1]);
-      times.push_back(RankStep::from(note.subspan(2)));
+      times.push_back(RankStep::from(note.subspan(StepNote::kOwnValues)));
     }
-    const std::int64_t step = report.step + 1;  // people and files count from 1
+    if (values[2] != 0) checkpoint_due_ = true;  // rank 0's
+    const std::int64_t step = report.step + 1;   // people and files count from 1
     result_.steps.push_back({step, loss, report.grad_norm});
     write_step(report, step, loss);
     if (!std::isfinite(loss) || !std::isfinite(report.grad_norm)) {
@@ -344,26 +427,33 @@ class RankRun {
   }
 
   void evaluate(std::int64_t step, bool in_step) {
+    const auto section = at(fmt::format("held-out loss behind step {}", step), Patience::kLong);
     const double share = trainer_->evaluate();
     double loss = 0;
     for (const std::string& text : parts_.control.all_gather(fmt::format("{:.17g}", share))) loss += std::stod(text);
     result_.val_loss = loss;
     parts_.log.info("step {} | held-out loss {:.4f} nats per token", step, loss);
-    if (leads() && in_step)
+    if (leads() && (in_step || evaluation_due(step)))
       metrics_->append(EvalMetrics{.step = step, .attempt = attempt_, .val_loss = loss, .tokens = 0});
   }
 
   void save(std::int64_t step) {
     const checkpoint::Meta meta{.step = step,
-                                .tokens = step * inputs_.job.derived.tokens_per_step,
+                                .tokens = tokens_behind(step),
                                 .attempt = attempt_,
                                 .data_cursor = data::to_json(cursor(step)),
                                 .tokenizer = data::to_json(inputs_.train->info().tokenizer),
                                 .model = inputs_.job.shape.to_json(),
                                 .choices = choices(),
+                                .config = config_to_json(config_),
                                 .config_hash = config_hash(config_),
                                 .world_size = ranks_};
+    const auto section = at(fmt::format("checkpoint of step {}", step), Patience::kLong);
     const checkpoint::SaveReport report = as_agreed([&] { return trainer_->save(meta); });
+    durable_step_ = step;
+    last_save_ = steady_clock::now();
+    checkpoint_due_ = false;
+    if (parts_.watch != nullptr) parts_.watch->durable(step);
     parts_.log.info("step {} | checkpoint: {:.1f} MB a rank, durable after {:.0f} ms", step,
                     static_cast<double>(report.bytes) / 1e6, report.durable_s * 1e3);
   }
@@ -393,8 +483,9 @@ class RankRun {
                       mfu_text, breakdown_.table());
     }
     if (result_.stop_signal != 0) {
-      parts_.log.info("stopped by signal {} after step {}: checkpoint written, start again to go on",
-                      result_.stop_signal, result_.steps_done);
+      parts_.log.info("stopped by signal {} after step {}: {}; start again to go on", result_.stop_signal,
+                      result_.steps_done,
+                      durable_step_ == result_.steps_done ? "its checkpoint is durable" : "no step was done");
     }
     parts_.log.info("run folder: {}", config_.run.dir);
   }
@@ -419,6 +510,10 @@ class RankRun {
   std::unique_ptr<Trainer> trainer_;
   std::optional<StepReport> posted_;
   StepBreakdown breakdown_, window_;
+  std::int64_t first_sample_ = 0, first_tokens_ = 0;  // of this attempt
+  std::int64_t durable_step_ = -1;                    // newest checkpoint; -1: none
+  steady_clock::time_point last_save_ = steady_clock::now();
+  bool checkpoint_due_ = false;  // by time, and all ranks know
   TrainResult result_;
 };
 

@@ -12,12 +12,15 @@ namespace {
 // A handler can reach only what has static storage.
 std::atomic<int> requested_signal{0};
 std::atomic<int> interrupts{0};
+std::atomic<bool> termination{false};
 std::atomic<bool> installed{false};
 static_assert(std::atomic<int>::is_always_lock_free, "async-signal-safe");
 
 void on_signal(int signal) {
+  if (signal == SIGTERM) return termination.store(true, std::memory_order_relaxed);
   if (signal == SIGINT && interrupts.fetch_add(1, std::memory_order_relaxed) > 0) _exit(128 + SIGINT);
-  requested_signal.store(signal, std::memory_order_relaxed);
+  int none = 0;
+  requested_signal.compare_exchange_strong(none, signal, std::memory_order_relaxed);
 }
 
 }  // namespace
@@ -26,27 +29,34 @@ StopSignals::StopSignals() {
   STRAKE_CHECK(!installed.exchange(true), "one StopSignals at a time");
   requested_signal = 0;
   interrupts = 0;
+  termination = false;
   struct sigaction action {};
   action.sa_handler = on_signal;
   action.sa_flags = SA_RESTART;  // a checkpoint being written must not see EINTR
   sigemptyset(&action.sa_mask);
-  sigaction(SIGUSR1, &action, &old_usr1_);
-  sigaction(SIGINT, &action, &old_int_);
-  // Whoever started us may have had them blocked, and that is inherited.
   sigset_t ours;
   sigemptyset(&ours);
-  sigaddset(&ours, SIGUSR1);
-  sigaddset(&ours, SIGINT);
+  for (std::size_t i = 0; i < kSignals.size(); ++i) {
+    sigaction(kSignals[i], &action, &old_[i]);
+    sigaddset(&ours, kSignals[i]);
+  }
+  // Whoever started us may have had them blocked, and that is inherited.
   pthread_sigmask(SIG_UNBLOCK, &ours, &old_mask_);
 }
 
 StopSignals::~StopSignals() {
   pthread_sigmask(SIG_SETMASK, &old_mask_, nullptr);
-  sigaction(SIGUSR1, &old_usr1_, nullptr);
-  sigaction(SIGINT, &old_int_, nullptr);
+  for (std::size_t i = 0; i < kSignals.size(); ++i) sigaction(kSignals[i], &old_[i], nullptr);
   installed = false;
 }
 
 int StopSignals::requested() const { return requested_signal.load(std::memory_order_relaxed); }
+
+bool StopSignals::terminated() const { return termination.load(std::memory_order_relaxed); }
+
+void StopSignals::request(int signal) {
+  int none = 0;
+  requested_signal.compare_exchange_strong(none, signal, std::memory_order_relaxed);
+}
 
 }  // namespace strake::launch

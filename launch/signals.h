@@ -1,12 +1,14 @@
-// StopSignals: turns SIGUSR1 and SIGINT into a request to stop after the current step. A second
-// SIGINT ends the process at once (exit status 130). SIGTERM keeps its default action: under mpirun it
-// means that a peer has died, and there is no time for a checkpoint.
+// StopSignals: what the outside asks of this process. SIGUSR1 and SIGINT are requests to stop after the current step;
+// a second SIGINT ends the process at once (exit status 130), other repeats change nothing, so that a checkpoint
+// being written is finished. SIGTERM is noted apart: under a launcher it may mean that a peer has died, which only the
+// ranks together can tell (watch.h).
 //
 // Signal dispositions belong to the process: at most one StopSignals exists at a time; the destructor
-// restores what was there. Both signals are unblocked in the thread that made it. Threads: requested() from any
-// thread; made and destroyed by one.
+// restores what was there. The signals are unblocked in the thread that made it. Threads: requested(), terminated(),
+// request() from any thread; made and destroyed by one.
 #pragma once
 
+#include <array>
 #include <csignal>
 
 namespace strake::launch {
@@ -18,12 +20,16 @@ class StopSignals {
   StopSignals(const StopSignals&) = delete;
   StopSignals& operator=(const StopSignals&) = delete;
 
-  // The signal that asked this rank to stop (SIGUSR1 or SIGINT), 0: none did.
+  // The signal that asked this rank to stop, 0: none did.
   int requested() const;
+  // SIGTERM came.
+  bool terminated() const;
+  // Asks as `signal` would have, unless one did already.
+  void request(int signal);
 
  private:
-  struct sigaction old_usr1_ {};
-  struct sigaction old_int_ {};
+  static constexpr std::array kSignals{SIGUSR1, SIGINT, SIGTERM};
+  std::array<struct sigaction, kSignals.size()> old_{};
   sigset_t old_mask_{};
 };
 

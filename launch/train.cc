@@ -7,7 +7,7 @@
 #include "launch/agreement.h"
 #include "launch/devices.h"
 #include "launch/job_inputs.h"
-#include "launch/signals.h"
+#include "launch/same_on_all_ranks.h"
 #include "launch/world.h"
 
 namespace strake::launch {
@@ -23,38 +23,41 @@ void print_schedule(const Config& config, Device& device, comm::Communicator& co
             << trainer.buckets().describe() << '\n';
 }
 
-int train(const TrainArguments& arguments, std::unique_ptr<comm::Communicator> host_communicator,
-          comm::Control& control) {
+int train(const TrainArguments& arguments, JobRank& job) {
+  comm::Control& control = job.control;
   const int rank = control.rank(), ranks = control.size();
   Config config;
   agree(control, [&] { config = load_config(arguments.config_path, arguments.overrides); });
+  require_same_on_all_ranks(control, program_facts(arguments.print_schedule ? "train --print-schedule" : "train"),
+                            kSameProgram);
+  require_same_on_all_ranks(control, config_facts(config), kSameConfig);
+  job.watch.set_limit(hang_limit(config));
   RankDevice device(config, control);
   const std::unique_ptr<comm::Communicator> communicator =
-      make_communicator(device.base(), control, std::move(host_communicator));
+      make_communicator(device.base(), control, std::move(job.host));
+  const RankWatch::Communication communication(job.watch, *communicator);
   if (arguments.print_schedule) {
     agree(control, [&] { print_schedule(config, device.base(), *communicator, rank, ranks); });
     return 0;
   }
 
-  const StopSignals signals;
   PosixFiles files;
-  const TrainHooks hooks{.stop_requested = [&signals] { return signals.requested(); },
+  const TrainHooks hooks{.stop_requested = {},
                          .wrap_train_source = {},
                          .before_step = {},
                          .before_first_step = {},
                          .on_report = {},
                          .peak_flops = peak_flops(device.base())};
-  const TrainResult result = train_rank(config, {device.outer(), *communicator, control, files, Logger(rank, ranks)},
-                                        hooks, arguments.command_line);
+  const TrainResult result =
+      train_rank(config, {device.outer(), *communicator, control, files, Logger(rank, ranks), &job.watch}, hooks,
+                 arguments.command_line);
   return static_cast<int>(result.stop_signal != 0 ? ExitCode::kPreempted : ExitCode::kDone);
 }
 
 }  // namespace
 
 int run_train(const TrainArguments& arguments) {
-  return run_as_rank([&](std::unique_ptr<comm::Communicator> host, comm::Control& control) {
-    return train(arguments, std::move(host), control);
-  });
+  return run_as_rank([&](JobRank& job) { return train(arguments, job); });
 }
 
 }  // namespace strake::launch

@@ -17,6 +17,7 @@
 #include "data/token_source.h"
 #include "launch/config.h"
 #include "launch/trainer.h"
+#include "launch/watch.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
 #include "runtime/device/device.h"
@@ -35,6 +36,7 @@ struct RankParts {
   comm::Control& control;
   Files& files;
   Logger log;
+  RankWatch* watch = nullptr;  // null: nobody notices hangs
 };
 
 // Where tests and the program reach into a rank. Every member may be empty.
@@ -58,7 +60,7 @@ struct TrainResult {
   std::int64_t steps_done = 0;  // after it
   std::vector<StepSummary> steps;
   std::optional<double> val_loss;  // of the last evaluation
-  int stop_signal = 0;             // that ended the run early
+  int stop_signal = 0;             // that ended the run early; 0 also where the last step was done all the same
 };
 
 // Trains until train.steps or train.stop_at, or until a stop is requested on any rank. Collective over all ranks.

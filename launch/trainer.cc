@@ -34,6 +34,13 @@ int marks_of(const Job& job) { return static_cast<int>(5 * job.derived.accumulat
 
 }  // namespace
 
+models::CosineSchedule schedule_of(const Config& config) {
+  return {.peak = config.optimizer.learning_rate,
+          .floor = config.optimizer.min_learning_rate,
+          .warmup_steps = config.optimizer.warmup_steps,
+          .total_steps = config.train.steps};
+}
+
 struct Trainer::Memory {
   Arena weights{"weights", MemoryKind::kDevice};
   Arena compute_weights{"bf16 weights", MemoryKind::kDevice};
@@ -64,10 +71,7 @@ Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicato
       copy_out_(device.make_stream("copy-out", StreamPriority::kNormal)),
       activations_(planned == nullptr ? ActivationMemory(memory_->activations)
                                       : ActivationMemory(memory_->activations, planned->activations)),
-      schedule_{.peak = job.config.optimizer.learning_rate,
-                .floor = job.config.optimizer.min_learning_rate,
-                .warmup_steps = job.config.optimizer.warmup_steps,
-                .total_steps = job.config.train.steps},
+      schedule_(schedule_of(job.config)),
       account_(device, *compute_, marks_of(job)),
       updated_(device.make_event("weights updated")) {
   const bool rounds = job.dtype == DType::kBF16;
@@ -172,7 +176,7 @@ void Trainer::initialize() {
   round_weights();
 }
 
-void Trainer::seek(std::int64_t done_steps) { train_loader_->seek(done_steps * job_.config.train.global_batch); }
+void Trainer::seek(std::int64_t next_sample) { train_loader_->seek(next_sample); }
 
 void Trainer::step(std::int64_t step) {
   const auto slot = static_cast<std::size_t>(step) % kSlots;

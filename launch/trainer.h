@@ -55,6 +55,9 @@ struct StepPlan {
   Recording recording;
 };
 
+// The learning rate of every step.
+models::CosineSchedule schedule_of(const Config& config);
+
 struct TokenSources {
   data::TokenSource* train;
   data::TokenSource* val;  // null: no evaluation
@@ -94,8 +97,8 @@ class Trainer {
   std::optional<checkpoint::Meta> load_newest(const std::string& model);
   // Fresh weights, zero moments. Blocks the host.
   void initialize();
-  // Continues behind optimizer step `done_steps`: the loader goes to the sample that follows.
-  void seek(std::int64_t done_steps);
+  // The next step to be enqueued begins with this sample of the run's order.
+  void seek(std::int64_t next_sample);
 
   // Enqueues step `step` (from 0), up to and including the weight update.
   void step(std::int64_t step);

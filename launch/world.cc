@@ -16,15 +16,21 @@
 namespace strake::launch {
 namespace {
 
-int run_in(std::unique_ptr<comm::Communicator> host, comm::Control& control, const RankWork& work) {
+int run_in(std::unique_ptr<comm::Communicator> host, comm::Control& control, RankWatch& watch, const RankWork& work) {
   const int rank = control.rank(), ranks = control.size();
   try {
-    return work(std::move(host), control);
+    JobRank job{std::move(host), control, watch};
+    const auto section = watch.enter("start-up", Patience::kLong);
+    return work(job);
   } catch (const AgreedError& error) {
     // Known to all: one report, everyone leaves.
     return rank == 0 ? report_error(error, 0, 1) : static_cast<int>(error.exit_code());
   } catch (const std::exception& error) {
-    if (ranks > 1) control.abort(report_error(error, rank, ranks));
+    if (ranks > 1) {
+      const int code = report_error(error, rank, ranks);
+      watch.said_why();
+      control.abort(code);
+    }
     throw;
   }
 }
@@ -32,15 +38,22 @@ int run_in(std::unique_ptr<comm::Communicator> host, comm::Control& control, con
 }  // namespace
 
 int run_as_rank(const RankWork& work) {
-  if (RankEnvironment::detect().under_launcher()) {
+  const RankEnvironment environment = RankEnvironment::detect();
+  // Before anything that can wait or take long: signals are heard and hangs are noticed from here on.
+  RankWatch watch({.rank = environment.rank, .ranks = environment.ranks, .end_job = [](int exit_code) {
+                     comm::MpiWorld::abort(exit_code);
+                   }});
+  if (environment.under_launcher()) {
+    const auto section = watch.enter("MPI_Init and MPI_Finalize", Patience::kLong);
     comm::MpiWorld world;
     auto communicator = world.make_communicator();
     const auto control = world.make_control();
-    return run_in(std::move(communicator), *control, work);
+    const RankWatch::Peers peers(watch, world.make_roll_call());
+    return run_in(std::move(communicator), *control, watch, work);
   }
   comm::ThreadsWorld world(1);
   const auto control = world.make_control(0);
-  return run_in(world.make_communicator(0), *control, work);
+  return run_in(world.make_communicator(0), *control, watch, work);
 }
 
 RankDevice::RankDevice(const Config& config, comm::Control& control) {

@@ -9,16 +9,24 @@
 #include "comm/communicator.h"
 #include "comm/control.h"
 #include "launch/config.h"
+#include "launch/watch.h"
 #include "runtime/device/device.h"
 #include "runtime/device/jitter_device.h"
 #include "runtime/device/order_checker.h"
 
 namespace strake::launch {
 
+// One rank of a job: what it has from its first instruction to its last.
+struct JobRank {
+  std::unique_ptr<comm::Communicator> host;  // for CPU devices
+  comm::Control& control;
+  RankWatch& watch;
+};
+
 // Runs `work` as a rank of this job (the ranks that a launcher started, or this process alone) and returns the exit
-// code. `host`: for CPU devices. An AgreedError is reported once; any other exception of one of several ranks is
+// code. An AgreedError is reported once; any other exception of one of several ranks is
 // reported and ends the job on all of them, since they may be waiting for this one.
-using RankWork = std::function<int(std::unique_ptr<comm::Communicator> host, comm::Control& control)>;
+using RankWork = std::function<int(JobRank& rank)>;
 int run_as_rank(const RankWork& work);
 
 // The device that run.device names, within the wrappers that debug.* asks for.

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "comm/mpi/mpi_call.h"
+#include "comm/mpi/mpi_world.h"
 #include "runtime/base/check.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
@@ -164,9 +165,6 @@ std::string MpiControl::broadcast(std::string_view text, int root) {
   return out;
 }
 
-void MpiControl::abort(int exit_code) {
-  MPI_Abort(MPI_COMM_WORLD, exit_code);
-  std::_Exit(exit_code);
-}
+void MpiControl::abort(int exit_code) { MpiWorld::abort(exit_code); }
 
 }  // namespace strake::comm

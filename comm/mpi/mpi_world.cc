@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 #include <mpi.h>
 
+#include <cstdlib>
 #include <exception>
 
 #include "comm/mpi/mpi_call.h"
 #include "comm/mpi/mpi_communicator.h"
 #include "comm/mpi/mpi_control.h"
+#include "comm/mpi/mpi_roll_call.h"
 #include "runtime/base/check.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
@@ -48,12 +50,24 @@ std::string MpiWorld::library() {
   return std::string(text, static_cast<std::size_t>(length));
 }
 
+void MpiWorld::abort(int exit_code) {
+  int initialized = 0, finalized = 0;
+  MPI_Initialized(&initialized);
+  MPI_Finalized(&finalized);
+  if (initialized != 0 && finalized == 0) MPI_Abort(MPI_COMM_WORLD, exit_code);
+  std::_Exit(exit_code);
+}
+
 std::unique_ptr<Communicator> MpiWorld::make_communicator() {
   return std::make_unique<MpiCommunicator>(duplicate(MPI_COMM_WORLD, "communicator"));
 }
 
 std::unique_ptr<Control> MpiWorld::make_control() {
   return std::make_unique<MpiControl>(duplicate(MPI_COMM_WORLD, "control"));
+}
+
+std::unique_ptr<RollCall> MpiWorld::make_roll_call() {
+  return std::make_unique<MpiRollCall>(duplicate(MPI_COMM_WORLD, "roll call"));
 }
 
 }  // namespace strake::comm

@@ -12,6 +12,7 @@
 
 #include "comm/communicator.h"
 #include "comm/control.h"
+#include "comm/roll_call.h"
 
 namespace strake::comm {
 
@@ -27,10 +28,13 @@ class MpiWorld {
   int size() const { return size_; }
   // "Open MPI v4.1.4, ...", as the library says at run time.
   static std::string library();
+  // Ends this process with this exit code and, if MPI is up, the whole job. From any thread.
+  [[noreturn]] static void abort(int exit_code);
 
   // Of all ranks. Collective: every rank makes the same ones in the same order. The world outlives them.
   std::unique_ptr<Communicator> make_communicator();
   std::unique_ptr<Control> make_control();
+  std::unique_ptr<RollCall> make_roll_call();
 
  private:
   int rank_ = 0;

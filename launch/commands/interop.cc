@@ -200,6 +200,7 @@ int import_weights(const ImportArguments& arguments) {
                              .tokenizer = data::to_json(tokenizer),
                              .model = shape.to_json(),
                              .choices = "{}",
+                             .config = {},
                              .config_hash = {}});
   fmt::print("{}: {} tensors, {} parameters\n", source_path.string(), tensors.size(), imported_elems);
   fmt::print(

@@ -79,6 +79,27 @@ void ConfigReader::bind(std::string key, std::int64_t& field, Range<std::int64_t
        [&field] { return fmt::format("{}", field); }, "", false});
 }
 
+void ConfigReader::bind(std::string key, std::optional<std::int64_t>& field, Range<std::int64_t> range, std::string doc,
+                        Effect effect) {
+  const auto assign = [&field, range](const Value& value) {
+    const auto* word = std::get_if<std::string>(&value);
+    const auto* text = std::get_if<Text>(&value);
+    if ((word != nullptr && *word == "auto") || (text != nullptr && text->value == "auto")) {
+      field.reset();
+      return true;
+    }
+    std::optional<std::int64_t> number;
+    if (const auto* whole = std::get_if<std::int64_t>(&value)) number = *whole;
+    if (text != nullptr) number = parse_number<std::int64_t>(text->value);
+    if (!number || *number < range.min || *number > range.max) return false;
+    field = *number;
+    return true;
+  };
+  add({std::move(key), fmt::format("auto, or an integer from {} to {}", range.min, range.max), std::move(doc), effect,
+       assign, [&field] { return field.has_value() ? fmt::format("{}", *field) : std::string("\"auto\""); }, "",
+       false});
+}
+
 void ConfigReader::bind(std::string key, double& field, Range<double> range, std::string doc, Effect effect) {
   const auto assign = [&field, range](const Value& value) {
     std::optional<double> number;

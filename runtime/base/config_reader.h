@@ -17,6 +17,7 @@
 #include <filesystem>
 #include <functional>
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -37,6 +38,9 @@ class ConfigReader {
 
   // `key` is "section.name". The field holds the default until a value replaces it.
   void bind(std::string key, std::int64_t& field, Range<std::int64_t> range, std::string doc,
+            Effect effect = Effect::kResults);
+  // The same, or the word "auto" for nullopt.
+  void bind(std::string key, std::optional<std::int64_t>& field, Range<std::int64_t> range, std::string doc,
             Effect effect = Effect::kResults);
   void bind(std::string key, double& field, Range<double> range, std::string doc, Effect effect = Effect::kResults);
   void bind(std::string key, bool& field, std::string doc, Effect effect = Effect::kResults);

@@ -25,6 +25,7 @@ Manifest example() {
                    .tokenizer = "bytes \"quoted\" \u00e9",
                    .model = R"({"layers":12})",
                    .choices = "",
+                   .config = R"({"train": {"steps": 7}})",
                    .config_hash = "abcd",
                    .world_size = 2};
   manifest.files = {{"rank-0000.h5", 10'000, 4096, {1, 2, 4'294'967'295}}, {"rank-0001.h5", 5'000, 4096, {7, 8}}};
@@ -79,6 +80,15 @@ TEST(Manifest, ALaterMajorVersionIsIncompatibleAndNotDamaged) {
   EXPECT_EQ(refusal(sealed(body.dump())), "accepted");
   body["format"]["major"] = 2;
   EXPECT_THROW(parse_manifest(sealed(body.dump()), "m"), IncompatibleCheckpointError);
+}
+
+TEST(Manifest, VersionOneZeroHadNoConfig) {
+  Json body = body_of(example());
+  body["format"]["minor"] = 0;
+  body.erase("config");
+  const Manifest manifest = parse_manifest(sealed(body.dump()), "m");
+  EXPECT_EQ(manifest.meta.config, "");
+  EXPECT_EQ(manifest.meta.config_hash, example().meta.config_hash);
 }
 
 TEST(Manifest, EveryFieldIsNeeded) {

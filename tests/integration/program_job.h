@@ -99,6 +99,7 @@ inline void expect_equal_checkpoints(const std::filesystem::path& mine, const st
   const checkpoint::Manifest expected = checkpoint::verify_checkpoint(files, other);
   manifest.meta.attempt = expected.meta.attempt;
   manifest.meta.choices = expected.meta.choices;  // among them a measured rate
+  manifest.meta.config = expected.meta.config;    // among it the run's folder
   EXPECT_EQ(manifest.meta.data_cursor, expected.meta.data_cursor);
   EXPECT_TRUE(manifest == expected) << "manifests of " << mine << " and " << other << " differ";
   for (const checkpoint::FileRecord& file : expected.files) {

@@ -236,7 +236,7 @@ TEST(Config, ResumeTakesTruthValuesAndWords) {
 TEST(Config, TheDefaultsAreSound) {
   const Config config = load_config("", kData);
   EXPECT_EQ(config.train.stop_at, 0);
-  EXPECT_EQ(config.checkpoint.every, 0);
+  EXPECT_EQ(config.checkpoint.every, std::nullopt);  // by time
   EXPECT_TRUE(config.comm.overlap);
 }
 

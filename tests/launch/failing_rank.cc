@@ -7,9 +7,9 @@
 
 int main() {
   using namespace strake;
-  return launch::run_as_rank([](std::unique_ptr<comm::Communicator>, comm::Control& control) {
-    if (control.rank() == 1) throw IoError("the disk of this rank is full", "disk", ENOSPC);
-    control.barrier();
+  return launch::run_as_rank([](launch::JobRank& rank) {
+    if (rank.control.rank() == 1) throw IoError("the disk of this rank is full", "disk", ENOSPC);
+    rank.control.barrier();
     return 0;
   });
 }

@@ -74,26 +74,26 @@ TEST(ChooseDevice, TheCpuIsAlwaysThere) {
   EXPECT_EQ(make_device(DeviceKind::kCpu, false)->kind(), DeviceKind::kCpu);
   Config config;
   config.run.device = DeviceChoice::kCpu;
-  EXPECT_EQ(run_as_rank([&](auto, comm::Control& control) {
-              RankDevice device(config, control);
+  EXPECT_EQ(run_as_rank([&](JobRank& rank) {
+              RankDevice device(config, rank.control);
               return device.outer().kind() == DeviceKind::kCpu ? 0 : 1;
             }),
             0);
 }
 
 TEST(RunAsRank, GivesBackTheExitCode) {
-  EXPECT_EQ(run_as_rank([](auto host, comm::Control& control) {
-              EXPECT_EQ(host->size(), 1);
-              return control.size() + 6;
+  EXPECT_EQ(run_as_rank([](JobRank& rank) {
+              EXPECT_EQ(rank.host->size(), 1);
+              return rank.control.size() + 6;
             }),
             7);
-  EXPECT_EQ(run_as_rank([](auto, comm::Control&) -> int { throw AgreedError(ExitCode::kData, "no such file"); }),
+  EXPECT_EQ(run_as_rank([](JobRank&) -> int { throw AgreedError(ExitCode::kData, "no such file"); }),
             static_cast<int>(ExitCode::kData));
 }
 
 // With several ranks it ends the job: launch_failing_rank.
 TEST(RunAsRank, LeavesTheErrorOfARankAloneToTheCaller) {
-  EXPECT_THROW(run_as_rank([](auto, comm::Control&) -> int { throw DeviceError("lost"); }), DeviceError);
+  EXPECT_THROW(run_as_rank([](JobRank&) -> int { throw DeviceError("lost"); }), DeviceError);
 }
 
 // A model that a GPU's kernels cannot compute is bad input, and is found on machines without one too.
