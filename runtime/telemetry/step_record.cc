@@ -40,7 +40,7 @@ void for_each_field(Record& r, Visit&& visit) {
   visit(r.grad_norm);
   visit(r.learning_rate);
   visit(r.flags);
-  visit(r.batches_ahead);
+  visit(std::uint32_t{0});  // reserved
   visit(r.collectives);
   visit(std::uint32_t{0});  // reserved
   visit(r.comm_bytes);

@@ -26,7 +26,6 @@ using StepDurations = std::array<std::chrono::nanoseconds, kStepClasses>;
 inline constexpr std::uint32_t kStepHasCheckpoint = 1u << 0;
 inline constexpr std::uint32_t kStepHasEval = 1u << 1;
 inline constexpr std::uint32_t kStepNonFinite = 1u << 2;
-inline constexpr std::uint32_t kStepTimesMissing = 1u << 3;  // the device's times were not ready: classes are zero
 
 struct StepRecord {
   std::uint64_t run = 0;  // the same in all files of a run folder
@@ -41,7 +40,6 @@ struct StepRecord {
   double grad_norm = 0;
   double learning_rate = 0;
   std::uint32_t flags = 0;
-  std::uint32_t batches_ahead = 0;  // filled by the loader when the step began
   std::uint32_t collectives = 0;
   std::uint64_t comm_bytes = 0;           // handed to collectives by this rank
   std::chrono::nanoseconds comm_busy{0};  // time collectives ran, hidden or not

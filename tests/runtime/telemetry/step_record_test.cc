@@ -25,7 +25,6 @@ StepRecord example(std::int64_t step) {
   record.grad_norm = 1e-300;
   record.learning_rate = 6e-4;
   record.flags = kStepHasEval | kStepHasCheckpoint;
-  record.batches_ahead = 4;
   record.collectives = 9;
   record.comm_bytes = 1u << 31;
   record.comm_busy = nanoseconds(55);
@@ -47,7 +46,6 @@ void expect_equal(const StepRecord& a, const StepRecord& b) {
   EXPECT_EQ(a.grad_norm, b.grad_norm);
   EXPECT_EQ(a.learning_rate, b.learning_rate);
   EXPECT_EQ(a.flags, b.flags);
-  EXPECT_EQ(a.batches_ahead, b.batches_ahead);
   EXPECT_EQ(a.collectives, b.collectives);
   EXPECT_EQ(a.comm_bytes, b.comm_bytes);
   EXPECT_EQ(a.comm_busy, b.comm_busy);
