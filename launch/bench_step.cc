@@ -175,6 +175,7 @@ Bench measure(const BenchStepArguments& arguments, const Config& config, RankDev
             if (report.step >= arguments.warmup) bench.own.steps.push_back(rank_step(report.times, report.comm_busy));
             if (sampler.has_value() && report.step + 1 == run.train.steps) bench.own.gpu = sampler->stop();
           },
+      .on_step = {},
       .peak_flops = bench.job.peak_flops};
   train_rank(run, {device.outer(), communicator, control, files, Logger(rank, ranks, LogLevel::kWarning), &watch},
              hooks, arguments.command_line);

@@ -375,7 +375,9 @@ class RankRun {
     }
     if (values[2] != 0) checkpoint_due_ = true;  // rank 0's
     const std::int64_t step = report.step + 1;   // people and files count from 1
-    result_.steps.push_back({step, loss, report.grad_norm});
+    if (!result_.first_loss.has_value()) result_.first_loss = loss;
+    result_.last_loss = loss;
+    if (hooks_.on_step) hooks_.on_step({step, loss, report.grad_norm});
     write_step(report, step, loss);
     if (!std::isfinite(loss) || !std::isfinite(report.grad_norm)) {
       // The same numbers on every rank: all of them leave here.
@@ -431,10 +433,12 @@ class RankRun {
     const double share = trainer_->evaluate();
     double loss = 0;
     for (const std::string& text : parts_.control.all_gather(fmt::format("{:.17g}", share))) loss += std::stod(text);
-    result_.val_loss = loss;
+    result_.last_held_out = {step, loss};
+    if (!result_.best_held_out.has_value() || loss < result_.best_held_out->loss) result_.best_held_out = {step, loss};
     parts_.log.info("step {} | held-out loss {:.4f} nats per token", step, loss);
     if (leads() && (in_step || evaluation_due(step)))
-      metrics_->append(EvalMetrics{.step = step, .attempt = attempt_, .val_loss = loss, .tokens = 0});
+      metrics_->append(
+          EvalMetrics{.step = step, .attempt = attempt_, .val_loss = loss, .tokens = trainer_->held_out_tokens()});
   }
 
   void save(std::int64_t step) {

@@ -47,6 +47,7 @@ int train(const TrainArguments& arguments, JobRank& job) {
                          .before_step = {},
                          .before_first_step = {},
                          .on_report = {},
+                         .on_step = {},
                          .peak_flops = peak_flops(device.base())};
   const TrainResult result =
       train_rank(config, {device.outer(), *communicator, control, files, Logger(rank, ranks), &job.watch}, hooks,

@@ -39,6 +39,12 @@ struct RankParts {
   RankWatch* watch = nullptr;  // null: nobody notices hangs
 };
 
+struct StepSummary {
+  std::int64_t step = 0;  // from 1
+  double loss = 0;        // mean over the tokens of all ranks
+  double grad_norm = 0;
+};
+
 // Where tests and the program reach into a rank. Every member may be empty.
 struct TrainHooks {
   std::function<int()> stop_requested;  // signal number, or 0
@@ -46,21 +52,22 @@ struct TrainHooks {
   std::function<void(std::int64_t step)> before_step;  // on the training thread, before a step is enqueued
   std::function<void(Trainer&)> before_first_step;
   std::function<void(const StepReport&)> on_report;
-  double peak_flops = 0;  // of this rank's device, for MFU; 0: not known
+  std::function<void(const StepSummary&)> on_step;  // one step after on_report, when all ranks have told their share
+  double peak_flops = 0;                            // of this rank's device, for MFU; 0: not known
 };
 
-struct StepSummary {
-  std::int64_t step = 0;  // from 1
-  double loss = 0;
-  double grad_norm = 0;
+struct HeldOut {
+  std::int64_t step = 0;  // steps done when it was computed
+  double loss = 0;        // nats a token
 };
 
+// Of one attempt. Of one size, however long it runs: what every step did is in the run folder.
 struct TrainResult {
   std::int64_t first_step = 0;  // optimizer steps done before this attempt
   std::int64_t steps_done = 0;  // after it
-  std::vector<StepSummary> steps;
-  std::optional<double> val_loss;  // of the last evaluation
-  int stop_signal = 0;             // that ended the run early; 0 also where the last step was done all the same
+  std::optional<double> first_loss, last_loss;
+  std::optional<HeldOut> last_held_out, best_held_out;
+  int stop_signal = 0;  // that ended the run early; 0 also where the last step was done all the same
 };
 
 // Trains until train.steps or train.stop_at, or until a stop is requested on any rank. Collective over all ranks.

@@ -247,8 +247,7 @@ double Trainer::evaluate() {
   const bool in_step = last_step_ >= 0;  // not in a run that has no step left to do
   if (in_step) account_.mark(StepClass::kHostGap);
   val_loader_->seek(0);
-  const double per_token =
-      1.0 / static_cast<double>(val_batches_ * job_.config.train.micro_batch * job_.ranks * job_.config.train.sequence);
+  const double per_token = 1.0 / static_cast<double>(held_out_tokens());
   for (std::int64_t i = 0; i < val_batches_; ++i) {
     const data::Batch batch = val_loader_->next();
     compute_->wait(*batch.ready, {"evaluation waits for the batch", Hazard::kReadAfterWrite});
@@ -261,6 +260,10 @@ double Trainer::evaluate() {
   compute_->synchronize();
   if (in_step) account_.mark(StepClass::kOther);
   return mailbox_->look(slot, kEvalLoss);
+}
+
+std::int64_t Trainer::held_out_tokens() const {
+  return val_batches_ * job_.config.train.micro_batch * job_.ranks * job_.config.train.sequence;
 }
 
 void Trainer::end() { account_.end(); }

@@ -108,6 +108,8 @@ class Trainer {
   // Mean loss of this rank over its part of `eval.batches` held-out batches, times its share: ranks' results add
   // up to the held-out loss in nats a token. Blocks the host; part of the last step in the account, if there is one.
   double evaluate();
+  // Tokens that a held-out loss is the mean over, on all ranks.
+  std::int64_t held_out_tokens() const;
   // Ends the account of the last step.
   void end();
 

@@ -70,7 +70,7 @@ TEST(EqualBitsBetweenRuns, OnAWireOfAnotherType) {
     expect_equal_bits(run, *expected, kSteps);
   }
   EXPECT_EQ(expected->losses().front(), wide.losses().front());
-  EXPECT_NE(expected->ranks[0].result.steps[0].grad_norm, wide.ranks[0].result.steps[0].grad_norm);
+  EXPECT_NE(expected->ranks[0].steps[0].grad_norm, wide.ranks[0].steps[0].grad_norm);
   for (std::size_t step = 0; step < wide.losses().size(); ++step) {
     EXPECT_NEAR(expected->losses()[step], wide.losses()[step], 0.02) << "step " << step + 1;
   }

@@ -51,10 +51,17 @@ TEST_F(Resume, TheUncutRunIsThatOfThreads) {
     const auto device = make_cpu_device();
     run({.device = device.get()});
   });
-  EXPECT_EQ(threads.front().result.steps.size(), static_cast<std::size_t>(kSteps));
+  EXPECT_EQ(threads.front().steps.size(), static_cast<std::size_t>(kSteps));
   expect_like_uncut("threads");
   const launch::Metrics uncut = job_.metrics("uncut");
   EXPECT_LT(uncut.steps.back().loss, uncut.steps.front().loss - 0.1);  // of a training that moves
+}
+
+// A batch of 3 sequences of 16 tokens on each of 2 ranks: eval.batches is shared out.
+TEST_F(Resume, AHeldOutLossSaysOverHowManyTokensItIs) {
+  const launch::Metrics uncut = job_.metrics("uncut");
+  ASSERT_FALSE(uncut.evals.empty());
+  for (const launch::EvalMetrics& eval : uncut.evals) EXPECT_EQ(eval.tokens, 1 * 3 * 16 * kRanks) << eval.step;
 }
 
 TEST_F(Resume, CutAtAnyStep) {

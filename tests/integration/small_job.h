@@ -53,15 +53,16 @@ inline void write_tokens(const std::filesystem::path& path, std::int64_t tokens,
 
 struct RankOutcome {
   launch::TrainResult result;
+  std::vector<launch::StepSummary> steps;
   std::vector<float> weights;  // after the last step, alignment gaps included
 };
 
 // Every loss, every gradient norm and every weight, bit for bit.
 inline void expect_equal_bits(const RankOutcome& outcome, const RankOutcome& expected, std::int64_t steps) {
-  ASSERT_EQ(outcome.result.steps.size(), static_cast<std::size_t>(steps));
-  ASSERT_EQ(expected.result.steps.size(), static_cast<std::size_t>(steps));
-  for (std::size_t step = 0; step < outcome.result.steps.size(); ++step) {
-    const launch::StepSummary &mine = outcome.result.steps[step], &other = expected.result.steps[step];
+  ASSERT_EQ(outcome.steps.size(), static_cast<std::size_t>(steps));
+  ASSERT_EQ(expected.steps.size(), static_cast<std::size_t>(steps));
+  for (std::size_t step = 0; step < outcome.steps.size(); ++step) {
+    const launch::StepSummary &mine = outcome.steps[step], &other = expected.steps[step];
     EXPECT_EQ(mine.loss, other.loss) << "step " << mine.step;
     EXPECT_EQ(mine.grad_norm, other.grad_norm) << "step " << mine.step;
   }
@@ -142,6 +143,11 @@ inline RankOutcome run_rank(const launch::Config& config, comm::Communicator& co
   setup.hooks.before_first_step = [&](launch::Trainer& started) {
     trainer = &started;
     if (told_first) told_first(started);
+  };
+  const auto told_step = setup.hooks.on_step;
+  setup.hooks.on_step = [&](const launch::StepSummary& step) {
+    if (told_step) told_step(step);
+    outcome.steps.push_back(step);
   };
   const auto told_report = setup.hooks.on_report;
   setup.hooks.on_report = [&](const launch::StepReport& report) {

@@ -95,7 +95,7 @@ struct JobOutcome {
 
   std::vector<double> losses() const {
     std::vector<double> losses;
-    for (const launch::StepSummary& step : ranks.front().result.steps) losses.push_back(step.loss);
+    for (const launch::StepSummary& step : ranks.front().steps) losses.push_back(step.loss);
     return losses;
   }
 };
@@ -149,8 +149,8 @@ inline void expect_resumes_as(const JobOutcome& uncut, launch::Config config, in
   for (std::size_t rank = 0; rank < second.ranks.size(); ++rank) {
     // The whole run, put together from both attempts.
     RankOutcome joined = second.ranks[rank];
-    const auto& before = first.ranks[rank].result.steps;
-    joined.result.steps.insert(joined.result.steps.begin(), before.begin(), before.end());
+    const auto& before = first.ranks[rank].steps;
+    joined.steps.insert(joined.steps.begin(), before.begin(), before.end());
     expect_equal_bits(joined, uncut.ranks.front(), config.train.steps);
   }
 }
