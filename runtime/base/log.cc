@@ -4,10 +4,13 @@
 
 #include <string>
 
+#include "runtime/base/line_output.h"
+
 namespace strake {
 
-std::string Logger::format(LogLevel level, std::string_view text) const {
+std::string Logger::format(LogLevel level, std::string_view text, std::string_view stamp) const {
   std::string prefix = "strake: ";
+  if (!stamp.empty()) prefix += fmt::format("{} ", stamp);
   // What rank 0 says about the run as a whole needs no rank; a warning does.
   if (ranks_ > 1 && (rank_ != 0 || level >= LogLevel::kWarning)) prefix += fmt::format("[rank {}] ", rank_);
   if (level == LogLevel::kDebug) prefix += "debug: ";
@@ -27,13 +30,8 @@ std::string Logger::format(LogLevel level, std::string_view text) const {
 
 void Logger::write(LogLevel level, std::string_view text) const {
   if (!says(level)) return;
-  const std::string out = format(level, text);
-  std::string_view rest = out;
-  while (!rest.empty()) {
-    const ssize_t written = ::write(STDERR_FILENO, rest.data(), rest.size());
-    if (written <= 0) return;
-    rest.remove_prefix(static_cast<std::size_t>(written));
-  }
+  if (sink_ != nullptr) return sink_->message(*this, level, text);
+  write_lines(STDERR_FILENO, format(level, text));
 }
 
 }  // namespace strake

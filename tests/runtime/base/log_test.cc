@@ -41,5 +41,20 @@ TEST(Logger, EveryLineOfATextHasThePrefix) {
             "strake: [rank 1] warning: a\nstrake: [rank 1] warning: b\n");
 }
 
+TEST(Logger, AStampStandsInEveryLine) {
+  EXPECT_EQ(Logger().format(LogLevel::kInfo, "a\nb", "12:00:01"), "strake: 12:00:01 a\nstrake: 12:00:01 b\n");
+}
+
+TEST(Logger, MessagesGoToTheSink) {
+  struct Sink : LogSink {
+    void message(const Logger& from, LogLevel level, std::string_view text) override {
+      got += from.format(level, text, "now");
+    }
+    std::string got;
+  } sink;
+  EXPECT_EQ(said(Logger(1, 2).to(sink), everything), "");
+  EXPECT_EQ(sink.got, "strake: now [rank 1] warning: w3\nstrake: now [rank 1] error: e4\n");
+}
+
 }  // namespace
 }  // namespace strake
