@@ -4,13 +4,24 @@
 
 #include <algorithm>
 #include <chrono>
+#include <string_view>
 
 namespace strake::launch {
 namespace {
 
-constexpr std::array<StepClass, kStepClasses> kColumns{
-    StepClass::kForward, StepClass::kBackward, StepClass::kOptimizer,  StepClass::kExposedComm, StepClass::kDataWait,
-    StepClass::kH2d,     StepClass::kHostGap,  StepClass::kCheckpoint, StepClass::kOther};
+struct Column {
+  StepClass step_class;
+  std::string_view title;  // shorter than the name of the class: the table fits into 80 columns
+};
+constexpr std::array<Column, kStepClasses> kColumns{{{StepClass::kForward, "fwd"},
+                                                     {StepClass::kBackward, "bwd"},
+                                                     {StepClass::kOptimizer, "optim"},
+                                                     {StepClass::kExposedComm, "exposed"},
+                                                     {StepClass::kDataWait, "data"},
+                                                     {StepClass::kH2d, "h2d"},
+                                                     {StepClass::kHostGap, "host"},
+                                                     {StepClass::kCheckpoint, "ckpt"},
+                                                     {StepClass::kOther, "other"}}};
 
 // What makes a rank late, in contrast to what makes it wait for a late one.
 constexpr std::array<StepClass, 6> kOwnTime{StepClass::kForward,  StepClass::kBackward, StepClass::kOptimizer,
@@ -22,9 +33,18 @@ double own_ms(const RankStep& rank) {
   return sum;
 }
 
+// As many decimals as six characters hold.
+std::string ms_text(double value) {
+  const int digits = value < 9.9995 ? 3 : value < 99.995 ? 2 : value < 9999.95 ? 1 : 0;
+  return fmt::format("{:.{}f}", value, digits);
+}
+
 std::string row(std::string_view title, const RankStep& values) {
-  std::string out = fmt::format("  {:<8}{:>10.3f}", title, values.wall_ms);
-  for (const StepClass column : kColumns) out += fmt::format("{:>13.3f}", values.of(column));
+  std::string out = fmt::format("{:<8}{:>7}", title, ms_text(values.wall_ms));
+  for (const Column& column : kColumns) {
+    out +=
+        fmt::format("{:>{}}", ms_text(values.of(column.step_class)), std::max<std::size_t>(column.title.size() + 1, 7));
+  }
   return out + '\n';
 }
 
@@ -96,9 +116,16 @@ RankStep StepBreakdown::mean(int rank) const {
   return out;
 }
 
-StepBreakdown::Slowest StepBreakdown::slowest() const {
+std::vector<RankStep> StepBreakdown::means() const {
   std::vector<RankStep> ranks;
   for (std::size_t i = 0; i < sums_.size(); ++i) ranks.push_back(mean(static_cast<int>(i)));
+  return ranks;
+}
+
+RankStep StepBreakdown::mean() const { return mean_of(means()); }
+
+StepBreakdown::Slowest StepBreakdown::slowest() const {
+  const std::vector<RankStep> ranks = means();
   const RankStep average = mean_of(ranks);
   const auto slowest = std::max_element(ranks.begin(), ranks.end(),
                                         [](const RankStep& a, const RankStep& b) { return own_ms(a) < own_ms(b); });
@@ -110,28 +137,12 @@ StepBreakdown::Slowest StepBreakdown::slowest() const {
   return {static_cast<int>(slowest - ranks.begin()), average_ms > 0 ? own_ms(*slowest) / average_ms : 1.0, cause};
 }
 
-std::string StepBreakdown::line() const {
-  std::vector<RankStep> ranks;
-  for (std::size_t i = 0; i < sums_.size(); ++i) ranks.push_back(mean(static_cast<int>(i)));
-  const RankStep m = mean_of(ranks);
-  std::string out = fmt::format(
-      "{:.1f} ms | fwd {:.1f} bwd {:.1f} opt {:.1f} | exposed {:.1f} | data {:.1f} h2d {:.1f} ckpt {:.1f} host {:.1f} "
-      "other {:.1f}",
-      m.wall_ms, m.of(StepClass::kForward), m.of(StepClass::kBackward), m.of(StepClass::kOptimizer),
-      m.of(StepClass::kExposedComm), m.of(StepClass::kDataWait), m.of(StepClass::kH2d), m.of(StepClass::kCheckpoint),
-      m.of(StepClass::kHostGap), m.of(StepClass::kOther));
-  if (ranks.size() > 1) {
-    const Slowest late = slowest();
-    out += fmt::format(" | slow r{} {:.2f}x ({})", late.rank, late.factor, name_of(late.step_class));
-  }
-  return out;
-}
-
 std::string StepBreakdown::table() const {
-  std::vector<RankStep> ranks;
-  for (std::size_t i = 0; i < sums_.size(); ++i) ranks.push_back(mean(static_cast<int>(i)));
-  std::string out = fmt::format("  {:<8}{:>10}", "ms/step", "wall");
-  for (const StepClass column : kColumns) out += fmt::format("{:>13}", name_of(column));
+  const std::vector<RankStep> ranks = means();
+  std::string out = fmt::format("{:<8}{:>7}", "ms/step", "wall");
+  for (const Column& column : kColumns) {
+    out += fmt::format("{:>{}}", column.title, std::max<std::size_t>(column.title.size() + 1, 7));
+  }
   out += '\n';
   for (std::size_t i = 0; i < ranks.size(); ++i) out += row(fmt::format("rank {}", i), ranks[i]);
   const RankStep average = mean_of(ranks);
@@ -143,13 +154,13 @@ std::string StepBreakdown::table() const {
   double explained_ms = 0;
   for (const double value : average.class_ms) explained_ms += value;
   const double exposed_ms = average.of(StepClass::kExposedComm);
-  out += fmt::format("  communication {:.3f} ms a step, {:.1f} % of it hidden; unexplained {:+.3f} % of the wall time",
-                     average.comm_busy_ms,
+  out += fmt::format("communication {} ms, {:.1f} % of it hidden; unexplained {:+.3f} % of the time",
+                     ms_text(average.comm_busy_ms),
                      average.comm_busy_ms > 0 ? 100 * std::max(0.0, 1 - exposed_ms / average.comm_busy_ms) : 100.0,
                      average.wall_ms > 0 ? 100 * (average.wall_ms - explained_ms) / average.wall_ms : 0.0);
   if (ranks.size() > 1) {
     const Slowest late = slowest();
-    out += fmt::format("\n  slowest rank {}: {:.2f}x the mean of ranks, by {}", late.rank, late.factor,
+    out += fmt::format("\nslowest rank {}: {:.2f}x the mean of ranks, by {}", late.rank, late.factor,
                        name_of(late.step_class));
   }
   return out;

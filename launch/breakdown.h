@@ -34,8 +34,9 @@ class StepBreakdown {
   std::int64_t steps() const { return steps_; }
   void clear();
 
-  // Mean over the steps added, of `rank`.
+  // Mean over the steps added, of `rank`; over ranks, too.
   RankStep mean(int rank) const;
+  RankStep mean() const;
   // The rank that computes longest (forward, backward, optimizer, and what delays them: data, H2D, host), and by what
   // factor over the mean of ranks.
   struct Slowest {
@@ -45,13 +46,13 @@ class StepBreakdown {
   };
   Slowest slowest() const;
 
-  // "12.3 ms | fwd 4.1 bwd 7.0 opt 0.6 | exposed 0.3 | data 0.0 h2d 0.0 ckpt 0.0 host 0.2 other 0.0 | slow r1 1.02x
-  // (backward)"
-  std::string line() const;
-  // A row a rank, then min, mean, max over ranks, then what is hidden and what is unexplained.
+  // A row a rank, then min, mean, max over ranks, then what is hidden and what is unexplained. At most 80
+  // columns.
   std::string table() const;
 
  private:
+  std::vector<RankStep> means() const;  // of each rank
+
   std::vector<RankStep> sums_;
   std::int64_t steps_ = 0;
 };

@@ -86,6 +86,10 @@ void bind_keys(ConfigReader& reader, Config& c) {
               "Batches of a held-out loss, shared out to the ranks: at least one each.", kNoEffect);
 
   reader.bind("log.every", c.log.every, {1, kMany}, "Steps between progress lines.", kNoEffect);
+  reader.bind<LogFormat>(
+      "log.format", c.log.format,
+      {{"auto", LogFormat::kAuto}, {"bar", LogFormat::kBar}, {"lines", LogFormat::kLines}, {"json", LogFormat::kJson}},
+      "Progress: a bar, lines with their time, JSON; auto: a bar on a terminal, else lines.", kNoEffect);
 
   reader.bind("debug.order_check", c.debug.order_check, "Check every access against stream order and events.",
               kNoEffect);

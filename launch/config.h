@@ -22,6 +22,13 @@ enum class ComputeType : std::uint8_t {
   kF32,
   kBF16,
 };
+// How a run tells people, and programs, what it does.
+enum class LogFormat : std::uint8_t {
+  kAuto,   // a bar where standard error is a terminal, else lines
+  kBar,    // one line that is drawn again and again, messages above it
+  kLines,  // a line every log.every steps, each with its time
+  kJson,   // one JSON object a line (docs/formats.md)
+};
 enum class Resume : std::uint8_t {
   kAuto,   // resume if the run folder holds a run
   kMust,   // the run folder must hold a checkpoint
@@ -92,6 +99,7 @@ struct Config {
 
   struct Log {
     std::int64_t every = 10;  // steps between progress lines
+    LogFormat format = LogFormat::kAuto;
   } log;
 
   struct Debug {

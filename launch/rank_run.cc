@@ -14,11 +14,13 @@
 #include <thread>
 
 #include "checkpoint/reader.h"
+#include "data/byte_tokenizer.h"
 #include "data/data_cursor.h"
 #include "launch/agreement.h"
 #include "launch/breakdown.h"
 #include "launch/exit_report.h"
 #include "launch/job_inputs.h"
+#include "launch/live_view.h"
 #include "launch/manifest.h"
 #include "launch/metrics.h"
 #include "launch/mfu.h"
@@ -27,7 +29,9 @@
 #include "launch/run_folder.h"
 #include "launch/same_on_all_ranks.h"
 #include "launch/train.h"
+#include "models/gpt.h"
 #include "runtime/base/host_name.h"
+#include "runtime/base/line_output.h"
 
 namespace strake::launch {
 namespace {
@@ -63,17 +67,24 @@ class RankRun {
         command_line_(command_line),
         rank_(parts.control.rank()),
         ranks_(parts.control.size()),
-        breakdown_(ranks_),
-        window_(ranks_) {}
+        view_style_(view_style(config.log.format, screen_of(STDERR_FILENO))),
+        view_(view_style_, parts.log,
+              {.write = [this](std::string_view text) { error_output_.write(text); },
+               .columns = [] { return screen_of(STDERR_FILENO).columns; }}),
+        breakdown_(ranks_) {
+    parts_.log = parts_.log.to(view_);
+  }
 
   TrainResult run() {
     open();
     try {
       resume_or_initialize();
+      say_start();
       loop();
     } catch (const AgreedError&) {
       throw;
     } catch (const std::exception& error) {
+      view_.close();
       // The others may be waiting for this rank: end the job before our streams are drained.
       if (ranks_ > 1) {
         const int code = report_error(error, rank_, ranks_);
@@ -110,15 +121,15 @@ class RankRun {
       trainer_ = std::make_unique<Trainer>(inputs_.job, parts_.device, parts_.communicator, sources, &plan);
     });
     as_agreed([&] {
-      trainer_->keep_checkpoints(parts_.files, parts_.control,
-                                 {.directory = checkpoint_folder(config_.run.dir),
-                                  .keep = static_cast<int>(config_.checkpoint.keep),
-                                  .attempt = attempt_});
+      trainer_->keep_checkpoints(
+          parts_.files, parts_.control,
+          {.directory = checkpoint_folder(config_.run.dir),
+           .keep = static_cast<int>(config_.checkpoint.keep),
+           .attempt = attempt_,
+           .log = [this](std::string_view line) { parts_.log.write(LogLevel::kWarning, line); }});
     });
     agree(parts_.control, [&] { trainer_->allocate(); });
-    parts_.log.info("memory of each rank:\n{}", trainer_->memory_table());
-    parts_.log.info("gradients are reduced in {} buckets (--print-schedule lists them)",
-                    trainer_->buckets().buckets.size());
+    parts_.log.debug("memory of each rank:\n{}", trainer_->memory_table());
   }
 
   // Algorithms that are chosen by timing are chosen by rank 0, once a run: a resumed run takes what its checkpoint
@@ -170,7 +181,6 @@ class RankRun {
       result_.first_step = meta->step;
       first_tokens_ = meta->tokens;
       if (!meta->data_cursor.empty()) first_sample_ = data::cursor_from_json(meta->data_cursor).next_sample;
-      durable_step_ = meta->step;
       if (meta->data_cursor.empty()) {
         parts_.log.info("starting from the weights that were imported into {}", config_.run.dir);
       } else {
@@ -252,8 +262,7 @@ class RankRun {
   }
 
   void loop() {
-    const std::int64_t last =
-        config_.train.stop_at > 0 ? std::min(config_.train.stop_at, config_.train.steps) : config_.train.steps;
+    const std::int64_t last = last_step();
     if (result_.first_step >= last) {
       parts_.log.info("nothing to do: step {} of {} is done", result_.first_step, last);
       if (inputs_.val != nullptr) evaluate(result_.first_step, false);
@@ -307,11 +316,16 @@ class RankRun {
     return every.has_value() ? *every > 0 && step % *every == 0 : checkpoint_due_;
   }
 
+  // Where checkpoints come by time.
+  std::optional<Seconds> checkpoint_interval() const {
+    if (config_.checkpoint.every.has_value()) return std::nullopt;
+    return Seconds(60 * config_.checkpoint.every_minutes);
+  }
+
   // On rank 0, which decides for all.
   bool due_by_time() const {
     return leads() && !config_.checkpoint.every.has_value() && !checkpoint_due_ &&
-           steady_clock::now() - last_save_ >=
-               std::chrono::duration<double, std::ratio<60>>(config_.checkpoint.every_minutes);
+           steady_clock::now() - last_save_ >= *checkpoint_interval();
   }
 
   int asked_to_stop() const {
@@ -387,8 +401,7 @@ class RankRun {
                                     step, loss, report.grad_norm));
     }
     if (report.step - result_.first_step >= kWarmupSteps) breakdown_.add(times);
-    window_.add(times);
-    say_progress(step, loss);
+    say_progress({step, loss, report.grad_norm}, times);
   }
 
   void write_step(const StepReport& report, std::int64_t step, double loss) {
@@ -429,16 +442,20 @@ class RankRun {
   }
 
   void evaluate(std::int64_t step, bool in_step) {
+    view_.doing("evaluation");
     const auto section = at(fmt::format("held-out loss behind step {}", step), Patience::kLong);
+    const auto begin = steady_clock::now();
     const double share = trainer_->evaluate();
     double loss = 0;
     for (const std::string& text : parts_.control.all_gather(fmt::format("{:.17g}", share))) loss += std::stod(text);
-    result_.last_held_out = {step, loss};
-    if (!result_.best_held_out.has_value() || loss < result_.best_held_out->loss) result_.best_held_out = {step, loss};
-    parts_.log.info("step {} | held-out loss {:.4f} nats per token", step, loss);
-    if (leads() && (in_step || evaluation_due(step)))
+    const HeldOut held_out{step, loss};
+    result_.last_held_out = held_out;
+    if (!result_.best_held_out.has_value() || loss < result_.best_held_out->loss) result_.best_held_out = held_out;
+    view_.evaluated(held_out, trainer_->held_out_tokens(), steady_clock::now() - begin);
+    if (leads() && (in_step || evaluation_due(step))) {
       metrics_->append(
           EvalMetrics{.step = step, .attempt = attempt_, .val_loss = loss, .tokens = trainer_->held_out_tokens()});
+    }
   }
 
   void save(std::int64_t step) {
@@ -452,46 +469,111 @@ class RankRun {
                                 .config = config_to_json(config_),
                                 .config_hash = config_hash(config_),
                                 .world_size = ranks_};
+    view_.doing("checkpoint");
     const auto section = at(fmt::format("checkpoint of step {}", step), Patience::kLong);
     const checkpoint::SaveReport report = as_agreed([&] { return trainer_->save(meta); });
-    durable_step_ = step;
+    checkpoint_ = step;
     last_save_ = steady_clock::now();
     checkpoint_due_ = false;
     if (parts_.watch != nullptr) parts_.watch->durable(step);
-    parts_.log.info("step {} | checkpoint: {:.1f} MB a rank, durable after {:.0f} ms", step,
-                    static_cast<double>(report.bytes) / 1e6, report.durable_s * 1e3);
+    view_.saved(step, report.bytes, Seconds(report.durable_s));
   }
 
-  void say_progress(std::int64_t step, double loss) {
-    const bool due = step % config_.log.every == 0 || step == result_.first_step + 1;
-    if (!due) return;
-    const double wall_ms = window_.mean(0).wall_ms;
-    const double tokens_per_s = static_cast<double>(inputs_.job.derived.tokens_per_step) / (wall_ms / 1e3);
-    parts_.log.info("step {}/{} | loss {:.4f} | {:.0f} tok/s | {}", step, config_.train.steps, loss, tokens_per_s,
-                    window_.line());
-    window_.clear();
+  std::int64_t last_step() const {
+    return config_.train.stop_at > 0 ? std::min(config_.train.stop_at, config_.train.steps) : config_.train.steps;
+  }
+
+  void say_start() {
+    if (result_.first_step > 0) checkpoint_ = result_.first_step;
+    if (leads()) take_best_held_out();
+    const Job& job = inputs_.job;
+    const bool apart = parts_.device.target() == DeviceKind::kCuda;  // device memory is not the host's
+    const std::size_t device_bytes = trainer_->memory_bytes(MemoryKind::kDevice);
+    const std::size_t host_bytes = trainer_->memory_bytes(MemoryKind::kHost);
+    const StartFacts facts{.run_dir = config_.run.dir,
+                           .attempt = attempt_,
+                           .device = parts_.device.description(),
+                           .ranks = ranks_,
+                           .model = config_.model.kind,
+                           .layers = job.shape.layers,
+                           .channels = job.shape.channels,
+                           .parameters = ParamLayout(models::Gpt::parameters(job.shape)).param_elems(),
+                           .dtype = job.dtype,
+                           .gradient_dtype = job.gradient_dtype,
+                           .wire_dtype = job.wire_dtype,
+                           .micro_batch = config_.train.micro_batch,
+                           .accumulation = job.derived.accumulation,
+                           .global_batch = config_.train.global_batch,
+                           .sequence = config_.train.sequence,
+                           .tokens_per_step = job.derived.tokens_per_step,
+                           .device_bytes = apart ? device_bytes : 0,
+                           .host_bytes = apart ? host_bytes : device_bytes + host_bytes,
+                           .buckets = trainer_->buckets().buckets.size(),
+                           .flops_per_token = job.shape.model_flops_per_token(),
+                           .peak_flops = hooks_.peak_flops,
+                           .first_step = result_.first_step,
+                           .last_step = last_step(),
+                           .steps = config_.train.steps,
+                           .train_tokens = config_.data.train,
+                           .sequences = inputs_.train->sequences(config_.train.sequence),
+                           .first_sample = first_sample_};
+    const Work work{.last_step = facts.last_step,
+                    .evaluates = inputs_.val != nullptr,
+                    .eval_every = config_.eval.every,
+                    .checkpoint_every = config_.checkpoint.every.value_or(0),
+                    .checkpoint_interval = checkpoint_interval(),
+                    .checkpoint_at_end = config_.checkpoint.at_end};
+    view_.start(facts, work, config_.log.every);
+    began_ = steady_clock::now();
+  }
+
+  // Of the attempts before, up to where this one begins.
+  void take_best_held_out() {
+    for (const EvalMetrics& eval : folder_->evaluations()) {
+      if (eval.step > result_.first_step || !std::isfinite(eval.val_loss)) continue;
+      if (!result_.best_held_out.has_value() || eval.val_loss < result_.best_held_out->loss) {
+        result_.best_held_out = {eval.step, eval.val_loss};
+      }
+    }
+  }
+
+  // After `step` steps.
+  NextCheckpoint next_checkpoint(std::int64_t step) const {
+    NextCheckpoint next;
+    const std::int64_t every = config_.checkpoint.every.value_or(0);
+    if (every > 0) next.step = std::min((step / every + 1) * every, last_step());
+    if (const auto interval = checkpoint_interval()) next.in = *interval - (steady_clock::now() - last_save_);
+    return next;
+  }
+
+  void say_progress(const StepSummary& step, std::span<const RankStep> times) {
+    view_.step(step, trainer_->learning_rate(step.step - 1), times, next_checkpoint(step.step));
   }
 
   void say_summary() {
+    EndFacts facts{.run_dir = config_.run.dir,
+                   .steps = config_.train.steps,
+                   .stop_at = config_.train.stop_at,
+                   .result = result_,
+                   .duration = steady_clock::now() - began_,
+                   .breakdown = {},
+                   .checkpoint = checkpoint_,
+                   .generates = inputs_.train->info().tokenizer == data::ByteTokenizer::identity(),
+                   .command_line = command_line_};
+    describe_launch(facts);
     if (breakdown_.steps() > 0) {
-      const double wall_ms = breakdown_.mean(0).wall_ms;
-      const double tokens_per_s = static_cast<double>(inputs_.job.derived.tokens_per_step) / (wall_ms / 1e3);
-      std::string mfu_text;
+      const double tokens_per_s =
+          static_cast<double>(inputs_.job.derived.tokens_per_step) / (breakdown_.mean(0).wall_ms / 1e3);
+      facts.breakdown = fmt::format("step breakdown, mean of {} steps, {:.0f} tok/s\n{}", breakdown_.steps(),
+                                    tokens_per_s, breakdown_.table());
       if (hooks_.peak_flops > 0) {
-        mfu_text =
-            fmt::format(", MFU {:.1f} % of {}",
+        facts.breakdown +=
+            fmt::format("\nMFU {:.1f} % of {}",
                         100 * mfu(tokens_per_s, inputs_.job.shape.model_flops_per_token(), hooks_.peak_flops, ranks_),
                         peak_name(parts_.device.target(), hooks_.peak_flops));
       }
-      parts_.log.info("step breakdown, mean of {} steps ({:.0f} tok/s{}):\n{}", breakdown_.steps(), tokens_per_s,
-                      mfu_text, breakdown_.table());
     }
-    if (result_.stop_signal != 0) {
-      parts_.log.info("stopped by signal {} after step {}: {}; start again to go on", result_.stop_signal,
-                      result_.steps_done,
-                      durable_step_ == result_.steps_done ? "its checkpoint is durable" : "no step was done");
-    }
-    parts_.log.info("run folder: {}", config_.run.dir);
+    view_.end(facts, breakdown_);
   }
 
   static constexpr std::int64_t kWarmupSteps = 3;  // not part of the summary
@@ -503,6 +585,10 @@ class RankRun {
   const TrainHooks& hooks_;
   const std::vector<std::string>& command_line_;
   int rank_, ranks_;
+  ViewStyle view_style_;
+  LineOutput error_output_{STDERR_FILENO,
+                           [this](std::int64_t lines) { return LiveView::gap_text(view_style_, lines); }};
+  LiveView view_;
   JobInputs inputs_;
   std::unique_ptr<data::TokenSource> wrapped_source_;
   std::optional<RunFolder> folder_;
@@ -513,9 +599,10 @@ class RankRun {
   std::optional<MetricsFile> metrics_;
   std::unique_ptr<Trainer> trainer_;
   std::optional<StepReport> posted_;
-  StepBreakdown breakdown_, window_;
+  StepBreakdown breakdown_;
+  std::chrono::steady_clock::time_point began_;
   std::int64_t first_sample_ = 0, first_tokens_ = 0;  // of this attempt
-  std::int64_t durable_step_ = -1;                    // newest checkpoint; -1: none
+  std::optional<std::int64_t> checkpoint_;            // the newest durable one: its step
   steady_clock::time_point last_save_ = steady_clock::now();
   bool checkpoint_due_ = false;  // by time, and all ranks know
   TrainResult result_;

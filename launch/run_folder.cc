@@ -55,7 +55,9 @@ RunFolder RunFolder::start(Files& files, const std::filesystem::path& path, Resu
   EarlierAttempt earlier = read_earlier_attempt(files, path);
   if (files.exists(metrics_path(path))) {
     // An attempt that lost its manifest still counts.
-    earlier.attempt = std::max(earlier.attempt, read_metrics(files, metrics_path(path)).highest_attempt);
+    Metrics metrics = read_metrics(files, metrics_path(path));
+    earlier.attempt = std::max(earlier.attempt, metrics.highest_attempt);
+    folder.evaluations_ = std::move(metrics.evals);
   }
   if (has_run) earlier.attempt = std::max<std::int64_t>(earlier.attempt, 1);
   folder.attempt_ = earlier.attempt + 1;

@@ -14,9 +14,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <vector>
 
 #include "checkpoint/reader.h"
 #include "launch/config.h"
+#include "launch/metrics.h"
 #include "runtime/io/files.h"
 
 namespace strake::launch {
@@ -31,6 +33,8 @@ class RunFolder {
   bool holds_run() const { return attempt_ > 1; }  // before this attempt
   std::int64_t attempt() const { return attempt_; }
   std::uint64_t run() const { return run_; }
+  // Of the attempts before: of redone ones the last.
+  const std::vector<EvalMetrics>& evaluations() const { return evaluations_; }
 
  private:
   RunFolder() = default;
@@ -38,6 +42,7 @@ class RunFolder {
   std::filesystem::path path_;
   std::int64_t attempt_ = 1;
   std::uint64_t run_ = 0;
+  std::vector<EvalMetrics> evaluations_;
   std::unique_ptr<File> lock_;  // released by the kernel however the process ends
 };
 
