@@ -7,6 +7,7 @@
 #include <string>
 
 #include "runtime/base/error.h"
+#include "runtime/base/line_output.h"
 
 namespace strake::launch {
 
@@ -18,8 +19,8 @@ int report_error(const std::exception& error, int rank, int ranks) {
     if (c == '\n') out += prefix;  // a report of several problems: each line stands for itself
   }
   out += '\n';
-  // One write(2): lines of several ranks do not mix. There is no one left to tell if it fails.
-  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, out.data(), out.size());
+  // One write(2): lines of several ranks do not mix. A reader that is gone or stuck must not change how we end.
+  write_lines(STDERR_FILENO, out);
   const auto* ours = dynamic_cast<const Error*>(&error);
   return ours != nullptr ? static_cast<int>(ours->exit_code()) : EXIT_FAILURE;
 }

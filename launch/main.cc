@@ -1,4 +1,7 @@
 // strake: the program. Parses the command line, runs the command, maps errors to exit codes (README.md).
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <chrono>
 #include <exception>
 #include <thread>
@@ -8,8 +11,23 @@
 #include "launch/rank_environment.h"
 #include "runtime/base/error.h"
 
+namespace {
+
+// Where whoever started us has closed standard input, output or error, the next file opened would take its place and
+// get our messages between its bytes.
+void fill_standard_descriptors() {
+  int descriptor;
+  do {
+    descriptor = ::open("/dev/null", O_RDWR);
+  } while (descriptor >= 0 && descriptor <= STDERR_FILENO);
+  if (descriptor >= 0) ::close(descriptor);
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   using namespace strake;
+  fill_standard_descriptors();
   const auto rank = launch::RankEnvironment::detect();
   try {
     return launch::run_command_line(argc, argv);
