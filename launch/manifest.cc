@@ -60,8 +60,10 @@ void write_manifest(Files& files, const std::filesystem::path& run_folder, const
   json["choices"] = Json::parse(manifest.choices);
 
   const std::filesystem::path path = run_folder / "manifest.json";
+  // A copy, durable before the original is replaced: a crash at any moment leaves a manifest.
   if (const EarlierAttempt earlier = read_earlier_attempt(files, run_folder); earlier.attempt > 0) {
-    files.rename(path, run_folder / fmt::format("manifest-{:04}.json", earlier.attempt));
+    write_file_durably(files, run_folder / fmt::format("manifest-{:04}.json", earlier.attempt),
+                       read_file(files, path, kLargestManifestBytes));
   }
   // Names and paths come from the operating system: a byte that is not UTF-8 must not end the run.
   write_file_durably(files, path, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");

@@ -39,7 +39,8 @@ struct Manifest {
   std::int64_t resumed_from_step = 0;
 };
 
-// Adds what it finds out itself: time, machine, libraries, build. Keeps the manifest of the attempt before.
+// Adds what it finds out itself: time, machine, libraries, build. Keeps the manifest of the attempt before: a copy of
+// it is durable before this one replaces it, so that a crash at any moment leaves a manifest.
 void write_manifest(Files& files, const std::filesystem::path& run_folder, const Manifest& manifest);
 
 // What a new attempt needs of an old manifest; all zero if there is none or it is not readable.

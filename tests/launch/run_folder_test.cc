@@ -4,12 +4,14 @@
 
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <string>
 
 #include "launch/machine.h"
 #include "launch/manifest.h"
 #include "launch/metrics.h"
 #include "runtime/base/error.h"
+#include "tests/support/faulty_files.h"
 #include "tests/support/memory_files.h"
 
 namespace strake::launch {
@@ -152,6 +154,39 @@ TEST(Manifest, SaysWhatRan) {
   EXPECT_EQ(json["ranks"][1]["host"], "right");
   EXPECT_EQ(json["choices"]["matmul"], "a");
   EXPECT_EQ(json["started"].get<std::string>().size(), std::string("2025-01-01T00:00:00Z").size());
+}
+
+// Whatever call the process dies in and whatever the power takes: manifest.json is there, of the attempt before or of
+// this one, and none that was ever there is lost.
+TEST(Manifest, ACrashNeverLeavesARunWithoutOne) {
+  std::int64_t calls = 1;
+  for (std::int64_t crash = 1; crash <= calls + 1; ++crash) {
+    for (unsigned seed = 0; seed < 10; ++seed) {
+      SCOPED_TRACE(testing::Message() << "crash at call " << crash << ", seed " << seed);
+      test::MemoryFiles memory;
+      Manifest manifest = example(RunFolder::start(memory, "/r", Resume::kAuto));
+      write_manifest(memory, "/r", manifest);
+      manifest.attempt = 2;
+      test::FaultyFiles faulty(memory);
+      faulty.crash_at(crash);
+      bool returned = false;
+      try {
+        write_manifest(faulty, "/r", manifest);
+        returned = true;
+      } catch (const test::SimulatedCrash&) {
+      }
+      calls = std::max(calls, faulty.changing_calls());
+      std::mt19937 random(seed);
+      memory.power_loss(random);
+      ASSERT_TRUE(memory.exists("/r/manifest.json"));
+      const std::int64_t left = read_earlier_attempt(memory, "/r").attempt;
+      EXPECT_TRUE(left == 2 || (left == 1 && !returned)) << left;
+      EXPECT_EQ(read_earlier_attempt(memory, "/r").run, manifest.run);
+      if (left < 2) continue;
+      EXPECT_EQ(nlohmann::json::parse(read_file(memory, "/r/manifest-0001.json", 1 << 20))["attempt"], 1);
+    }
+  }
+  EXPECT_GE(calls, 10) << "both files are written and synced";
 }
 
 TEST(Manifest, ARankDescribesItselfAsText) {
