@@ -44,16 +44,6 @@ std::vector<std::int64_t> dataset_shape(const HeldRange& held, const PlannedRang
   return range.elems == elems ? held.global_shape : std::vector<std::int64_t>{range.elems};
 }
 
-// An error at the start about the folder itself is one of configuration.
-template <typename Call>
-void as_config_error(const fs::path& directory, Call call) {
-  try {
-    call();
-  } catch (const IoError& error) {
-    throw ConfigError(fmt::format("the checkpoint folder {} cannot be used: {}", directory.string(), error.what()));
-  }
-}
-
 }  // namespace
 
 struct Checkpointer::Impl {
@@ -82,9 +72,9 @@ struct Checkpointer::Impl {
     STRAKE_CHECK(options.chunk_bytes >= kMinChunkBytes && options.chunk_bytes <= kMaxChunkBytes, "chunk size");
     if (!options.log) options.log = [](std::string_view line) { Logger().write(LogLevel::kWarning, line); };
     agree_on_root(control, [&] {
-      as_config_error(options.directory, [&] {
+      use_folder(fmt::format("the checkpoint folder {}", options.directory.string()), [&] {
         files.make_directories(options.directory);
-        lock = std::make_unique<DirectoryLock>(files, options.directory, options.log);
+        lock = std::make_unique<FolderLock>(files, options.directory / kLockName, options.log);
         remove_leftovers(files, options.directory);
       });
       return std::string();
@@ -176,6 +166,7 @@ struct Checkpointer::Impl {
 
   // Step 0 of the protocol: is there room, and a fresh folder to write in. "committed": nothing to do.
   std::string prepare(std::int64_t step) {
+    lock->require_held();
     const fs::path target = options.directory / step_name(step);
     if (files.exists(target)) {
       try {
@@ -267,6 +258,7 @@ struct Checkpointer::Impl {
     hit(options.failpoints, "ckpt.manifest.renamed");
     files.sync_directory(folder);  // the names of the ranks' files and of the manifest
     hit(options.failpoints, "ckpt.manifest.synced");
+    lock->require_held();  // writing may have taken long
     files.rename(folder, options.directory / step_name(meta.step));
     hit(options.failpoints, "ckpt.rename");
     files.sync_directory(options.directory);
@@ -354,7 +346,7 @@ struct Checkpointer::Impl {
   const TensorTable table;
   Options options;
   Event snapshot_done;
-  std::unique_ptr<DirectoryLock> lock;  // rank 0
+  std::unique_ptr<FolderLock> lock;  // rank 0
   std::vector<HeldRange> held;
   std::vector<Shard> shards;
   Tensor staging;  // of loading; may share the shards' staging memory

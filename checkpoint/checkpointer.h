@@ -19,6 +19,7 @@
 
 #include "checkpoint/directory.h"
 #include "checkpoint/failpoint.h"
+#include "checkpoint/folder_lock.h"
 #include "checkpoint/meta.h"
 #include "comm/control.h"
 #include "runtime/device/device.h"

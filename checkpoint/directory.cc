@@ -1,8 +1,6 @@
 #include "checkpoint/directory.h"
 
 #include <fmt/format.h>
-#include <signal.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -10,7 +8,6 @@
 
 #include "checkpoint/shard_file.h"
 #include "runtime/base/error.h"
-#include "runtime/base/host_name.h"
 
 namespace strake::checkpoint {
 namespace {
@@ -21,26 +18,6 @@ constexpr std::string_view kStepPrefix = "step-";
 constexpr std::string_view kTemporaryMark = ".tmp-";
 constexpr std::string_view kBadPrefix = ".bad-";
 constexpr std::string_view kTrashPrefix = ".trash-";
-constexpr std::string_view kLockName = "lock";
-constexpr std::uint64_t kMaxLockBytes = 4096;
-
-struct Holder {
-  std::string host;
-  std::int64_t process = 0;
-};
-
-// The lock file's text is "host process\n"; nullopt if it is empty (released) or torn (its writer died in it).
-std::optional<Holder> parse_holder(std::string_view text) {
-  const std::size_t space = text.find(' ');
-  if (space == text.npos || !text.ends_with('\n')) return std::nullopt;
-  Holder holder{std::string(text.substr(0, space)), 0};
-  const char* end = text.data() + text.size() - 1;
-  const auto parsed = std::from_chars(text.data() + space + 1, end, holder.process);
-  if (parsed.ec != std::errc() || parsed.ptr != end) return std::nullopt;
-  return holder;
-}
-
-bool lives(std::int64_t process) { return ::kill(static_cast<pid_t>(process), 0) == 0 || errno == EPERM; }
 
 bool is_whole(Files& files, const fs::path& checkpoint) {
   try {
@@ -64,6 +41,15 @@ std::optional<std::int64_t> step_of(std::string_view name) {
   const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), step);
   if (parsed.ec != std::errc() || step < 0 || step_name(step) != name) return std::nullopt;
   return step;
+}
+
+void use_folder(const std::string& name, const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const IoError& error) {
+    if (error.error_number == ENOSPC || error.error_number == EDQUOT || error.error_number == EIO) throw;
+    throw ConfigError(fmt::format("{} cannot be used: {}", name, error.what()));
+  }
 }
 
 std::vector<std::int64_t> committed_steps(Files& files, const fs::path& directory) {
@@ -132,40 +118,6 @@ void prune(Files& files, const fs::path& directory, int keep, std::int64_t spare
     files.sync_directory(directory);  // before its files go: a committed name never stands for a part
     hit(failpoints, "ckpt.prune.mid");
     files.remove_all(trash);
-  }
-}
-
-DirectoryLock::DirectoryLock(Files& files, const fs::path& directory, const Log& log) {
-  const fs::path path = directory / kLockName;
-  file_ = files.open(path, OpenMode::kOpen);
-  // The kernel's lock decides between processes of this machine and dies with them; the text tells who it is, and
-  // decides where the file system has no locks or does not share them between machines.
-  const File::Lock taken = file_->try_lock();
-  const auto holder = parse_holder(read_file(files, path, kMaxLockBytes));
-  const std::string host = host_name();
-  const std::string who =
-      holder ? fmt::format("process {} on host {}", holder->process, holder->host) : std::string("another process");
-  if (taken == File::Lock::kHeldByOther) {
-    throw ConfigError(
-        fmt::format("{}: {} writes checkpoints here; stop it or choose another run folder", directory.string(), who));
-  }
-  if (holder) {
-    const bool other_host = holder->host != host;
-    if (other_host || (taken == File::Lock::kUnsupported && lives(holder->process))) {
-      throw ConfigError(
-          fmt::format("{}: locked by {}; if it is dead, remove {}", directory.string(), who, path.string()));
-    }
-    log(fmt::format("{}: takes over the lock of {}, which has died", directory.string(), who));
-  }
-  const std::string text = fmt::format("{} {}\n", host, ::getpid());
-  file_->truncate(0);
-  file_->write(bytes_of(text), 0);
-}
-
-DirectoryLock::~DirectoryLock() {
-  try {
-    file_->truncate(0);  // released, not abandoned
-  } catch (...) {        // then the next one finds the text of a process that has died
   }
 }
 

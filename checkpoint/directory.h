@@ -1,20 +1,19 @@
-// The folder of a run's checkpoints: names, lock, listing, setting aside, retention.
+// The folder of a run's checkpoints: names, listing, setting aside, retention.
 //
 //   step-00001234             committed: exists only whole
 //   step-00001234.tmp-<n>     being written by attempt n
 //   .bad-step-00001234        found damaged, kept for a person to look at
 //   .trash-step-00001234      being deleted
 //   LATEST                    the newest committed name, for people and scripts; never read here
-//   lock                      who writes here
+//   lock                      who writes here (folder_lock.h)
 //
-// Threads: one process works on a folder (DirectoryLock); listing and verifying may be done by any.
+// Threads: one process works on a folder (FolderLock); listing and verifying may be done by any.
 // Errors: IoError, CorruptError.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -26,11 +25,15 @@
 
 namespace strake::checkpoint {
 
-using Log = std::function<void(std::string_view line)>;
+inline constexpr std::string_view kLockName = "lock";
 
 std::string step_name(std::int64_t step);
 // nullopt if the name is not exactly what step_name gives.
 std::optional<std::int64_t> step_of(std::string_view name);
+
+// Does `work` with a folder that the user has named: "run.dir: runs/a". That it cannot be used (no rights, a file in
+// its place) is a ConfigError; a disk that is full or fails stays an IoError.
+void use_folder(const std::string& name, const std::function<void()>& work);
 
 // Steps that have a committed folder, newest first. Empty if `directory` does not exist.
 std::vector<std::int64_t> committed_steps(Files& files, const std::filesystem::path& directory);
@@ -48,19 +51,6 @@ std::string set_aside(Files& files, const std::filesystem::path& directory, std:
 // Deletes all checkpoints older than the `keep` newest whole ones (by size), except that of `spared_step`, and syncs.
 void prune(Files& files, const std::filesystem::path& directory, int keep, std::int64_t spared_step,
            Failpoints* failpoints);
-
-// Exclusive use of a folder by one process, as long as this object lives. Its `lock` file names host and process.
-class DirectoryLock {
- public:
-  // Throws ConfigError naming the holder. A lock whose process has died is taken over with a log line.
-  DirectoryLock(Files& files, const std::filesystem::path& directory, const Log& log);
-  ~DirectoryLock();
-  DirectoryLock(const DirectoryLock&) = delete;
-  DirectoryLock& operator=(const DirectoryLock&) = delete;
-
- private:
-  std::unique_ptr<File> file_;  // open: holds the kernel's lock
-};
 
 // For people: what is there and whether it looks whole.
 struct CheckpointSummary {

@@ -160,7 +160,6 @@ class RankRun {
     agree(parts_.control, [&] {
       if (!leads()) return;
       folder_.emplace(RunFolder::start(parts_.files, config_.run.dir, config_.checkpoint.resume));
-      parts_.files.make_directories(checkpoint_folder(config_.run.dir));
     });
     const nlohmann::json told = nlohmann::json::parse(parts_.control.broadcast(
         leads() ? nlohmann::json{folder_->attempt(), folder_->run(), folder_->holds_run()}.dump() : std::string(), 0));

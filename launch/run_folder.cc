@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <random>
 
+#include "checkpoint/directory.h"
 #include "launch/manifest.h"
 #include "launch/metrics.h"
 #include "runtime/base/error.h"
+#include "runtime/base/log.h"
 #include "runtime/telemetry/step_record.h"
 
 namespace strake::launch {
@@ -22,7 +24,8 @@ std::uint64_t new_run() {
 
 }  // namespace
 
-RunFolder RunFolder::start(Files& files, const std::filesystem::path& path, Resume resume) {
+RunFolder RunFolder::start(Files& files, const std::filesystem::path& path, Resume resume, checkpoint::Log log) {
+  if (!log) log = [](std::string_view line) { Logger().write(LogLevel::kWarning, line); };
   if (files.exists(path) && !files.is_directory(path)) {
     throw ConfigError(fmt::format("run.dir: {} is a file; name a folder", path.string()));
   }
@@ -43,14 +46,12 @@ RunFolder RunFolder::start(Files& files, const std::filesystem::path& path, Resu
     }
   }
 
-  files.make_directories(path);
   RunFolder folder;
   folder.path_ = path;
-  folder.lock_ = files.open(path / kLockName, OpenMode::kOpen);
-  if (folder.lock_->try_lock() == File::Lock::kHeldByOther) {
-    throw ConfigError(
-        fmt::format("run.dir: another run is at work in {}; wait for it, or name another folder", path.string()));
-  }
+  checkpoint::use_folder(fmt::format("run.dir: {}", path.string()), [&] {
+    files.make_directories(path);
+    folder.lock_ = std::make_unique<checkpoint::FolderLock>(files, path / kLockName, std::move(log));
+  });
 
   EarlierAttempt earlier = read_earlier_attempt(files, path);
   if (files.exists(metrics_path(path))) {

@@ -16,6 +16,7 @@
 #include <memory>
 #include <vector>
 
+#include "checkpoint/folder_lock.h"
 #include "checkpoint/reader.h"
 #include "launch/config.h"
 #include "launch/metrics.h"
@@ -26,8 +27,9 @@ namespace strake::launch {
 class RunFolder {
  public:
   // Rank 0, before any other rank touches the folder: makes it if need be, applies `resume` (auto: whatever is there;
-  // true: it must hold a run; false: it must be empty) and takes the lock, so that no second run writes here.
-  static RunFolder start(Files& files, const std::filesystem::path& path, Resume resume);
+  // true: it must hold a run; false: it must be empty) and takes the lock, so that no second run writes here. `log`:
+  // lines for people; empty: standard error.
+  static RunFolder start(Files& files, const std::filesystem::path& path, Resume resume, checkpoint::Log log = {});
 
   const std::filesystem::path& path() const { return path_; }
   bool holds_run() const { return attempt_ > 1; }  // before this attempt
@@ -43,7 +45,7 @@ class RunFolder {
   std::int64_t attempt_ = 1;
   std::uint64_t run_ = 0;
   std::vector<EvalMetrics> evaluations_;
-  std::unique_ptr<File> lock_;  // released by the kernel however the process ends
+  std::unique_ptr<checkpoint::FolderLock> lock_;
 };
 
 std::filesystem::path metrics_path(const std::filesystem::path& run_folder);

@@ -89,7 +89,7 @@ class Trainer {
   static StepPlan plan(const Job& job, comm::Communicator& communicator, TokenSources sources,
                        const Device* target = nullptr);
 
-  // Adds checkpoints, before allocate(). `options.directory` must exist.
+  // Adds checkpoints, before allocate().
   void keep_checkpoints(Files& files, comm::Control& control, checkpoint::Options options);
   // Takes every byte, zero-filled.
   void allocate();

@@ -114,6 +114,7 @@ class PosixFile final : public File {
     if (errno == ENOSYS || errno == EOPNOTSUPP || errno == ENOLCK) return Lock::kUnsupported;
     throw io_error("lock", path(), errno);
   }
+  LockReach lock_reach() const override { return lock_reach_of(fd_.get()); }
 
  protected:
   std::ptrdiff_t write_some(std::span<const std::byte> bytes, std::uint64_t offset) override {

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "runtime/base/error.h"
+#include "runtime/io/lock_reach.h"
 
 namespace strake {
 
@@ -65,6 +66,8 @@ class File {
   // Takes the advisory lock of the whole file without waiting. The kernel releases it when the file is closed or
   // the process dies, however it dies.
   virtual Lock try_lock() = 0;
+  // Who is kept out by it.
+  virtual LockReach lock_reach() const { return LockReach::kOneHost; }
 
  protected:
   // One system call: bytes moved (0 <= n <= bytes.size()), or -errno. Offset kEnd: append.

@@ -19,6 +19,7 @@ class ForwardingFile : public File {
   void sync() override { inner_->sync(); }
   void close() override { inner_->close(); }
   Lock try_lock() override { return inner_->try_lock(); }
+  LockReach lock_reach() const override { return inner_->lock_reach(); }
 
  protected:
   std::ptrdiff_t write_some(std::span<const std::byte> bytes, std::uint64_t offset) override {

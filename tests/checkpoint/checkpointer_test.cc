@@ -225,13 +225,13 @@ TEST(Checkpointer, ASecondWriterIsRefusedByName) {
   EXPECT_EQ(quiet.all(), "");
 }
 
-TEST(Checkpointer, TheLockOfADeadProcessIsTakenOverAndThatOfAnotherHostIsNot) {
+TEST(Checkpointer, TheLockOfADeadProcessIsTakenOverAndThatOfAnotherHost) {
   const ScratchFolder scratch(ScratchFolder::Where::kMemory);
   PosixFiles files;
   const pid_t child = ::fork();
   ASSERT_GE(child, 0);
   if (child == 0) {
-    const DirectoryLock lock(files, scratch.path(), [](std::string_view) {});
+    const FolderLock lock(files, scratch.path() / "lock", [](std::string_view) {});
     files.make_directory(scratch.path() / "step-00000009.tmp-1");
     files.make_directory(scratch.path() / ".trash-step-00000001");
     ::_exit(0);  // without releasing it
@@ -244,11 +244,46 @@ TEST(Checkpointer, TheLockOfADeadProcessIsTakenOverAndThatOfAnotherHostIsNot) {
   EXPECT_NE(lines.all().find("process " + std::to_string(child)), std::string::npos) << lines.all();
   EXPECT_EQ(files.list(scratch.path()), (std::vector<std::string>{"LATEST", "lock", "step-00000001"}));
 
-  write_file_durably(files, scratch.path() / "lock", "another-host.example 77\n");
-  const auto ends = save_steps(files, 2, options_in(scratch.path()), {2});
-  for (const RankEnd& end : ends) {
-    EXPECT_EQ(end.code, ExitCode::kConfig);
-    EXPECT_NE(end.message.find("process 77 on host another-host.example"), std::string::npos) << end.message;
+  // Left by another host, and the kernel's lock is free: nobody has it, for only this host uses this file system.
+  for (const char* left : {"another-host.example 77\n", "another-host.example 77 an-id 0000000003\n"}) {
+    write_file_durably(files, scratch.path() / "lock", left);
+    LogLines taken;
+    EXPECT_TRUE(test::all_done(save_steps(files, 2, options_in(scratch.path(), &taken), {2})));
+    EXPECT_NE(taken.all().find("takes over the lock of process 77 on host another-host.example"), std::string::npos)
+        << taken.all();
+  }
+}
+
+// Its folder was given to another run while this one stood still: it must not write there, and ends on every rank.
+TEST(Checkpointer, ARunThatHasLostItsLockSavesNoMore) {
+  for (const char* const place : {"before", "ckpt.fsync.after"}) {
+    MemoryFiles files;
+    class LoseLockAt final : public Failpoints {
+     public:
+      LoseLockAt(Files& files, std::string place) : files_(files), place_(std::move(place)) {}
+      void hit(std::string_view name) override {
+        if (name == place_) lose();
+      }
+      void lose() { replace_file(files_, "/run/ckpt/lock", "elsewhere 5 an-id 0000000001\n"); }
+
+     private:
+      Files& files_;
+      std::string place_;
+    } failpoints(files, place);
+    const auto ends = run_ranks(2, [&](int rank, comm::Control& control) {
+      SyntheticRank state(rank, 2);
+      Options options = options_in("/run/ckpt");
+      if (rank == 0) options.failpoints = &failpoints;
+      auto checkpointer = state.make_checkpointer(files, control, options);
+      if (rank == 0 && place == std::string("before")) failpoints.lose();
+      state.save(*checkpointer, 10);
+    });
+    for (const RankEnd& end : ends) {
+      EXPECT_EQ(end.code, ExitCode::kConfig) << end.message;
+      EXPECT_NE(end.message.find("lost its lock to process 5 on host elsewhere"), std::string::npos) << end.message;
+    }
+    EXPECT_TRUE(committed_steps(files, "/run/ckpt").empty());
+    EXPECT_EQ(read_file(files, "/run/ckpt/lock", 100), "elsewhere 5 an-id 0000000001\n") << "it is the other's";
   }
 }
 
@@ -259,6 +294,18 @@ TEST(Checkpointer, AnUnusableFolderIsAConfigurationError) {
   for (const RankEnd& end : save_steps(files, 2, options_in(scratch.path() / "file" / "ckpt"), {1})) {
     EXPECT_EQ(end.code, ExitCode::kConfig);
     EXPECT_NE(end.message.find("cannot be used"), std::string::npos) << end.message;
+  }
+}
+
+// A full or failing disk is no mistake in the configuration: the same start works when there is space.
+TEST(Checkpointer, AFullDiskAtTheStartIsAStorageError) {
+  for (const int cause : {ENOSPC, EDQUOT, EIO}) {
+    MemoryFiles files;
+    test::FaultyFiles full(files);
+    full.fill_disk_at(1, cause);
+    for (const RankEnd& end : save_steps(full, 2, options_in("/run/ckpt"), {1})) {
+      EXPECT_EQ(end.code, ExitCode::kStorage) << end.message;
+    }
   }
 }
 

@@ -118,6 +118,31 @@ TEST(RunFolder, AFileInItsPlaceIsReported) {
   EXPECT_THROW(RunFolder::start(files, "/r", Resume::kAuto), ConfigError);
 }
 
+TEST(RunFolder, AFolderThatCannotBeUsedIsAMistakeAndAFullDiskIsNot) {
+  test::MemoryFiles files;
+  files.make_directories("/r/run.lock");
+  try {
+    RunFolder::start(files, "/r", Resume::kAuto);
+    FAIL();
+  } catch (const ConfigError& error) {
+    EXPECT_NE(std::string(error.what()).find("run.dir: /r cannot be used: /r/run.lock"), std::string::npos)
+        << error.what();
+  }
+  test::FaultyFiles full(files);
+  full.fill_disk_at(1, ENOSPC);
+  EXPECT_THROW(RunFolder::start(full, "/new", Resume::kAuto), IoError);
+}
+
+TEST(RunFolder, TheLockOfAnotherHostIsTakenOverIfTheKernelsIsFree) {
+  test::MemoryFiles files;
+  files.make_directory("/r");
+  replace_file(files, "/r/run.lock", "another-host 77 an-id -\n");
+  std::string said;
+  const RunFolder folder = RunFolder::start(files, "/r", Resume::kAuto, [&](std::string_view line) { said += line; });
+  EXPECT_NE(said.find("/r: takes over the lock of process 77 on host another-host"), std::string::npos) << said;
+  EXPECT_EQ(folder.attempt(), 1);
+}
+
 TEST(RunFolder, ASecondRunIsKeptOut) {
   // Real files: the lock is the kernel's.
   std::string name = (std::filesystem::temp_directory_path() / "strake-run-XXXXXX").string();
