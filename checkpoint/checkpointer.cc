@@ -291,7 +291,7 @@ struct Checkpointer::Impl {
   std::optional<Meta> load_newest(const std::string& expected_model) {
     const std::string listed = agree_on_root(control, [&] {
       Json list = {{"steps", committed_steps(files, options.directory)},
-                   {"damaged", holds_damaged(files, options.directory)}};
+                   {"damaged", !set_aside_steps(files, options.directory).empty()}};
       return list.dump();
     });
     const auto steps = Json::parse(listed).at("steps").get<std::vector<std::int64_t>>();

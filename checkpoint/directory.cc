@@ -62,10 +62,16 @@ std::vector<std::int64_t> committed_steps(Files& files, const fs::path& director
   return steps;
 }
 
-bool holds_damaged(Files& files, const fs::path& directory) {
-  if (!files.exists(directory)) return false;
-  const std::vector<std::string> names = files.list(directory);
-  return std::any_of(names.begin(), names.end(), [](const std::string& name) { return name.starts_with(kBadPrefix); });
+std::vector<SetAside> set_aside_steps(Files& files, const fs::path& directory) {
+  std::vector<SetAside> found;
+  if (!files.exists(directory)) return found;
+  for (const std::string& name : files.list(directory)) {
+    if (!name.starts_with(kBadPrefix)) continue;
+    // ".bad-step-00001234", or with a number behind it.
+    const std::string_view rest = std::string_view(name).substr(kBadPrefix.size());
+    if (const auto step = step_of(rest.substr(0, rest.find('-', kStepPrefix.size())))) found.push_back({name, *step});
+  }
+  return found;
 }
 
 Manifest read_manifest(Files& files, const fs::path& checkpoint) {
@@ -132,7 +138,7 @@ std::vector<CheckpointSummary> list_checkpoints(Files& files, const fs::path& di
       summary.tokens = manifest.meta.tokens;
       summary.size_bytes = manifest.total_bytes();
       check_sizes(files, summary.path, manifest);
-      summary.whole = true;
+      summary.complete = true;
     } catch (const Error& error) {
       summary.problem = error.what();
     }

@@ -37,8 +37,12 @@ void use_folder(const std::string& name, const std::function<void()>& work);
 
 // Steps that have a committed folder, newest first. Empty if `directory` does not exist.
 std::vector<std::int64_t> committed_steps(Files& files, const std::filesystem::path& directory);
-// Was a checkpoint ever set aside here?
-bool holds_damaged(Files& files, const std::filesystem::path& directory);
+// What was found damaged here and set aside, in the order of names.
+struct SetAside {
+  std::string name;  // ".bad-step-00001234-2"
+  std::int64_t step = 0;
+};
+std::vector<SetAside> set_aside_steps(Files& files, const std::filesystem::path& directory);
 
 // Manifest of one checkpoint, proven in itself and of the step its folder is named after. IncompatibleCheckpointError
 // as parse_manifest; CorruptError if it is missing or damaged.
@@ -52,13 +56,13 @@ std::string set_aside(Files& files, const std::filesystem::path& directory, std:
 void prune(Files& files, const std::filesystem::path& directory, int keep, std::int64_t spared_step,
            Failpoints* failpoints);
 
-// For people: what is there and whether it looks whole.
+// For people: what is there, judged by what costs nothing to look at.
 struct CheckpointSummary {
   std::filesystem::path path;
   std::int64_t step = 0;
   std::int64_t tokens = 0;
   std::uint64_t size_bytes = 0;  // of all files, by the manifest
-  bool whole = false;            // manifest sound, every file there with its size
+  bool complete = false;         // manifest sound, every file there with its size; not whether their bytes are right
   std::string problem;           // why not
 };
 // Newest first.

@@ -160,7 +160,9 @@ int run_command_line(int argc, char** argv) {
   ckpt_command->require_subcommand(1);
   CLI::App* list_command = ckpt_command->add_subcommand("list", "List the checkpoints of a run, newest first");
   list_command->add_option("path", path, "Run folder, or its ckpt folder")->required()->type_name("RUN");
-  list_command->callback([&] { run = [&] { return list_checkpoints(path); }; });
+  bool verify = false;
+  list_command->add_flag("--verify", verify, "Read every byte of each, to say which are whole");
+  list_command->callback([&] { run = [&] { return list_checkpoints(path, verify); }; });
   CLI::App* verify_command =
       ckpt_command->add_subcommand("verify", "Read every byte and compare it with the checksums");
   verify_command->add_option("path", path, "Checkpoint, or a run folder for all of them")

@@ -10,9 +10,9 @@
 #include "checkpoint/reader.h"
 #include "data/byte_tokenizer.h"
 #include "data/tokenizer_identity.h"
+#include "launch/checkpoint_source.h"
 #include "launch/devices.h"
 #include "launch/rank_environment.h"
-#include "launch/run_folder.h"
 #include "models/gpt.h"
 #include "runtime/base/error.h"
 #include "runtime/base/random.h"
@@ -106,11 +106,7 @@ class Predictor {
   models::Gpt model_;
 };
 
-}  // namespace
-
-int run_generate(const GenerateArguments& arguments) {
-  PosixFiles files;
-  const checkpoint::FoundCheckpoint found = find_checkpoint(files, arguments.path);
+std::unique_ptr<Predictor> make_predictor(Files& files, const checkpoint::FoundCheckpoint& found, DeviceChoice choice) {
   const data::TokenizerIdentity tokenizer =
       data::tokenizer_from_json(found.manifest.meta.tokenizer, found.path.string());
   if (tokenizer != data::ByteTokenizer::identity()) {
@@ -118,24 +114,35 @@ int run_generate(const GenerateArguments& arguments) {
         fmt::format("{} was trained on tokens of tokenizer '{}'; only '{}' can be written and read as text here",
                     found.path.string(), tokenizer.name, data::ByteTokenizer::identity().name));
   }
-  if (arguments.prompt.empty()) throw ConfigError("--prompt: is empty; give at least one character");
-
-  const GpuOffer offer = offer_gpu(arguments.device, RankEnvironment{});
-  DeviceKind kind = choose_device(arguments.device, {&offer, 1}, "--device cuda").kind;
+  const GpuOffer offer = offer_gpu(choice, RankEnvironment{});
+  DeviceKind kind = choose_device(choice, {&offer, 1}, "--device cuda").kind;
   const std::string too_much =
       models::unsupported(models::GptShape::from_json(found.manifest.meta.model), kind, DType::kF32);
   if (!too_much.empty()) {
-    if (arguments.device == DeviceChoice::kCuda) throw ConfigError(fmt::format("--device cuda: {}", too_much));
+    if (choice == DeviceChoice::kCuda) throw ConfigError(fmt::format("--device cuda: {}", too_much));
     kind = DeviceKind::kCpu;
   }
   // Deterministic: the same seed writes the same text.
-  Predictor predictor(files, found, make_device(kind, /*deterministic=*/true));
+  return std::make_unique<Predictor>(files, found, make_device(kind, /*deterministic=*/true));
+}
+
+}  // namespace
+
+int run_generate(const GenerateArguments& arguments) {
+  PosixFiles files;
+  CheckpointSource source(files, arguments.path);
+  std::unique_ptr<Predictor> predictor;
+  use_checkpoint(source, [&](const checkpoint::FoundCheckpoint& found) {
+    predictor = make_predictor(files, found, arguments.device);
+  });
+  if (arguments.prompt.empty()) throw ConfigError("--prompt: is empty; give at least one character");
+
   std::vector<std::int32_t> text(arguments.prompt.size());
   data::ByteTokenizer::encode(arguments.prompt, text);
   const Philox random(random_key(arguments.seed, "generate"));
   std::cout << arguments.prompt << std::flush;
   for (std::int64_t i = 0; i < arguments.tokens; ++i) {
-    text.push_back(draw(predictor.next(text), arguments.temperature, random.uniform(static_cast<std::uint64_t>(i))));
+    text.push_back(draw(predictor->next(text), arguments.temperature, random.uniform(static_cast<std::uint64_t>(i))));
     std::cout << data::ByteTokenizer::decode(std::span(text).last(1)) << std::flush;
   }
   std::cout << '\n';

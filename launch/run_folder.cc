@@ -74,16 +74,4 @@ std::filesystem::path step_record_path(const std::filesystem::path& run_folder, 
 
 std::filesystem::path checkpoint_folder(const std::filesystem::path& run_folder) { return run_folder / "ckpt"; }
 
-checkpoint::FoundCheckpoint find_checkpoint(Files& files, const std::filesystem::path& path) {
-  if (files.exists(path / checkpoint::kManifestName) && !files.is_directory(checkpoint_folder(path))) {
-    return {path, checkpoint::read_manifest(files, path)};
-  }
-  auto found = checkpoint::find_newest(files, checkpoint_folder(path));
-  if (!found.has_value()) {
-    throw NoCheckpointError(
-        fmt::format("{}: no checkpoint is in it; name a run folder or a checkpoint's folder", path.string()));
-  }
-  return *found;
-}
-
 }  // namespace strake::launch

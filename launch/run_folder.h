@@ -17,7 +17,6 @@
 #include <vector>
 
 #include "checkpoint/folder_lock.h"
-#include "checkpoint/reader.h"
 #include "launch/config.h"
 #include "launch/metrics.h"
 #include "runtime/io/files.h"
@@ -51,7 +50,5 @@ class RunFolder {
 std::filesystem::path metrics_path(const std::filesystem::path& run_folder);
 std::filesystem::path step_record_path(const std::filesystem::path& run_folder, int rank);
 std::filesystem::path checkpoint_folder(const std::filesystem::path& run_folder);
-// To read from: `path` is a run folder, whose newest whole checkpoint is meant, or one checkpoint's folder.
-checkpoint::FoundCheckpoint find_checkpoint(Files& files, const std::filesystem::path& path);
 
 }  // namespace strake::launch

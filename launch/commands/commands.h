@@ -12,8 +12,9 @@ namespace strake::launch {
 
 int prepare_data(const data::PrepareOptions& options);
 
-// `path` is a run folder, a folder of checkpoints, or (verify) one checkpoint.
-int list_checkpoints(const std::filesystem::path& path);
+// `path` is a run folder, a folder of checkpoints, or (verify) one checkpoint. The list says "whole" only of what was
+// verified: with `verify` it reads every byte of each, and throws CorruptError behind the list if any is damaged.
+int list_checkpoints(const std::filesystem::path& path, bool verify);
 // Reads every byte of each; throws CorruptError naming what is damaged in any.
 int verify_checkpoints(const std::filesystem::path& path);
 

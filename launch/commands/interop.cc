@@ -14,6 +14,7 @@
 #include "comm/threads/threads_world.h"
 #include "data/byte_tokenizer.h"
 #include "data/tokenizer_identity.h"
+#include "launch/checkpoint_source.h"
 #include "launch/commands/commands.h"
 #include "launch/manifest.h"
 #include "launch/metrics.h"
@@ -60,6 +61,19 @@ struct HostWeights {
   std::unique_ptr<Stream> stream;
   Tensor flat;
 };
+
+std::unique_ptr<HostWeights> read_weights(Files& files, const checkpoint::FoundCheckpoint& found) {
+  const std::string& model = found.manifest.meta.model;
+  auto weights = std::make_unique<HostWeights>(models::GptShape::from_json(model));
+  Arena staging_memory("staging", MemoryKind::kHost);
+  const Tensor staging = Tensor::reserve(staging_memory, DType::kU8, {4 << 20});
+  weights->memory.allocate(*weights->device);
+  staging_memory.allocate(*weights->device);
+  TensorTable table;
+  weights->append_to(table, "param/");
+  checkpoint::read_tensors(files, found, table, model, *weights->stream, staging);
+  return weights;
+}
 
 std::string shown(std::span<const std::int64_t> shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
@@ -124,7 +138,8 @@ void require_tied_head(const Safetensors& source, const SafetensorsEntry& table,
 RunFolder take_run_folder(Files& files, const fs::path& path) {
   const fs::path checkpoints = checkpoint_folder(path);
   if (files.exists(path / "manifest.json") || files.exists(metrics_path(path)) ||
-      !checkpoint::committed_steps(files, checkpoints).empty() || checkpoint::holds_damaged(files, checkpoints)) {
+      !checkpoint::committed_steps(files, checkpoints).empty() ||
+      !checkpoint::set_aside_steps(files, checkpoints).empty()) {
     throw ConfigError(fmt::format("--run: {} holds a run already; name a new folder", path.string()));
   }
   return RunFolder::start(files, path, Resume::kAuto);
@@ -211,18 +226,17 @@ int import_weights(const ImportArguments& arguments) {
 
 int export_weights(const ExportArguments& arguments) {
   PosixFiles files;
-  const checkpoint::FoundCheckpoint found = find_checkpoint(files, arguments.path);
+  CheckpointSource source(files, arguments.path);
+  checkpoint::FoundCheckpoint found;
+  std::unique_ptr<HostWeights> read;
+  use_checkpoint(source, [&](const checkpoint::FoundCheckpoint& newest) {
+    read = read_weights(files, newest);
+    found = newest;
+  });
+  const HostWeights& weights = *read;
   const models::GptShape shape = models::GptShape::from_json(found.manifest.meta.model);
   const data::TokenizerIdentity tokenizer =
       data::tokenizer_from_json(found.manifest.meta.tokenizer, found.path.string());
-  HostWeights weights(shape);
-  Arena staging_memory("staging", MemoryKind::kHost);
-  const Tensor staging = Tensor::reserve(staging_memory, DType::kU8, {4 << 20});
-  weights.memory.allocate(*weights.device);
-  staging_memory.allocate(*weights.device);
-  TensorTable table;
-  weights.append_to(table, "param/");
-  checkpoint::read_tensors(files, found, table, found.manifest.meta.model, *weights.stream, staging);
 
   // By name: the order in which Hugging Face's own writer puts tensors of one dtype.
   std::vector<HuggingFaceTensor> tensors = models::hugging_face_tensors(shape);

@@ -139,10 +139,10 @@ TEST(Checkpointer, ListsAndVerifies) {
   ASSERT_EQ(list.size(), 2u);
   EXPECT_EQ(list[0].step, 20);
   EXPECT_EQ(list[0].tokens, 20'000);
-  EXPECT_TRUE(list[0].whole);
+  EXPECT_TRUE(list[0].complete);
   EXPECT_EQ(list[0].size_bytes, verify_checkpoint(files, "/run/ckpt/step-00000020/").total_bytes());
   EXPECT_EQ(list[1].step, 10);
-  EXPECT_FALSE(list[1].whole);
+  EXPECT_FALSE(list[1].complete);
   EXPECT_NE(list[1].problem.find("rank-0002.h5: 100 bytes"), std::string::npos) << list[1].problem;
   EXPECT_THROW(verify_checkpoint(files, "/run/ckpt/step-00000010"), CorruptError);
 }

@@ -78,7 +78,7 @@ std::int64_t save_through_error(int ranks, std::int64_t number, int error_number
       faulty.heal();
       // Committed or not is one thing for all ranks and for the folder, and the one before is whole.
       const auto found = list_checkpoints(memory, "/run/ckpt");
-      EXPECT_TRUE(std::all_of(found.begin(), found.end(), [](const auto& summary) { return summary.whole; }));
+      EXPECT_TRUE(std::all_of(found.begin(), found.end(), [](const auto& summary) { return summary.complete; }));
       EXPECT_EQ(found.front().step, end.kind == RankEnd::Kind::kDone ? 20 : 10);
     }
     control.barrier();
@@ -151,7 +151,7 @@ std::string crash_and_look(std::int64_t crash, std::int64_t ignored_sync, unsign
   memory.power_loss(random);
 
   for (const CheckpointSummary& found : list_checkpoints(memory, "/run/ckpt")) {
-    if (!found.whole) return "a committed name stands for a part: " + found.problem;
+    if (!found.complete) return "a committed name stands for a part: " + found.problem;
   }
   if (memory.exists("/run/ckpt/LATEST")) {
     const std::string latest = read_file(memory, "/run/ckpt/LATEST", 100);
