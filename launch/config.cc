@@ -45,6 +45,8 @@ void bind_keys(ConfigReader& reader, Config& c) {
   reader.bind("train.global_batch", c.train.global_batch, {1, 1 << 24}, "Sequences a step, over all ranks.");
   reader.bind("train.micro_batch", c.train.micro_batch, {1, 1 << 20}, "Sequences that a rank computes at once.");
   reader.bind("train.sequence", c.train.sequence, {1, 1 << 24}, "Tokens a sequence.");
+  reader.bind("train.init_from", c.train.init_from,
+              "Run folder or checkpoint whose weights a new run starts from; empty: random ones.");
   reader.bind<ComputeType>("train.dtype", c.train.dtype,
                            {{"auto", ComputeType::kAuto}, {"f32", ComputeType::kF32}, {"bf16", ComputeType::kBF16}},
                            "What the model computes in; auto: bf16 on GPUs, f32 on the CPU.");

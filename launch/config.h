@@ -62,6 +62,7 @@ struct Config {
     std::int64_t global_batch = 16;  // sequences a step, over all ranks
     std::int64_t micro_batch = 8;    // sequences a rank computes at once
     std::int64_t sequence = 128;     // tokens
+    std::string init_from;           // run folder or checkpoint whose weights a new run starts from; empty: random ones
     ComputeType dtype = ComputeType::kAuto;
     ComputeType gradient_dtype = ComputeType::kAuto;
     bool deterministic = false;  // GPUs: only algorithms that give the same bits again

@@ -35,6 +35,10 @@ void write_manifest(Files& files, const std::filesystem::path& run_folder, const
   json["attempt"] = manifest.attempt;
   json["started"] = utc_now();
   json["resumed_from_step"] = manifest.resumed_from_step;
+  json["initialized_from"] = nullptr;
+  if (const auto& origin = manifest.initialized_from) {
+    json["initialized_from"] = {{"checkpoint", origin->checkpoint}, {"step", origin->step}};
+  }
   json["command_line"] = manifest.command_line;
   json["directory"] = std::filesystem::current_path().string();
   json["config"] = Json::parse(config_to_json(manifest.config));
@@ -79,6 +83,10 @@ EarlierAttempt read_earlier_attempt(Files& files, const std::filesystem::path& r
   if (json.contains("run") && json["run"].is_string()) {
     earlier.run = std::strtoull(json["run"].get<std::string>().c_str(), nullptr, 16);
   }
+  const auto at = [&](const char* pointer) { return json.value(Json::json_pointer(pointer), Json()); };
+  if (const Json key = at("/config/train/init_from"); key.is_string()) earlier.init_from = key;
+  const Json checkpoint = at("/initialized_from/checkpoint"), step = at("/initialized_from/step");
+  if (checkpoint.is_string() && step.is_number_integer()) earlier.initialized_from = WeightsOrigin{checkpoint, step};
   return earlier;
 }
 

@@ -7,10 +7,12 @@
 #include <array>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "launch/config.h"
+#include "launch/initial_weights.h"
 #include "runtime/device/param_spec.h"
 #include "runtime/io/files.h"
 
@@ -37,6 +39,7 @@ struct Manifest {
   std::string launcher;        // "plain", "mpirun", "srun"
   std::string choices = "{}";  // JSON object: everything chosen by measurement
   std::int64_t resumed_from_step = 0;
+  std::optional<WeightsOrigin> initialized_from;  // of a run that started from other weights than random ones
 };
 
 // Adds what it finds out itself: time, machine, libraries, build. Keeps the manifest of the attempt before: a copy of
@@ -47,6 +50,8 @@ void write_manifest(Files& files, const std::filesystem::path& run_folder, const
 struct EarlierAttempt {
   std::uint64_t run = 0;
   std::int64_t attempt = 0;
+  std::string init_from;  // train.init_from
+  std::optional<WeightsOrigin> initialized_from;
 };
 EarlierAttempt read_earlier_attempt(Files& files, const std::filesystem::path& run_folder);
 

@@ -13,12 +13,14 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "checkpoint/directory.h"
 #include "checkpoint/reader.h"
 #include "data/byte_tokenizer.h"
 #include "data/data_cursor.h"
 #include "launch/agreement.h"
 #include "launch/breakdown.h"
 #include "launch/exit_report.h"
+#include "launch/initial_weights.h"
 #include "launch/job_inputs.h"
 #include "launch/live_view.h"
 #include "launch/manifest.h"
@@ -111,6 +113,7 @@ class RankRun {
       if (hooks_.wrap_train_source) wrapped_source_ = hooks_.wrap_train_source(*inputs_.train);
     });
     require_same_on_all_ranks(parts_.control, inputs_.identity(), "give every rank the same files");
+    agree(parts_.control, [&] { find_initial_weights(); });
     open_run_folder();
     TokenSources sources = inputs_.sources();
     if (wrapped_source_ != nullptr) sources.train = wrapped_source_.get();
@@ -172,6 +175,38 @@ class RankRun {
     });
   }
 
+  // Of a run that has no checkpoint: before it leaves anything in its folder.
+  void find_initial_weights() {
+    if (!leads() || config_.train.init_from.empty()) return;
+    const auto checkpoints = checkpoint_folder(config_.run.dir);
+    if (!checkpoint::committed_steps(parts_.files, checkpoints).empty() ||
+        !checkpoint::set_aside_steps(parts_.files, checkpoints).empty()) {
+      return;
+    }
+    initial_weights_.emplace(parts_.files, config_.train.init_from, inputs_.job.shape.to_json(), cursor(0));
+  }
+
+  void initialize() {
+    if (config_.train.init_from.empty()) return trainer_->initialize();
+    origin_ = as_agreed([&] {
+      return InitialWeights::load(parts_.files, parts_.control, initial_weights_ ? &*initial_weights_ : nullptr,
+                                  *trainer_);
+    });
+    parts_.log.info("starting from the weights of step {} of {}: optimizer, schedule and data begin anew",
+                    origin_->step, origin_->checkpoint);
+  }
+
+  // What the run was started from stays in its manifests. The key counts for a new run only.
+  void recall_initial_weights() {
+    if (!leads()) return;
+    const EarlierAttempt earlier = read_earlier_attempt(parts_.files, config_.run.dir);
+    origin_ = earlier.initialized_from;
+    if (!config_.train.init_from.empty() && config_.train.init_from != earlier.init_from) {
+      parts_.log.warning("train.init_from = {} is ignored: {} has a checkpoint and goes on from its own weights",
+                         config_.train.init_from, config_.run.dir);
+    }
+  }
+
   void resume_or_initialize() {
     const std::string model = inputs_.job.shape.to_json();
     const std::optional<checkpoint::Meta> meta = as_agreed([&] { return trainer_->load_newest(model); });
@@ -180,6 +215,7 @@ class RankRun {
       result_.first_step = meta->step;
       first_tokens_ = meta->tokens;
       if (!meta->data_cursor.empty()) first_sample_ = data::cursor_from_json(meta->data_cursor).next_sample;
+      recall_initial_weights();
       if (meta->data_cursor.empty()) {
         parts_.log.info("starting from the weights that were imported into {}", config_.run.dir);
       } else {
@@ -198,7 +234,7 @@ class RankRun {
       }
       if (holds_run_)
         parts_.log.warning("{} holds a run without a checkpoint: starting from the beginning", config_.run.dir);
-      trainer_->initialize();
+      initialize();
     }
     trainer_->seek(first_sample_);
     result_.steps_done = result_.first_step;
@@ -228,7 +264,8 @@ class RankRun {
                         .mesh = {{ranks_, 1, 1}},
                         .launcher = environment.launcher_name(),
                         .choices = choices(),
-                        .resumed_from_step = result_.first_step};
+                        .resumed_from_step = result_.first_step,
+                        .initialized_from = origin_};
       for (const std::string& text : texts) manifest.ranks.push_back(rank_description(text));
       write_manifest(parts_.files, config_.run.dir, manifest);
     });
@@ -590,6 +627,8 @@ class RankRun {
   LiveView view_;
   JobInputs inputs_;
   std::unique_ptr<data::TokenSource> wrapped_source_;
+  std::optional<InitialWeights> initial_weights_;  // rank 0, of a new run that starts from others'
+  std::optional<WeightsOrigin> origin_;
   std::optional<RunFolder> folder_;
   std::int64_t attempt_ = 1;
   std::uint64_t run_ = 0;

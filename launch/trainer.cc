@@ -176,6 +176,15 @@ void Trainer::initialize() {
   round_weights();
 }
 
+void Trainer::load_weights(Files& files, const checkpoint::FoundCheckpoint& found) {
+  TensorTable table;
+  append_to(table, "param/", weights_);
+  const Tensor staging(initial_staging_.arena(), initial_staging_.offset_bytes(), DType::kU8,
+                       {static_cast<std::int64_t>(initial_staging_.extent_bytes())});
+  checkpoint::read_tensors(files, found, table, job_.shape.to_json(), *copy_out_, staging);
+  round_weights();
+}
+
 void Trainer::seek(std::int64_t next_sample) { train_loader_->seek(next_sample); }
 
 void Trainer::step(std::int64_t step) {
@@ -301,20 +310,21 @@ std::size_t Trainer::memory_bytes(MemoryKind kind) const {
   return total_bytes;
 }
 
+void Trainer::append_to(TensorTable& table, const char* prefix, const Tensor& flat) const {
+  for (std::size_t i = 0; i < layout_.size(); ++i) {
+    const ParamId id{static_cast<std::int32_t>(i)};
+    const ParamSpec& spec = layout_.spec(id);
+    table.entries.push_back({.name = prefix + spec.name,
+                             .global_shape = spec.global_shape,
+                             .view = layout_.view(flat, id).reshape({spec.elems()})});
+  }
+}
+
 TensorTable Trainer::state_table() const {
   TensorTable table;
-  const auto add = [&](const char* prefix, const Tensor& flat) {
-    for (std::size_t i = 0; i < layout_.size(); ++i) {
-      const ParamId id{static_cast<std::int32_t>(i)};
-      const ParamSpec& spec = layout_.spec(id);
-      table.entries.push_back({.name = prefix + spec.name,
-                               .global_shape = spec.global_shape,
-                               .view = layout_.view(flat, id).reshape({spec.elems()})});
-    }
-  };
-  add("param/", weights_);
-  add("adam_m/", first_moment_);
-  add("adam_v/", second_moment_);
+  append_to(table, "param/", weights_);
+  append_to(table, "adam_m/", first_moment_);
+  append_to(table, "adam_v/", second_moment_);
   return table;
 }
 

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "checkpoint/checkpointer.h"
+#include "checkpoint/reader.h"
 #include "comm/communicator.h"
 #include "comm/grad_buckets.h"
 #include "data/loader.h"
@@ -97,6 +98,9 @@ class Trainer {
   std::optional<checkpoint::Meta> load_newest(const std::string& model);
   // Fresh weights, zero moments. Blocks the host.
   void initialize();
+  // The weights of a checkpoint of this model and no more: moments stay zero. On CorruptError they are undefined. Every
+  // rank calls it by itself. Blocks the host. REQUIRES: allocated, no step enqueued.
+  void load_weights(Files& files, const checkpoint::FoundCheckpoint& found);
   // The next step to be enqueued begins with this sample of the run's order.
   void seek(std::int64_t next_sample);
 
@@ -137,6 +141,8 @@ class Trainer {
   std::unique_ptr<Memory> memory_;
   std::unique_ptr<Stream> compute_, comm_, copy_in_, copy_out_;
   void round_weights();  // compute weights = weights, where they are apart
+  // Adds every parameter's part of a flat tensor, as checkpoints name it.
+  void append_to(TensorTable& table, const char* prefix, const Tensor& flat) const;
 
   Tensor weights_, gradients_, first_moment_, second_moment_;  // flat; weights and moments f32 (or f64)
   Tensor compute_weights_;                                     // what the model reads: weights_, or bf16
