@@ -154,7 +154,7 @@ TEST(PosixFiles, ARealFullDiskIsReported) {
   }
 }
 
-TEST(PosixFiles, WritesThroughNoLinkAndWithNarrowRights) {
+TEST(PosixFiles, WritesThroughNoLink) {
   const ScratchFolder scratch;
   PosixFiles files;
   files.make_directories(scratch.path() / "sub");
@@ -164,11 +164,31 @@ TEST(PosixFiles, WritesThroughNoLinkAndWithNarrowRights) {
   EXPECT_THROW(files.open(scratch.path() / "sub" / "link", OpenMode::kReplace), IoError);
   files.remove_all(scratch.path() / "link");  // the link goes, what it names stays
   EXPECT_EQ(read_file(files, scratch.path() / "sub" / "target", 9), "kept");
-  struct stat status {};
-  ASSERT_EQ(::stat((scratch.path() / "sub" / "target").c_str(), &status), 0);
-  EXPECT_EQ(status.st_mode & 07777 & ~0640u, 0u);
-  ASSERT_EQ(::stat((scratch.path() / "sub").c_str(), &status), 0);
-  EXPECT_EQ(status.st_mode & 07777 & ~0750u, 0u);
+}
+
+// 027 keeps a group's data in the group, 002 shares it, 077 with nobody.
+TEST(PosixFiles, RightsAreWhatTheUmaskLeaves) {
+  const auto rights = [](const fs::path& path) {
+    struct stat status {};
+    EXPECT_EQ(::stat(path.c_str(), &status), 0);
+    return status.st_mode & 07777;
+  };
+  PosixFiles files;
+  for (const mode_t mask : {0027u, 0002u, 0022u, 0077u}) {
+    const ScratchFolder scratch;
+    const fs::path folder = scratch.path() / "sub", below = folder / "sub", file = below / "written";
+    const mode_t before = ::umask(mask);
+    files.make_directories(below);
+    write_file_durably(files, file, "x");
+    for (const OpenMode mode : {OpenMode::kOpen, OpenMode::kCreateNew, OpenMode::kReplace, OpenMode::kAppend}) {
+      files.open(below / std::to_string(static_cast<int>(mode)), mode);
+    }
+    ::umask(before);
+    EXPECT_EQ(rights(folder), 0777 & ~mask);
+    EXPECT_EQ(rights(below), 0777 & ~mask);
+    for (const std::string& name : files.list(below)) EXPECT_EQ(rights(below / name), 0666 & ~mask) << name;
+    EXPECT_EQ(files.list(below).size(), 5u);
+  }
 }
 
 // A replaced file holds the old or the new content whatever call the process dies in and whatever the power takes.
