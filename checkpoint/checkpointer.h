@@ -49,7 +49,8 @@ class Checkpointer {
   // Locks the folder, removes what dead attempts left there, and reserves staging memory for this rank's shard in
   // `host`, which may be allocated later. `table` describes the state on this rank; files, control, device, copy_out
   // and host outlive this object.
-  // Throws ConfigError if the folder cannot be used: no rights, not a folder, another process writes there.
+  // Throws ConfigError if the folder can never be used: no rights, not a folder, another process writes there; IoError
+  // if the disk is full or fails.
   Checkpointer(Files& files, comm::Control& control, Device& device, Stream& copy_out, Arena& host, TensorTable table,
                Options options);
   ~Checkpointer();

@@ -47,7 +47,7 @@ void use_folder(const std::string& name, const std::function<void()>& work) {
   try {
     work();
   } catch (const IoError& error) {
-    if (error.error_number == ENOSPC || error.error_number == EDQUOT || error.error_number == EIO) throw;
+    if (!error.wrong_path()) throw;
     throw ConfigError(fmt::format("{} cannot be used: {}", name, error.what()));
   }
 }

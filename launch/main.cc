@@ -28,6 +28,7 @@ void fill_standard_descriptors() {
 int main(int argc, char** argv) {
   using namespace strake;
   fill_standard_descriptors();
+  std::set_terminate(launch::end_uncaught);
   const auto rank = launch::RankEnvironment::detect();
   try {
     return launch::run_command_line(argc, argv);

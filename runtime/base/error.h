@@ -4,13 +4,14 @@
 // adds the rank. Expected absences (no checkpoint yet, event not done) are std::optional, not errors.
 #pragma once
 
+#include <cerrno>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
 
 namespace strake {
 
-// Documented in README.md and used by requeue scripts: never renumber.
+// The table in README.md lists exactly these (a test compares the two). Requeue scripts use them: never renumber.
 enum class ExitCode : int {
   kDone = 0,
   kFailure = 1,        // none of those below: a mistake of the program or of who uses a library of it
@@ -21,9 +22,9 @@ enum class ExitCode : int {
   kNonFinite = 14,  // loss or gradient norm is NaN or infinite
   kHang = 15,
   kPeerOrDeviceLost = 16,
-  kStorage = 17,     // disk full, I/O error
-  kPreempted = 18,   // stopped on request, checkpoint durable: requeue
-  kNoProgress = 19,  // do not requeue
+  kStorage = 17,       // disk full, I/O error
+  kPreempted = 18,     // stopped on request, checkpoint durable: requeue
+  kInterrupted = 130,  // a second Ctrl-C: 128 + SIGINT, as shells have it; nothing was saved
 };
 
 class Error : public std::runtime_error {
@@ -63,6 +64,23 @@ struct IoError : Error {
       : Error(ExitCode::kStorage, message), path(std::move(file_path)), error_number(errno_value) {}
   std::string path;
   int error_number;
+
+  // The path can never be used as it is, whatever is freed or repaired: of a folder that somebody chose, a mistake in
+  // the configuration.
+  bool wrong_path() const {
+    switch (error_number) {
+      case EACCES:
+      case EPERM:
+      case EEXIST:
+      case ENOTDIR:
+      case EISDIR:
+      case ELOOP:
+      case ENAMETOOLONG:
+        return true;
+      default:
+        return false;
+    }
+  }
 };
 // The bytes of a file are not what was written (bad checksum, bad structure).
 struct CorruptError : Error {

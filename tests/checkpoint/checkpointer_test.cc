@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <set>
 
 #include "checkpoint/reader.h"
@@ -13,6 +14,7 @@
 #include "runtime/device/order_checker.h"
 #include "tests/checkpoint/synthetic_run.h"
 #include "tests/support/faulty_device.h"
+#include "tests/support/faulty_files.h"
 #include "tests/support/gate.h"
 #include "tests/support/memory_files.h"
 #include "tests/support/scratch_folder.h"
@@ -297,14 +299,15 @@ TEST(Checkpointer, AnUnusableFolderIsAConfigurationError) {
   }
 }
 
-// A full or failing disk is no mistake in the configuration: the same start works when there is space.
-TEST(Checkpointer, AFullDiskAtTheStartIsAStorageError) {
-  for (const int cause : {ENOSPC, EDQUOT, EIO}) {
-    MemoryFiles files;
-    test::FaultyFiles full(files);
-    full.fill_disk_at(1, cause);
-    for (const RankEnd& end : save_steps(full, 2, options_in("/run/ckpt"), {1})) {
+// Whoever starts the job again must not be told that its configuration is wrong: with space, the same one works.
+TEST(Checkpointer, ADiskThatIsFullOrFailsAtTheStartIsStorage) {
+  for (const int error_number : {ENOSPC, EDQUOT, EIO, EROFS}) {
+    MemoryFiles disk;
+    test::FaultyFiles files(disk);
+    files.fill_disk_at(1, error_number);
+    for (const RankEnd& end : save_steps(files, 2, options_in("/run/ckpt"), {1})) {
       EXPECT_EQ(end.code, ExitCode::kStorage) << end.message;
+      EXPECT_NE(end.message.find("/run"), std::string::npos) << end.message;
     }
   }
 }

@@ -4,6 +4,9 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <fstream>
+#include <regex>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -13,6 +16,7 @@
 #include "launch/exit_report.h"
 #include "launch/rank_environment.h"
 #include "launch/signals.h"
+#include "runtime/base/check.h"
 #include "runtime/base/error.h"
 
 namespace strake::launch {
@@ -163,6 +167,42 @@ TEST(ExitReport, NamesTheRankAndGivesTheDocumentedCode) {
   EXPECT_EQ(report(CommError("x", 1), 0, 1).first, 16);
   EXPECT_EQ(report(IoError("x", "f", 28), 0, 1).first, 17);
   EXPECT_EQ(report(std::runtime_error("odd"), 0, 1), Report(1, "strake: error: odd\n"));
+}
+
+// Numbers and whether people are told what they mean: the enumerators of ExitCode against the rows of README.md's
+// table.
+TEST(ExitCodes, TheTableInTheReadmeListsThoseThatExistAndNoOther) {
+  const auto numbers = [](const char* path, const std::string& begin, const std::string& end, const std::regex& line) {
+    std::ifstream file(path);
+    std::set<int> found;
+    bool inside = false;
+    for (std::string text; std::getline(file, text);) {
+      if (text.starts_with(begin)) inside = true;
+      if (inside && text.starts_with(end)) return found;
+      std::smatch match;
+      if (inside && std::regex_search(text, match, line)) {
+        EXPECT_TRUE(found.insert(std::stoi(match[1])).second) << path << ": twice: " << text;
+      }
+    }
+    ADD_FAILURE() << path << ": no section from '" << begin << "' to '" << end << "'";
+    return found;
+  };
+  const std::set<int> exist = numbers(STRAKE_SOURCE_FOLDER "/runtime/base/error.h", "enum class ExitCode", "};",
+                                      std::regex("^ +k[A-Za-z]+ = ([0-9]+),"));
+  const std::set<int> told = numbers(STRAKE_SOURCE_FOLDER "/README.md", "## Exit codes", "Any other code",
+                                     std::regex("^\\| ([0-9]+) \\| [^|]+ \\| [^|]*\\|$"));
+  EXPECT_EQ(exist, told);
+  EXPECT_TRUE(exist.contains(0) && exist.contains(10) && exist.size() > 5) << "the tables were not read";
+}
+
+TEST(ExitCodesDeathTest, AMistakeOfTheProgramIsOne) {
+  EXPECT_EXIT(STRAKE_CHECK(1 + 1 == 3, "sums"), ::testing::ExitedWithCode(1), "internal error: check failed: .*sums");
+  EXPECT_EXIT(
+      {
+        std::set_terminate(end_uncaught);
+        std::thread([] { throw std::runtime_error("lost its way"); }).join();
+      },
+      ::testing::ExitedWithCode(1), "strake: internal error: not caught: lost its way\n");
 }
 
 }  // namespace

@@ -2,10 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <string>
+#include <utility>
 
 #include "launch/machine.h"
 #include "launch/manifest.h"
@@ -118,7 +120,7 @@ TEST(RunFolder, AFileInItsPlaceIsReported) {
   EXPECT_THROW(RunFolder::start(files, "/r", Resume::kAuto), ConfigError);
 }
 
-TEST(RunFolder, AFolderThatCannotBeUsedIsAMistakeAndAFullDiskIsNot) {
+TEST(RunFolder, AFolderInPlaceOfTheLockIsReported) {
   test::MemoryFiles files;
   files.make_directories("/r/run.lock");
   try {
@@ -128,9 +130,6 @@ TEST(RunFolder, AFolderThatCannotBeUsedIsAMistakeAndAFullDiskIsNot) {
     EXPECT_NE(std::string(error.what()).find("run.dir: /r cannot be used: /r/run.lock"), std::string::npos)
         << error.what();
   }
-  test::FaultyFiles full(files);
-  full.fill_disk_at(1, ENOSPC);
-  EXPECT_THROW(RunFolder::start(full, "/new", Resume::kAuto), IoError);
 }
 
 TEST(RunFolder, TheLockOfAnotherHostIsTakenOverIfTheKernelsIsFree) {
@@ -141,6 +140,27 @@ TEST(RunFolder, TheLockOfAnotherHostIsTakenOverIfTheKernelsIsFree) {
   const RunFolder folder = RunFolder::start(files, "/r", Resume::kAuto, [&](std::string_view line) { said += line; });
   EXPECT_NE(said.find("/r: takes over the lock of process 77 on host another-host"), std::string::npos) << said;
   EXPECT_EQ(folder.attempt(), 1);
+}
+
+TEST(RunFolder, OnlyAPathThatCanNeverBeUsedIsConfiguration) {
+  for (const auto& [error_number, code] : {std::pair{EACCES, ExitCode::kConfig},
+                                           {ENAMETOOLONG, ExitCode::kConfig},
+                                           {ENOSPC, ExitCode::kStorage},
+                                           {EROFS, ExitCode::kStorage},
+                                           {EIO, ExitCode::kStorage}}) {
+    for (const std::int64_t call : {1, 3}) {  // the folder, the lock
+      test::MemoryFiles disk;
+      test::FaultyFiles files(disk);
+      files.fail_at(call, error_number);
+      try {
+        RunFolder::start(files, "/r", Resume::kAuto);
+        ADD_FAILURE() << "call " << call << " fails with " << error_number;
+      } catch (const Error& error) {
+        EXPECT_EQ(error.exit_code(), code) << error.what();
+        EXPECT_NE(std::string(error.what()).find("/r"), std::string::npos) << error.what();
+      }
+    }
+  }
 }
 
 TEST(RunFolder, ASecondRunIsKeptOut) {

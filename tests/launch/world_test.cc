@@ -91,7 +91,7 @@ TEST(RunAsRank, GivesBackTheExitCode) {
             static_cast<int>(ExitCode::kData));
 }
 
-// With several ranks it ends the job: launch_failing_rank.
+// With several ranks it ends the job: launch_failing_rank_disk.
 TEST(RunAsRank, LeavesTheErrorOfARankAloneToTheCaller) {
   EXPECT_THROW(run_as_rank([](JobRank&) -> int { throw DeviceError("lost"); }), DeviceError);
 }
