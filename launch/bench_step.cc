@@ -126,7 +126,6 @@ Bench measure(const BenchStepArguments& arguments, const Config& config, RankDev
   run.checkpoint.resume = Resume::kAuto;
   run.train.steps = arguments.warmup + arguments.steps * arguments.repeats;
   run.train.stop_at = 0;
-  run.optimizer.warmup_steps = std::min(run.optimizer.warmup_steps, run.train.steps);
   if (config.data.train == kRandomTokens) {
     run.data.train = (folder.path() / "random.bin").string();
     agree(control, [&] {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <string_view>
 #include <utility>
@@ -56,8 +57,14 @@ void bind_keys(ConfigReader& reader, Config& c) {
   reader.bind("train.deterministic", c.train.deterministic, "GPUs: only algorithms that repeat their bits.");
 
   reader.bind("optimizer.learning_rate", c.optimizer.learning_rate, {0, 10}, "Peak of the cosine schedule.");
-  reader.bind("optimizer.min_learning_rate", c.optimizer.min_learning_rate, {0, 10}, "Where the schedule ends.");
-  reader.bind("optimizer.warmup_steps", c.optimizer.warmup_steps, {0, kMany}, "Steps of linear warm-up.");
+  reader.bind("optimizer.min_learning_rate", c.optimizer.min_learning_rate, {0, 10},
+              "Where the schedule ends; auto: by optimizer.min_learning_rate_ratio.");
+  reader.bind("optimizer.min_learning_rate_ratio", c.optimizer.min_learning_rate_ratio, {0, 1},
+              "The same as a part of optimizer.learning_rate; auto: a tenth.");
+  reader.bind("optimizer.warmup_steps", c.optimizer.warmup_steps, {0, kMany},
+              "Steps of linear warm-up, a tenth of the run if it is shorter; auto: by optimizer.warmup_ratio.");
+  reader.bind("optimizer.warmup_ratio", c.optimizer.warmup_ratio, {0, 0.999999},
+              "The same as a part of train.steps; auto: 100 steps.");
   reader.bind("optimizer.beta1", c.optimizer.beta1, {0, 0.999999}, "Decay of AdamW's first moment.");
   reader.bind("optimizer.beta2", c.optimizer.beta2, {0, 0.999999}, "Decay of AdamW's second moment.");
   reader.bind("optimizer.epsilon", c.optimizer.epsilon, {1e-30, 1}, "AdamW's epsilon.");
@@ -97,6 +104,21 @@ void bind_keys(ConfigReader& reader, Config& c) {
               kNoEffect);
   reader.bind("debug.jitter_us", c.debug.jitter_us, {0, 1'000'000}, "Random delay before operations, up to this.",
               kNoEffect);
+}
+
+// Of two keys that say one thing in two ways the later one counts, so that an argument replaces what the file says in
+// the other way. Two of the same place contradict each other.
+template <typename Absolute, typename Relative>
+void settle(ConfigReader& reader, std::string_view absolute_key, std::optional<Absolute>& absolute,
+            std::string_view ratio_key, std::optional<Relative>& ratio) {
+  if (!absolute || !ratio || !reader.sound({absolute_key, ratio_key})) return;
+  if (reader.source(absolute_key) == reader.source(ratio_key)) {
+    reader.problem(ratio_key, fmt::format("is set, and so is {}; remove one of them", absolute_key));
+  } else if (reader.source(absolute_key) < reader.source(ratio_key)) {
+    absolute.reset();
+  } else {
+    ratio.reset();
+  }
 }
 
 // Divisors of n in ascending order, at most `most` of the largest.
@@ -141,15 +163,12 @@ void check_contradictions(ConfigReader& reader, const Config& c) {
     reader.problem("train.stop_at", fmt::format("{} lies behind train.steps = {}; lower it, or set 0 to run to the end",
                                                 c.train.stop_at, c.train.steps));
   }
-  if (reader.sound({"optimizer.warmup_steps", "train.steps"}) && c.optimizer.warmup_steps > c.train.steps) {
-    reader.problem("optimizer.warmup_steps", fmt::format("{} is longer than train.steps = {}; lower it",
-                                                         c.optimizer.warmup_steps, c.train.steps));
-  }
-  if (reader.sound({"optimizer.min_learning_rate", "optimizer.learning_rate"}) &&
-      c.optimizer.min_learning_rate > c.optimizer.learning_rate) {
+  if (reader.sound({"optimizer.min_learning_rate", "optimizer.learning_rate"}) && c.optimizer.min_learning_rate &&
+      *c.optimizer.min_learning_rate > c.optimizer.learning_rate) {
     reader.problem("optimizer.min_learning_rate",
-                   fmt::format("{} is above optimizer.learning_rate = {}; lower it", c.optimizer.min_learning_rate,
-                               c.optimizer.learning_rate));
+                   fmt::format("{} is above optimizer.learning_rate = {}; lower it, or set it in proportion: "
+                               "optimizer.min_learning_rate_ratio = 0.1",
+                               *c.optimizer.min_learning_rate, c.optimizer.learning_rate));
   }
 }
 
@@ -161,6 +180,10 @@ Config load_config(const std::filesystem::path& file, const std::vector<std::str
   bind_keys(reader, config);
   const bool complete = file.empty() || reader.read_file(file);
   for (const std::string& text : overrides) reader.read_override(text);
+  settle(reader, "optimizer.min_learning_rate", config.optimizer.min_learning_rate, "optimizer.min_learning_rate_ratio",
+         config.optimizer.min_learning_rate_ratio);
+  settle(reader, "optimizer.warmup_steps", config.optimizer.warmup_steps, "optimizer.warmup_ratio",
+         config.optimizer.warmup_ratio);
   if (complete) check_contradictions(reader, config);  // else they would all be about defaults
   reader.finish();
   return config;
@@ -203,6 +226,29 @@ std::vector<ConfigReader::KeyInfo> config_keys() {
   return reader.keys();
 }
 
+namespace {
+
+constexpr std::int64_t kDefaultWarmupSteps = 100;
+constexpr double kDefaultFloor = 0.1;  // of the peak
+
+void lay_out_schedule(const Config& config, Derived& derived) {
+  const Config::Optimizer& o = config.optimizer;
+  const std::int64_t steps = config.train.steps;
+  derived.min_learning_rate =
+      o.min_learning_rate.value_or(o.min_learning_rate_ratio.value_or(kDefaultFloor) * o.learning_rate);
+  derived.warmup_steps = o.warmup_ratio ? std::llround(*o.warmup_ratio * static_cast<double>(steps))
+                                        : o.warmup_steps.value_or(kDefaultWarmupSteps);
+  if (derived.warmup_steps > steps) {
+    // A run that is warm-up to its end would never train at its rate.
+    const std::int64_t shortened = (steps + 9) / 10;
+    derived.note = fmt::format("the warm-up takes {} of {} steps: optimizer.warmup_steps = {} is longer than the run",
+                               shortened, steps, derived.warmup_steps);
+    derived.warmup_steps = shortened;
+  }
+}
+
+}  // namespace
+
 Derived derive(const Config& config, int ranks) {
   STRAKE_CHECK(ranks >= 1, "a run has ranks");
   const Config::Train& train = config.train;
@@ -219,7 +265,14 @@ Derived derive(const Config& config, int ranks) {
         fmt::format("train.global_batch: {} is not a multiple of train.micro_batch x ranks = {} x {} = {}; {}",
                     train.global_batch, train.micro_batch, ranks, at_once, remedy));
   }
-  return {train.global_batch / at_once, train.global_batch / ranks, train.global_batch * train.sequence};
+  Derived derived{.accumulation = train.global_batch / at_once,
+                  .sequences_per_rank = train.global_batch / ranks,
+                  .tokens_per_step = train.global_batch * train.sequence,
+                  .warmup_steps = 0,
+                  .min_learning_rate = 0,
+                  .note = ""};
+  lay_out_schedule(config, derived);
+  return derived;
 }
 
 }  // namespace strake::launch

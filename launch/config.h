@@ -70,8 +70,11 @@ struct Config {
 
   struct Optimizer {
     double learning_rate = 6e-4;
-    double min_learning_rate = 6e-5;
-    std::int64_t warmup_steps = 100;
+    // The floor and the warm-up can be said in two ways each; at most one of a pair is set. derive() has what counts.
+    std::optional<double> min_learning_rate;
+    std::optional<double> min_learning_rate_ratio;  // of learning_rate
+    std::optional<std::int64_t> warmup_steps;
+    std::optional<double> warmup_ratio;  // of train.steps
     double beta1 = 0.9;
     double beta2 = 0.95;
     double epsilon = 1e-8;
@@ -132,6 +135,9 @@ struct Derived {
   std::int64_t accumulation;        // micro-batches a rank adds up in a step
   std::int64_t sequences_per_rank;  // a step
   std::int64_t tokens_per_step;     // over all ranks
+  std::int64_t warmup_steps;        // at most train.steps
+  double min_learning_rate;
+  std::string note;  // what is not as the config says, and why; empty: all of it is
 };
 
 // Throws ConfigError if train.global_batch cannot be divided so, naming values that can.

@@ -114,6 +114,7 @@ class RankRun {
     });
     require_same_on_all_ranks(parts_.control, inputs_.identity(), "give every rank the same files");
     agree(parts_.control, [&] { find_initial_weights(); });
+    if (!inputs_.job.derived.note.empty()) parts_.log.info("{}", inputs_.job.derived.note);
     open_run_folder();
     TokenSources sources = inputs_.sources();
     if (wrapped_source_ != nullptr) sources.train = wrapped_source_.get();
@@ -279,7 +280,10 @@ class RankRun {
                        {"dtype", name_of(inputs_.job.dtype)},
                        {"gradient_dtype", name_of(inputs_.job.gradient_dtype)},
                        {"wire_dtype", name_of(trainer_->buckets().wire)},
-                       {"peak_flops_per_rank", hooks_.peak_flops}};
+                       {"peak_flops_per_rank", hooks_.peak_flops},
+                       {"warmup_steps", inputs_.job.derived.warmup_steps},
+                       {"min_learning_rate", inputs_.job.derived.min_learning_rate},
+                       {"device", parts_.device.target() == DeviceKind::kCuda ? "cuda" : "cpu"}};
     if (const KernelState* kernels = parts_.device.kernel_state()) out["kernels"] = kernels->choices();
     return out.dump();
   }

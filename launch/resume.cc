@@ -25,7 +25,9 @@ std::vector<std::string> changes_since(const std::string& saved, const Config& n
   if (lines.empty()) return lines;
 
   const Config old = config_from_json(saved);
-  const double rate_before = schedule_of(old).at(step), rate_now = schedule_of(now).at(step);
+  // The number of ranks changes nothing about the schedule.
+  const double rate_before = schedule_of(old, derive(old, 1)).at(step);
+  const double rate_now = schedule_of(now, derive(now, 1)).at(step);
   if (rate_before != rate_now) {
     lines.push_back(fmt::format("learning rate of step {}: {:.6g} -> {:.6g}", step + 1, rate_before, rate_now));
   }

@@ -34,10 +34,10 @@ int marks_of(const Job& job) { return static_cast<int>(5 * job.derived.accumulat
 
 }  // namespace
 
-models::CosineSchedule schedule_of(const Config& config) {
+models::CosineSchedule schedule_of(const Config& config, const Derived& derived) {
   return {.peak = config.optimizer.learning_rate,
-          .floor = config.optimizer.min_learning_rate,
-          .warmup_steps = config.optimizer.warmup_steps,
+          .floor = derived.min_learning_rate,
+          .warmup_steps = derived.warmup_steps,
           .total_steps = config.train.steps};
 }
 
@@ -71,7 +71,7 @@ Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicato
       copy_out_(device.make_stream("copy-out", StreamPriority::kNormal)),
       activations_(planned == nullptr ? ActivationMemory(memory_->activations)
                                       : ActivationMemory(memory_->activations, planned->activations)),
-      schedule_(schedule_of(job.config)),
+      schedule_(schedule_of(job.config, job.derived)),
       account_(device, *compute_, marks_of(job)),
       updated_(device.make_event("weights updated")) {
   const bool rounds = job.dtype == DType::kBF16;

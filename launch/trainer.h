@@ -57,7 +57,7 @@ struct StepPlan {
 };
 
 // The learning rate of every step.
-models::CosineSchedule schedule_of(const Config& config);
+models::CosineSchedule schedule_of(const Config& config, const Derived& derived);
 
 struct TokenSources {
   data::TokenSource* train;

@@ -114,6 +114,28 @@ void ConfigReader::bind(std::string key, double& field, Range<double> range, std
        [&field] { return fmt::format("{}", field); }, "", false});
 }
 
+void ConfigReader::bind(std::string key, std::optional<double>& field, Range<double> range, std::string doc,
+                        Effect effect) {
+  const auto assign = [&field, range](const Value& value) {
+    const auto* word = std::get_if<std::string>(&value);
+    const auto* text = std::get_if<Text>(&value);
+    if ((word != nullptr && *word == "auto") || (text != nullptr && text->value == "auto")) {
+      field.reset();
+      return true;
+    }
+    std::optional<double> number;
+    if (const auto* whole = std::get_if<std::int64_t>(&value)) number = static_cast<double>(*whole);
+    if (const auto* real = std::get_if<double>(&value)) number = *real;
+    if (text != nullptr) number = parse_number<double>(text->value);
+    if (!number || !(*number >= range.min && *number <= range.max)) return false;  // also refuses NaN
+    field = *number;
+    return true;
+  };
+  add({std::move(key), fmt::format("auto, or a number from {} to {}", range.min, range.max), std::move(doc), effect,
+       assign, [&field] { return field.has_value() ? fmt::format("{}", *field) : std::string("\"auto\""); }, "",
+       false});
+}
+
 void ConfigReader::bind(std::string key, bool& field, std::string doc, Effect effect) {
   const auto assign = [&field](const Value& value) {
     if (const auto* truth = std::get_if<bool>(&value)) {
@@ -262,6 +284,13 @@ void ConfigReader::read_override(std::string_view key_is_value) {
   }
   set(key_is_value.substr(0, equals), Text{std::string(key_is_value.substr(equals + 1))}, kCommandLine, 0,
       std::string(kCommandLinePlace));
+}
+
+ConfigReader::Source ConfigReader::source(std::string_view key) const {
+  const auto found = std::find_if(keys_.begin(), keys_.end(), [&](const Key& each) { return each.name == key; });
+  STRAKE_CHECK(found != keys_.end(), "no such key: " + std::string(key));
+  if (found->place.empty()) return Source::kDefault;
+  return found->place == kCommandLinePlace ? Source::kCommandLine : Source::kFile;
 }
 
 bool ConfigReader::sound(std::initializer_list<std::string_view> keys) const {

@@ -43,6 +43,8 @@ class ConfigReader {
   void bind(std::string key, std::optional<std::int64_t>& field, Range<std::int64_t> range, std::string doc,
             Effect effect = Effect::kResults);
   void bind(std::string key, double& field, Range<double> range, std::string doc, Effect effect = Effect::kResults);
+  void bind(std::string key, std::optional<double>& field, Range<double> range, std::string doc,
+            Effect effect = Effect::kResults);
   void bind(std::string key, bool& field, std::string doc, Effect effect = Effect::kResults);
   void bind(std::string key, std::string& field, std::string doc, Effect effect = Effect::kResults);
   // One of a few words. A TOML boolean is taken for the word `true` or `false` if that is among them.
@@ -54,6 +56,9 @@ class ConfigReader {
   bool read_file(const std::filesystem::path& path);
   void read_override(std::string_view key_is_value);
 
+  // Where the value of `key` came from last; a later source has the greater value.
+  enum class Source { kDefault, kFile, kCommandLine };
+  Source source(std::string_view key) const;
   // No problem was met with these keys: a check that compares them makes sense.
   bool sound(std::initializer_list<std::string_view> keys) const;
   // Reports a contradiction at the place where `key` was set. `text` says what is wrong and what to do.

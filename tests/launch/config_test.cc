@@ -105,29 +105,33 @@ INSTANTIATE_TEST_SUITE_P(
                       BadOverride{"run.device=gpu", "run.device", "auto, cpu or cuda"},
                       BadOverride{"checkpoint.resume=maybe", "checkpoint.resume", "auto, true or false"}));
 
-INSTANTIATE_TEST_SUITE_P(OutOfRange, BadOverrideTest,
-                         ::testing::Values(BadOverride{"train.steps=0", "train.steps", "from 1 to"},
-                                           BadOverride{"train.steps=-5", "train.steps", "from 1 to"},
-                                           BadOverride{"train.stop_at=-1", "train.stop_at", "from 0 to"},
-                                           BadOverride{"train.global_batch=0", "train.global_batch", "from 1 to"},
-                                           BadOverride{"train.micro_batch=0", "train.micro_batch", "from 1 to"},
-                                           BadOverride{"train.sequence=0", "train.sequence", "from 1 to"},
-                                           BadOverride{"run.seed=-1", "run.seed", "from 0 to"},
-                                           BadOverride{"model.layers=0", "model.layers", "from 1 to 1000"},
-                                           BadOverride{"model.heads=0", "model.heads", "from 1 to"},
-                                           BadOverride{"model.vocab=-1", "model.vocab", "from 0 to"},
-                                           BadOverride{"comm.bucket_mib=0", "comm.bucket_mib", "from 1e-06 to"},
-                                           BadOverride{"comm.bucket_mib=-0.5", "comm.bucket_mib", "from 1e-06 to"},
-                                           BadOverride{"checkpoint.every=-1", "checkpoint.every", "from 0 to"},
-                                           BadOverride{"checkpoint.keep=0", "checkpoint.keep", "from 1 to"},
-                                           BadOverride{"eval.batches=0", "eval.batches", "from 1 to"},
-                                           BadOverride{"log.every=0", "log.every", "from 1 to"},
-                                           BadOverride{"optimizer.beta1=1", "optimizer.beta1", "from 0 to 0.999999"},
-                                           BadOverride{"optimizer.beta2=1.5", "optimizer.beta2", "from 0 to 0.999999"},
-                                           BadOverride{"optimizer.epsilon=0", "optimizer.epsilon", "from 1e-30 to 1"},
-                                           BadOverride{"optimizer.learning_rate=-1e-4", "optimizer.learning_rate",
-                                                       "from 0 to 10"},
-                                           BadOverride{"debug.jitter_us=-1", "debug.jitter_us", "from 0 to"}));
+INSTANTIATE_TEST_SUITE_P(
+    OutOfRange, BadOverrideTest,
+    ::testing::Values(
+        BadOverride{"train.steps=0", "train.steps", "from 1 to"},
+        BadOverride{"train.steps=-5", "train.steps", "from 1 to"},
+        BadOverride{"train.stop_at=-1", "train.stop_at", "from 0 to"},
+        BadOverride{"train.global_batch=0", "train.global_batch", "from 1 to"},
+        BadOverride{"train.micro_batch=0", "train.micro_batch", "from 1 to"},
+        BadOverride{"train.sequence=0", "train.sequence", "from 1 to"},
+        BadOverride{"run.seed=-1", "run.seed", "from 0 to"},
+        BadOverride{"model.layers=0", "model.layers", "from 1 to 1000"},
+        BadOverride{"model.heads=0", "model.heads", "from 1 to"},
+        BadOverride{"model.vocab=-1", "model.vocab", "from 0 to"},
+        BadOverride{"comm.bucket_mib=0", "comm.bucket_mib", "from 1e-06 to"},
+        BadOverride{"comm.bucket_mib=-0.5", "comm.bucket_mib", "from 1e-06 to"},
+        BadOverride{"checkpoint.every=-1", "checkpoint.every", "from 0 to"},
+        BadOverride{"checkpoint.keep=0", "checkpoint.keep", "from 1 to"},
+        BadOverride{"eval.batches=0", "eval.batches", "from 1 to"},
+        BadOverride{"log.every=0", "log.every", "from 1 to"},
+        BadOverride{"optimizer.beta1=1", "optimizer.beta1", "from 0 to 0.999999"},
+        BadOverride{"optimizer.beta2=1.5", "optimizer.beta2", "from 0 to 0.999999"},
+        BadOverride{"optimizer.epsilon=0", "optimizer.epsilon", "from 1e-30 to 1"},
+        BadOverride{"optimizer.learning_rate=-1e-4", "optimizer.learning_rate", "from 0 to 10"},
+        BadOverride{"optimizer.warmup_ratio=1", "optimizer.warmup_ratio", "auto, or a number from 0 to 0.999999"},
+        BadOverride{"optimizer.warmup_steps=0.1", "optimizer.warmup_steps", "auto, or an integer from 0"},
+        BadOverride{"optimizer.min_learning_rate_ratio=1.5", "optimizer.min_learning_rate_ratio", "from 0 to 1"},
+        BadOverride{"debug.jitter_us=-1", "debug.jitter_us", "from 0 to"}));
 
 INSTANTIATE_TEST_SUITE_P(
     Contradiction, BadOverrideTest,
@@ -138,8 +142,12 @@ INSTANTIATE_TEST_SUITE_P(
                       BadOverride{"train.global_batch=4 train.micro_batch=8", "train.global_batch",
                                   "use 8, or train.micro_batch = 1, 2, 4"},
                       BadOverride{"train.stop_at=2000", "train.stop_at", "lies behind train.steps = 1000"},
-                      BadOverride{"train.steps=50", "optimizer.warmup_steps", "longer than train.steps = 50; lower it"},
-                      BadOverride{"optimizer.min_learning_rate=0.1", "optimizer.min_learning_rate", "lower it"},
+                      BadOverride{"optimizer.min_learning_rate=0.1", "optimizer.min_learning_rate",
+                                  "or set it in proportion: optimizer.min_learning_rate_ratio = 0.1"},
+                      BadOverride{"optimizer.min_learning_rate=1e-5 optimizer.min_learning_rate_ratio=0.1",
+                                  "optimizer.min_learning_rate_ratio", "and so is optimizer.min_learning_rate; remove"},
+                      BadOverride{"optimizer.warmup_steps=5 optimizer.warmup_ratio=0.1", "optimizer.warmup_ratio",
+                                  "and so is optimizer.warmup_steps; remove"},
                       BadOverride{"model.kind=bert", "model.kind", "write \"gpt2\""},
                       BadOverride{"run.dir=", "run.dir", "write the path of a folder"},
                       BadOverride{"data.val=v.bin", "data.train", "made by `strake data prepare`"},
@@ -283,6 +291,56 @@ TEST(Derive, DividesTheGlobalBatch) {
   EXPECT_EQ(derived.accumulation, 4);
   EXPECT_EQ(derived.sequences_per_rank, 16);
   EXPECT_EQ(derived.tokens_per_step, 480);
+}
+
+Derived schedule_of(const std::vector<std::string>& overrides, const std::string& file = "") {
+  const TomlFile toml(file);
+  return derive(load_config(toml.path(), with_data(overrides)), 1);
+}
+
+TEST(Derive, TheFloorIsATenthOfThePeakUnlessItIsGiven) {
+  EXPECT_DOUBLE_EQ(schedule_of({}).min_learning_rate, 6e-5);
+  EXPECT_DOUBLE_EQ(schedule_of({"optimizer.learning_rate=1e-5"}).min_learning_rate, 1e-6);
+  EXPECT_EQ(schedule_of({"optimizer.min_learning_rate=2e-5"}).min_learning_rate, 2e-5);
+  EXPECT_EQ(schedule_of({"optimizer.min_learning_rate=0"}).min_learning_rate, 0);
+  EXPECT_EQ(schedule_of({"optimizer.learning_rate=0.5", "optimizer.min_learning_rate_ratio=0.25"}).min_learning_rate,
+            0.125);
+  EXPECT_EQ(schedule_of({"optimizer.learning_rate=0.5", "optimizer.min_learning_rate_ratio=1"}).min_learning_rate, 0.5);
+}
+
+TEST(Derive, TheWarmUpIsStepsOrAPartOfTheRun) {
+  EXPECT_EQ(schedule_of({}).warmup_steps, 100);
+  EXPECT_EQ(schedule_of({"train.steps=100000"}).warmup_steps, 100);
+  EXPECT_EQ(schedule_of({"optimizer.warmup_steps=0"}).warmup_steps, 0);
+  EXPECT_EQ(schedule_of({"optimizer.warmup_ratio=0.02"}).warmup_steps, 20);
+  EXPECT_EQ(schedule_of({"optimizer.warmup_ratio=0"}).warmup_steps, 0);
+  EXPECT_EQ(schedule_of({"optimizer.warmup_ratio=0.25", "train.steps=10"}).warmup_steps, 3) << "rounded";
+  EXPECT_EQ(schedule_of({"optimizer.warmup_ratio=0.999999", "train.steps=10"}).note, "");
+}
+
+TEST(Derive, AWarmUpThatIsLongerThanTheRunIsShortenedAndSaidSo) {
+  EXPECT_EQ(schedule_of({"train.steps=100"}).warmup_steps, 100);
+  EXPECT_EQ(schedule_of({"train.steps=100"}).note, "");
+  EXPECT_EQ(schedule_of({"train.steps=99"}).warmup_steps, 10);
+  EXPECT_EQ(schedule_of({"train.steps=1"}).warmup_steps, 1);
+  const Derived three = schedule_of({"train.steps=3", "optimizer.warmup_steps=2000"});
+  EXPECT_EQ(three.warmup_steps, 1);
+  EXPECT_EQ(three.note, "the warm-up takes 1 of 3 steps: optimizer.warmup_steps = 2000 is longer than the run");
+}
+
+// Without this a user would have to edit the file before an argument could say it the other way.
+TEST(Derive, AnArgumentReplacesWhatTheFileSaysInTheOtherWay) {
+  const std::string steps = "[optimizer]\nwarmup_steps = 50\nmin_learning_rate = 1e-4\n";
+  EXPECT_EQ(schedule_of({"optimizer.warmup_ratio=0.3"}, steps).warmup_steps, 300);
+  EXPECT_DOUBLE_EQ(schedule_of({"optimizer.min_learning_rate_ratio=0.5"}, steps).min_learning_rate, 3e-4);
+  const std::string ratios = "[optimizer]\nwarmup_ratio = 0.5\nmin_learning_rate_ratio = 0.5\n";
+  EXPECT_EQ(schedule_of({}, ratios).warmup_steps, 500);
+  EXPECT_EQ(schedule_of({"optimizer.warmup_steps=7"}, ratios).warmup_steps, 7);
+  EXPECT_EQ(schedule_of({"optimizer.min_learning_rate=1e-6"}, ratios).min_learning_rate, 1e-6);
+  EXPECT_EQ(schedule_of({"optimizer.warmup_ratio=auto"}, ratios).warmup_steps, 100);
+  const TomlFile both(steps + "warmup_ratio = 0.1\n");
+  EXPECT_NE(refusal(both.path(), kData).find(":4: optimizer.warmup_ratio: is set, and so is optimizer.warmup_steps"),
+            std::string::npos);
 }
 
 TEST(Derive, SaysWhichValuesWouldDo) {

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <optional>
 
 #include "runtime/base/error.h"
 
@@ -151,6 +152,42 @@ TEST_F(ConfigReaderTest, ReportsAFileThatCannotBeRead) {
 TEST_F(ConfigReaderTest, ReportsAFolder) {
   reader_.read_file(path_.parent_path());
   EXPECT_NE(problems().find("cannot be read (it is a folder)"), std::string::npos) << problems();
+}
+
+TEST_F(ConfigReaderTest, AValueThatMayBeLeftToTheProgramIsAuto) {
+  std::optional<std::int64_t> whole = 3;
+  std::optional<double> real;
+  ConfigReader reader;
+  reader.bind("c.whole", whole, {0, 10}, "");
+  reader.bind("c.real", real, {0, 1}, "");
+  EXPECT_EQ(reader.to_json(), R"({"c": {"whole": 3, "real": "auto"}})");
+  for (const char* text : {"c.whole=auto", "c.real=0.25"}) reader.read_override(text);
+  EXPECT_EQ(whole, std::nullopt);
+  EXPECT_EQ(real, 0.25);
+  std::ofstream(path_) << "[c]\nwhole = 10\nreal = \"auto\"\n";
+  reader.read_file(path_);
+  EXPECT_EQ(whole, 10);
+  EXPECT_EQ(real, std::nullopt);
+  reader.read_override("c.real=1");
+  EXPECT_EQ(real, 1.0);
+  EXPECT_NO_THROW(reader.finish());
+  for (const char* text : {"c.real=1.5", "c.real=nan", "c.real=", "c.real=Auto", "c.whole=0.5", "c.whole=11"}) {
+    ConfigReader strict;
+    strict.bind("c.whole", whole, {0, 10}, "");
+    strict.bind("c.real", real, {0, 1}, "");
+    strict.read_override(text);
+    EXPECT_THROW(strict.finish(), ConfigError) << text;
+  }
+}
+
+TEST_F(ConfigReaderTest, KnowsWhereAValueCameFrom) {
+  using Source = ConfigReader::Source;
+  read("a.whole = 7\na.real = 0.1\n");
+  reader_.read_override("a.real=0.2");
+  EXPECT_EQ(reader_.source("a.truth"), Source::kDefault);
+  EXPECT_EQ(reader_.source("a.whole"), Source::kFile);
+  EXPECT_EQ(reader_.source("a.real"), Source::kCommandLine);
+  EXPECT_LT(Source::kFile, Source::kCommandLine);
 }
 
 TEST_F(ConfigReaderTest, WritesAllValuesAsJson) {
