@@ -22,9 +22,10 @@ constexpr auto kNoEffect = ConfigReader::Effect::kNone;
 void bind_keys(ConfigReader& reader, Config& c) {
   reader.bind("run.dir", c.run.dir, "Run folder: metrics, step records, checkpoints.", kNoEffect);
   reader.bind("run.seed", c.run.seed, {0, kMany}, "Initial weights and the order of samples follow from it.");
-  reader.bind<DeviceChoice>("run.device", c.run.device,
-                            {{"auto", DeviceChoice::kAuto}, {"cpu", DeviceChoice::kCpu}, {"cuda", DeviceChoice::kCuda}},
-                            "Device of every rank; auto takes GPUs if each rank has one of its own.", kNoEffect);
+  reader.bind<DeviceChoice>(
+      "run.device", c.run.device,
+      {{"auto", DeviceChoice::kAuto}, {"cpu", DeviceChoice::kCpu}, {"cuda", DeviceChoice::kCuda}},
+      "Device of every rank; auto: GPUs, or the CPU where no rank has one and none was used before.", kNoEffect);
 
   reader.bind("run.hang_s", c.run.hang_s, {0, 1e9},
               "Seconds without progress after which a rank ends the job, four times as long while it starts, writes a "

@@ -21,6 +21,7 @@ namespace strake::launch {
 struct GpuOffer {
   std::string uuid;     // empty: none
   std::string missing;  // then: why
+  std::string host;     // of the rank
 
   std::string to_text() const;
   static GpuOffer from_text(const std::string& text);  // REQUIRES: made by to_text
@@ -32,10 +33,13 @@ struct ChosenDevice {
   DeviceKind kind;
   std::string no_gpus_because;  // on the CPU
 };
-// What all ranks compute on: GPUs if `choice` lets them and each rank has one of its own, else the CPU. Pure, so that
-// ranks that know the same offers choose the same. ConfigError if kCuda cannot be had; `asked`: how people say that.
-ChosenDevice choose_device(DeviceChoice choice, std::span<const GpuOffer> offers,
-                           std::string_view asked = "run.device = cuda");
+// What all ranks compute on: GPUs if each rank has one of its own; the CPU if `choice` says so, or lets us choose and
+// nothing speaks for GPUs: no rank has one, and `gpus_before` is empty, else what has computed on GPUs so far
+// ("runs/a/ckpt/step-00000100"). One GPU that is missing must not put a job on CPUs that would take a hundred times as
+// long: then, and if kCuda cannot be had, ConfigError naming rank and host. `setting`: how people say the choice.
+// Pure, so that ranks that know the same choose the same.
+ChosenDevice choose_device(DeviceChoice choice, std::span<const GpuOffer> offers, std::string_view gpus_before = "",
+                           std::string_view setting = "run.device = ");
 
 // This rank's device of that kind: the GPU it has offered, or the CPU. deterministic: kernels that repeat their bits.
 std::unique_ptr<Device> make_device(DeviceKind kind, bool deterministic);

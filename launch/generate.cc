@@ -115,7 +115,7 @@ std::unique_ptr<Predictor> make_predictor(Files& files, const checkpoint::FoundC
                     found.path.string(), tokenizer.name, data::ByteTokenizer::identity().name));
   }
   const GpuOffer offer = offer_gpu(choice, RankEnvironment{});
-  DeviceKind kind = choose_device(choice, {&offer, 1}, "--device cuda").kind;
+  DeviceKind kind = choose_device(choice, {&offer, 1}, /*gpus_before=*/"", "--device ").kind;
   const std::string too_much =
       models::unsupported(models::GptShape::from_json(found.manifest.meta.model), kind, DType::kF32);
   if (!too_much.empty()) {

@@ -20,4 +20,8 @@ struct RankEnvironment {
   static RankEnvironment detect();
 };
 
+// What people must be told if the launcher's environment speaks of more ranks than MPI has found, `world_size`; empty
+// if all are here. Then nobody has brought the ranks together, and each would train alone, in the same run folder.
+std::string missing_ranks(int world_size);
+
 }  // namespace strake::launch

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <random>
 
 #include "checkpoint/directory.h"
@@ -73,5 +74,17 @@ std::filesystem::path step_record_path(const std::filesystem::path& run_folder, 
 }
 
 std::filesystem::path checkpoint_folder(const std::filesystem::path& run_folder) { return run_folder / "ckpt"; }
+
+std::filesystem::path checkpoint_from_gpus(Files& files, const std::filesystem::path& run_folder) {
+  const std::filesystem::path folder = checkpoint_folder(run_folder);
+  if (!files.is_directory(folder)) return {};
+  const auto found = checkpoint::find_newest(files, folder);
+  if (!found.has_value()) return {};
+  const auto choices = nlohmann::json::parse(found->manifest.meta.choices, nullptr, false);
+  if (!choices.is_object()) return {};  // imported weights
+  // Older checkpoints do not name the device, but only GPUs have kernels to choose from.
+  const bool gpus = choices.contains("device") ? choices["device"] == "cuda" : choices.contains("kernels");
+  return gpus ? found->path : std::filesystem::path();
+}
 
 }  // namespace strake::launch

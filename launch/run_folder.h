@@ -50,5 +50,8 @@ class RunFolder {
 std::filesystem::path metrics_path(const std::filesystem::path& run_folder);
 std::filesystem::path step_record_path(const std::filesystem::path& run_folder, int rank);
 std::filesystem::path checkpoint_folder(const std::filesystem::path& run_folder);
+// The newest whole checkpoint of the run if GPUs have computed it, else empty. It is asked rather than manifest.json,
+// which tells of the last start, whatever became of it: the checkpoint is what a run goes on from, and is checksummed.
+std::filesystem::path checkpoint_from_gpus(Files& files, const std::filesystem::path& run_folder);
 
 }  // namespace strake::launch

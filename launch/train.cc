@@ -32,7 +32,7 @@ int train(const TrainArguments& arguments, JobRank& job) {
                             kSameProgram);
   require_same_on_all_ranks(control, config_facts(config), kSameConfig);
   job.watch.set_limit(hang_limit(config));
-  RankDevice device(config, control);
+  RankDevice device(config, control, arguments.print_schedule ? "" : config.run.dir);
   const std::unique_ptr<comm::Communicator> communicator =
       make_communicator(device.base(), control, std::move(job.host));
   const RankWatch::Communication communication(job.watch, *communicator);

@@ -1,6 +1,5 @@
 #include "launch/world.h"
 
-#include <algorithm>
 #include <chrono>
 #include <string>
 #include <vector>
@@ -11,7 +10,10 @@
 #include "launch/devices.h"
 #include "launch/exit_report.h"
 #include "launch/rank_environment.h"
+#include "launch/run_folder.h"
+#include "runtime/base/error.h"
 #include "runtime/base/log.h"
+#include "runtime/io/files.h"
 
 namespace strake::launch {
 namespace {
@@ -19,6 +21,7 @@ namespace {
 int run_in(std::unique_ptr<comm::Communicator> host, comm::Control& control, RankWatch& watch, const RankWork& work) {
   const int rank = control.rank(), ranks = control.size();
   try {
+    if (const std::string missing = missing_ranks(ranks); !missing.empty()) throw ConfigError(missing);
     JobRank job{std::move(host), control, watch};
     const auto section = watch.enter("start-up", Patience::kLong);
     return work(job);
@@ -56,18 +59,24 @@ int run_as_rank(const RankWork& work) {
   return run_in(world.make_communicator(0), *control, watch, work);
 }
 
-RankDevice::RankDevice(const Config& config, comm::Control& control) {
+RankDevice::RankDevice(const Config& config, comm::Control& control, const std::filesystem::path& run_folder) {
   const int rank = control.rank();
+  std::string gpus_before;
+  agree(control, [&] {
+    PosixFiles files;
+    if (rank == 0 && !run_folder.empty()) gpus_before = checkpoint_from_gpus(files, run_folder);
+  });
+  gpus_before = control.broadcast(gpus_before, 0);
   std::vector<GpuOffer> offers;
   for (const std::string& text :
        control.all_gather(offer_gpu(config.run.device, RankEnvironment::detect()).to_text())) {
     offers.push_back(GpuOffer::from_text(text));
   }
   agree(control, [&] {
-    const ChosenDevice chosen = choose_device(config.run.device, offers);
-    const bool leaves_gpus = chosen.kind == DeviceKind::kCpu &&
-                             std::ranges::any_of(offers, [](const GpuOffer& offer) { return !offer.uuid.empty(); });
-    if (leaves_gpus && rank == 0) Logger().warning("computing on the CPU: {}", chosen.no_gpus_because);
+    const ChosenDevice chosen = choose_device(config.run.device, offers, gpus_before);
+    if (rank == 0 && chosen.kind == DeviceKind::kCpu && config.run.device == DeviceChoice::kAuto) {
+      Logger().info("computing on the CPU: {}", chosen.no_gpus_because);
+    }
     base_ = make_device(chosen.kind, config.train.deterministic);
   });
   outer_ = base_.get();

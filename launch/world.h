@@ -2,6 +2,7 @@
 // Threads: the training thread. Errors: CommError; AgreedError for a device that is not here; DeviceError.
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -32,8 +33,9 @@ int run_as_rank(const RankWork& work);
 // The device that run.device names, within the wrappers that debug.* asks for.
 class RankDevice {
  public:
-  // Collective: the ranks agree on the kind of device.
-  RankDevice(const Config& config, comm::Control& control);
+  // Collective: the ranks agree on the kind of device. `run_folder`: of the run that goes on if it has a checkpoint,
+  // which then does not leave GPUs unasked; empty: none.
+  RankDevice(const Config& config, comm::Control& control, const std::filesystem::path& run_folder = {});
   RankDevice(const RankDevice&) = delete;
   RankDevice& operator=(const RankDevice&) = delete;
 

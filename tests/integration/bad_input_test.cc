@@ -6,11 +6,15 @@
 #include <sys/mount.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <nlohmann/json.hpp>
 
+#include "checkpoint/manifest.h"
 #include "data/sample_order.h"
 #include "runtime/base/error.h"
+#include "runtime/base/host_name.h"
 #include "tests/integration/program_job.h"
 
 namespace strake::test {
@@ -110,6 +114,28 @@ TEST_P(BadInput, TokenBeyondTheVocabulary) {
   expect_goes_on(3);
 }
 
+// Fewer steps than the warm-up, and a lower rate than the default's floor, are no mistakes: the run says what it makes
+// of them, and its manifest keeps it.
+TEST_P(BadInput, AShortRunShortensItsWarmUp) {
+  std::ofstream(job_.config_path(), std::ios::app) << "[log]\nevery = 1\n";
+  const ProgramEnd end = train({"train.steps=3", "optimizer.warmup_steps=auto", "optimizer.min_learning_rate=auto",
+                                "optimizer.learning_rate=1e-5", "eval.every=0"});
+  EXPECT_EQ(end.exit_code, 0) << end.output;
+  EXPECT_NE(end.output.find("the warm-up takes 1 of 3 steps: optimizer.warmup_steps = 100 is longer than the run"),
+            std::string::npos)
+      << end.output;
+  PosixFiles files;
+  const auto choices =
+      nlohmann::json::parse(read_file(files, job_.run_folder("run") / "manifest.json", 1 << 20))["choices"];
+  EXPECT_EQ(choices["warmup_steps"], 1);
+  EXPECT_DOUBLE_EQ(choices["min_learning_rate"], 1e-6);
+  const launch::Metrics metrics = job_.metrics("run");
+  ASSERT_EQ(metrics.steps.size(), 3u);
+  EXPECT_EQ(metrics.steps[0].learning_rate, 1e-5);
+  EXPECT_LT(metrics.steps[2].learning_rate, 1e-5);
+  EXPECT_GT(metrics.steps[2].learning_rate, 1e-6);
+}
+
 TEST_P(BadInput, CheckpointOfAnotherShape) {
   start();
   expect_one_report(train({"model.channels=32"}), ExitCode::kIncompatibleCheckpoint, {"step-00000003", "channels"});
@@ -138,6 +164,24 @@ TEST_P(BadInput, OtherTokens) {
   start();
   write_tokens(job_.job().train_tokens(), 6'000, 99);
   expect_one_report(train({}), ExitCode::kData, {"train.bin"});
+}
+
+// Where no rank has a GPU a new run computes on the CPU, but one that GPUs have computed so far does not do so unasked.
+TEST_P(BadInput, ACheckpointOfGpusIsNotLeftToTheCpu) {
+  start();
+  PosixFiles files;
+  const std::filesystem::path checkpoint = job_.checkpoint("run", 3);
+  checkpoint::Manifest manifest = checkpoint::read_manifest(files, checkpoint);
+  for (const char* choices : {R"({"device": "cuda"})", R"({"kernels": {}})"}) {
+    manifest.meta.choices = choices;
+    write_file_durably(files, checkpoint / checkpoint::kManifestName, checkpoint::serialize(manifest));
+    expect_one_report(
+        train({}), ExitCode::kConfig,
+        {"host " + host_name() + " has no GPU", "step-00000003 was computed on GPUs", "set run.device = cpu"});
+  }
+  const ProgramEnd wanted = train({"run.device=cpu", "train.stop_at=6"});
+  EXPECT_EQ(wanted.exit_code, 0) << wanted.output;
+  expect_goes_on(6);  // from a checkpoint of the CPU: nothing to ask any more
 }
 
 TEST_P(BadInput, LossThatIsNotFinite) {
@@ -187,6 +231,40 @@ TEST(FullDiskAlone, FailedWritesEndTheRunAndKeepTheLastCheckpoint) {
             std::vector<std::int64_t>{3});
   EXPECT_EQ(job.train(kAlone, "run").exit_code, 0);
   EXPECT_EQ(job.steps_done("run"), ProgramJob::kSteps);
+}
+
+// What srun without PMIx makes: processes that are several by the launcher's word and one by MPI's.
+class LostRanks : public testing::Test {
+ protected:
+  void set(const char* name, const char* value) {
+    ::setenv(name, value, 1);
+    names_.push_back(name);
+  }
+  ~LostRanks() override {
+    for (const char* name : names_) ::unsetenv(name);
+  }
+  std::vector<const char*> names_;
+  ProgramJob job_;
+};
+
+TEST_F(LostRanks, AreAnErrorOfTrainAndBenchOnly) {
+  set("SLURM_PROCID", "1");
+  set("SLURM_STEP_ID", "0");
+  set("SLURM_STEP_NUM_TASKS", "2");
+  expect_one_report(job_.train(kAlone, "run"), ExitCode::kConfig, {"srun started 2", "srun --mpi=pmix -n 2"});
+  EXPECT_FALSE(std::filesystem::exists(job_.run_folder("run"))) << "nothing was begun";
+  expect_one_report(StrakeProgram::run(kAlone, {"bench", "step", job_.config_path()}, job_.folder()), ExitCode::kConfig,
+                    {"srun started 2"});
+  EXPECT_EQ(StrakeProgram::run(kAlone, {"info"}, job_.folder()).exit_code, 0);
+  // The world of an mpirun within the step is whole.
+  const ProgramEnd whole = job_.train(kTwoRanks, "run", {"train.stop_at=1"});
+  EXPECT_EQ(whole.exit_code, 0) << whole.output;
+}
+
+TEST_F(LostRanks, OfAnMpirunOfAnotherLibraryAreAnError) {
+  set("OMPI_COMM_WORLD_RANK", "0");
+  set("OMPI_COMM_WORLD_SIZE", "2");
+  expect_one_report(job_.train(kAlone, "run"), ExitCode::kConfig, {"mpirun started 2", "use that one's mpirun"});
 }
 
 std::string name_of_ranks(const testing::TestParamInfo<int>& ranks) {

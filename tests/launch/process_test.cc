@@ -44,6 +44,11 @@ class RankEnvironmentTest : public ::testing::Test {
                                            "OMPI_COMM_WORLD_LOCAL_RANK",
                                            "OMPI_COMM_WORLD_LOCAL_SIZE",
                                            "PMIX_RANK",
+                                           "PMI_RANK",
+                                           "PMI_SIZE",
+                                           "SLURM_NTASKS",
+                                           "SLURM_STEP_ID",
+                                           "SLURM_STEPID",
                                            "SLURM_PROCID",
                                            "SLURM_STEP_NUM_TASKS",
                                            "SLURM_LOCALID",
@@ -95,6 +100,65 @@ TEST_F(RankEnvironmentTest, NonsenseIsAbsent) {
     set("OMPI_COMM_WORLD_SIZE", size);
     EXPECT_FALSE(RankEnvironment::detect().under_launcher()) << '"' << size << '"';
   }
+}
+
+// N ranks that MPI has not brought together would be N runs in one folder.
+TEST_F(RankEnvironmentTest, SrunWithoutPmixIsNoticed) {
+  set("SLURM_NTASKS", "4");
+  set("SLURM_PROCID", "2");
+  set("SLURM_STEP_ID", "0");
+  set("SLURM_STEP_NUM_TASKS", "4");
+  const std::string said = missing_ranks(1);
+  EXPECT_NE(said.find("srun started 4 of this program, but MPI sees 1"), std::string::npos) << said;
+  EXPECT_NE(said.find("`srun --mpi=pmix -n 4 strake train"), std::string::npos) << said;
+  EXPECT_NE(said.find("unset SLURM_STEP_NUM_TASKS"), std::string::npos) << said;
+  EXPECT_EQ(missing_ranks(4), "");
+  set("PMI_RANK", "2");  // --mpi=pmi2
+  set("PMI_SIZE", "4");
+  EXPECT_EQ(missing_ranks(1), said);
+  ::unsetenv("SLURM_STEP_ID");
+  set("SLURM_STEPID", "17");  // its older name
+  EXPECT_EQ(missing_ranks(1), said);
+}
+
+TEST_F(RankEnvironmentTest, ShellsInsideAnAllocationAreOneRank) {
+  set("SLURM_NTASKS", "4");  // salloc on a login node
+  EXPECT_EQ(missing_ranks(1), "");
+  set("SLURM_PROCID", "0");  // a batch script
+  EXPECT_EQ(missing_ranks(1), "");
+  set("SLURM_STEP_NUM_TASKS", "4");
+  for (const char* reserved : {"4294967291", "4294967290"}) {  // the steps of a batch script, of salloc's shell
+    set("SLURM_STEP_ID", reserved);
+    EXPECT_EQ(missing_ranks(1), "") << reserved;
+  }
+  set("SLURM_STEP_ID", "3");  // srun -n 1 --pty bash
+  set("SLURM_STEP_NUM_TASKS", "1");
+  EXPECT_EQ(missing_ranks(1), "");
+}
+
+TEST_F(RankEnvironmentTest, AnMpirunOfAnotherMpiIsNoticed) {
+  EXPECT_EQ(missing_ranks(1), "");
+  set("PMIX_RANK", "0");
+  EXPECT_EQ(missing_ranks(1), "");
+  set("PMIX_RANK", "1");
+  EXPECT_NE(missing_ranks(1).find("A PMIx launcher started 2"), std::string::npos) << missing_ranks(1);
+  set("PMI_RANK", "2");
+  EXPECT_NE(missing_ranks(1).find("A launcher of another MPI started 3"), std::string::npos) << missing_ranks(1);
+  set("PMI_SIZE", "8");
+  EXPECT_NE(missing_ranks(1).find("`mpirun --bind-to none -n 8 strake train"), std::string::npos) << missing_ranks(1);
+  set("OMPI_COMM_WORLD_SIZE", "2");
+  EXPECT_NE(missing_ranks(1).find("mpirun started 2 of this program, but MPI sees 1"), std::string::npos);
+  EXPECT_NE(missing_ranks(1).find("use that one's mpirun"), std::string::npos) << missing_ranks(1);
+}
+
+// mpirun over several nodes of SLURM starts its daemons as a step, which may have more tasks than the job has ranks.
+TEST_F(RankEnvironmentTest, MpirunsOwnNumberCounts) {
+  set("SLURM_PROCID", "1");
+  set("SLURM_STEP_ID", "0");
+  set("SLURM_STEP_NUM_TASKS", "7");
+  set("OMPI_COMM_WORLD_SIZE", "2");
+  EXPECT_EQ(missing_ranks(2), "");
+  EXPECT_NE(missing_ranks(1), "");
 }
 
 TEST(StopSignals, RecordTheRequest) {

@@ -11,14 +11,15 @@
 #include "launch/devices.h"
 #include "launch/job_inputs.h"
 #include "runtime/base/error.h"
+#include "runtime/base/host_name.h"
 #include "runtime/io/files.h"
 #include "tests/support/scratch_folder.h"
 
 namespace strake::launch {
 namespace {
 
-GpuOffer gpu(const std::string& uuid) { return {uuid, ""}; }
-GpuOffer none(const std::string& missing) { return {"", missing}; }
+GpuOffer gpu(const std::string& uuid, const std::string& host = "n1") { return {uuid, "", host}; }
+GpuOffer none(const std::string& missing, const std::string& host = "n1") { return {"", missing, host}; }
 
 // What ConfigError says that `work` throws.
 template <typename Work>
@@ -39,38 +40,66 @@ TEST(ChooseDevice, AGpuForEachRankIsTaken) {
   EXPECT_EQ(choose_device(DeviceChoice::kCpu, std::vector{gpu("GPU-a")}).kind, DeviceKind::kCpu);
 }
 
-// All ranks or none: a rank on the CPU could not talk to one on a GPU.
-TEST(ChooseDevice, RanksThatWouldShareAGpuComputeOnTheCpu) {
-  const std::vector offers{gpu("GPU-a"), gpu("GPU-b"), gpu("GPU-a")};
-  const ChosenDevice chosen = choose_device(DeviceChoice::kAuto, offers);
-  EXPECT_EQ(chosen.kind, DeviceKind::kCpu);
-  EXPECT_NE(chosen.no_gpus_because.find("ranks 0 and 2 would share one GPU"), std::string::npos)
-      << chosen.no_gpus_because;
-  const std::string refused = refusal([&] { choose_device(DeviceChoice::kCuda, offers); });
-  EXPECT_NE(refused.find("run.device = cuda: ranks 0 and 2 would share"), std::string::npos) << refused;
-  EXPECT_NE(refused.find("say auto or cpu"), std::string::npos) << refused;
+// All ranks or none: a rank on the CPU could not talk to one on a GPU, and a whole job on CPUs takes a hundred times as
+// long, so that is for people to want.
+TEST(ChooseDevice, OneRankWithoutAGpuAmongOthersIsAnError) {
+  const std::vector offers{gpu("GPU-a", "n1"), gpu("GPU-b", "n1"), none("no NVIDIA driver", "n2")};
+  EXPECT_EQ(refusal([&] { choose_device(DeviceChoice::kAuto, offers); }),
+            "rank 2 on host n2 has no GPU: no NVIDIA driver (rank 0 on host n1 has one). To compute on the CPU, on "
+            "purpose, set run.device = cpu");
+  EXPECT_EQ(refusal([&] { choose_device(DeviceChoice::kCuda, offers); }),
+            "rank 2 on host n2 has no GPU: no NVIDIA driver (run.device = cuda). To compute on the CPU, on purpose, "
+            "set run.device = cpu");
+  EXPECT_EQ(choose_device(DeviceChoice::kCpu, offers).kind, DeviceKind::kCpu);
+  const std::vector first_lacks{none("busy", "n1"), gpu("GPU-b", "n2")};
+  const std::string refused = refusal([&] { choose_device(DeviceChoice::kAuto, first_lacks); });
+  EXPECT_TRUE(refused.starts_with("rank 0 on host n1 has no GPU: busy (rank 1 on host n2 has one)")) << refused;
 }
 
-TEST(ChooseDevice, OneRankWithoutAGpuKeepsAllOnTheCpu) {
-  const std::vector offers{gpu("GPU-a"), none("no NVIDIA driver")};
+TEST(ChooseDevice, RanksThatWouldShareAGpuAreAnError) {
+  const std::vector offers{gpu("GPU-a", "n3"), gpu("GPU-b", "n3"), gpu("GPU-a", "n3")};
+  for (const DeviceChoice choice : {DeviceChoice::kAuto, DeviceChoice::kCuda}) {
+    const std::string refused = refusal([&] { choose_device(choice, offers); });
+    EXPECT_NE(refused.find("ranks 0 and 2 would share one GPU of host n3: start a rank for each GPU at most"),
+              std::string::npos)
+        << refused;
+    EXPECT_NE(refused.find("set run.device = cpu"), std::string::npos) << refused;
+  }
+  EXPECT_EQ(choose_device(DeviceChoice::kCpu, offers).kind, DeviceKind::kCpu);
+}
+
+TEST(ChooseDevice, WithoutAnyGpuTheCpuIsTaken) {
+  const std::vector offers{none("no driver", "n1"), none("no driver", "n2")};
   const ChosenDevice chosen = choose_device(DeviceChoice::kAuto, offers);
   EXPECT_EQ(chosen.kind, DeviceKind::kCpu);
-  EXPECT_EQ(chosen.no_gpus_because, "rank 1: no NVIDIA driver");
-  const std::string refused = refusal([&] { choose_device(DeviceChoice::kCuda, std::vector{none("no driver")}); });
-  EXPECT_NE(refused.find("run.device = cuda: no driver. "), std::string::npos)
-      << "alone: no rank is named: " << refused;
+  EXPECT_EQ(chosen.no_gpus_because, "rank 0 on host n1 has no GPU: no driver");
+  EXPECT_EQ(refusal([&] { choose_device(DeviceChoice::kCuda, std::vector{none("no driver")}, "", "--device "); }),
+            "host n1 has no GPU: no driver (--device cuda). To compute on the CPU, on purpose, set --device cpu")
+      << "alone: no rank is named";
+}
+
+TEST(ChooseDevice, ARunThatWasOnGpusDoesNotLeaveThemUnasked) {
+  const std::vector offers{none("no driver")};
+  EXPECT_EQ(refusal([&] { choose_device(DeviceChoice::kAuto, offers, "r/ckpt/step-00000009"); }),
+            "host n1 has no GPU: no driver (r/ckpt/step-00000009 was computed on GPUs). To compute on the CPU, on "
+            "purpose, set run.device = cpu");
+  EXPECT_EQ(choose_device(DeviceChoice::kCpu, offers, "r/ckpt/step-00000009").kind, DeviceKind::kCpu);
+  EXPECT_EQ(choose_device(DeviceChoice::kAuto, std::vector{gpu("GPU-a")}, "r/ckpt/step-00000009").kind,
+            DeviceKind::kCuda);
 }
 
 TEST(ChooseDevice, OffersTravelAsText) {
-  for (const GpuOffer& offer : {gpu("GPU-a"), none("no driver"), none("")}) {
+  for (const GpuOffer& offer : {gpu("GPU-a"), none("no \"driver\",\n", "n 2"), none("")}) {
     const GpuOffer come = GpuOffer::from_text(offer.to_text());
     EXPECT_EQ(come.uuid, offer.uuid);
     EXPECT_EQ(come.missing, offer.missing);
+    EXPECT_EQ(come.host, offer.host);
   }
 }
 
 TEST(ChooseDevice, TheCpuIsAlwaysThere) {
   EXPECT_TRUE(offer_gpu(DeviceChoice::kCpu, {}).uuid.empty());
+  EXPECT_EQ(offer_gpu(DeviceChoice::kAuto, {}).host, host_name());
   EXPECT_EQ(make_device(DeviceKind::kCpu, false)->kind(), DeviceKind::kCpu);
   Config config;
   config.run.device = DeviceChoice::kCpu;
