@@ -3,18 +3,23 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <functional>
-#include <map>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "launch/bench_step.h"
+#include "launch/command_help.h"
 #include "launch/commands/commands.h"
+#include "launch/completion.h"
 #include "launch/generate.h"
 #include "launch/machine.h"
 #include "launch/train.h"
 #include "runtime/base/error.h"
+#include "runtime/base/home_path.h"
 #include "runtime/base/text.h"
 
 namespace strake::launch {
@@ -22,37 +27,41 @@ namespace {
 
 std::vector<std::string> words(int argc, char** argv) { return {argv, argv + argc}; }
 
-// The innermost subcommand that was named.
-const CLI::App& named(const CLI::App& app) {
-  const auto subcommands = app.get_subcommands();
-  return subcommands.empty() ? app : named(*subcommands.front());
+// Checks that say what to write, in the words of ConfigReader.
+template <typename Number>
+CLI::Validator number_from(Number least, Number most) {
+  return CLI::Validator(
+      [=](const std::string& text) {
+        Number value{};
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        const bool whole = error == std::errc() && end == text.data() + text.size();
+        if (whole && value >= least && value <= most) return std::string();  // NaN is neither
+        return fmt::format("{} is not accepted; write {} from {} to {}", json_quote(text),
+                           std::is_integral_v<Number> ? "an integer" : "a number", least, most);
+      },
+      "");
+}
+CLI::Validator one_of(const std::vector<std::string>& words) {
+  return CLI::Validator(
+      [=](const std::string& text) {
+        if (std::find(words.begin(), words.end(), text) != words.end()) return std::string();
+        // All of them: to "gpu" the nearest is "cpu".
+        return fmt::format("{} is not accepted; write {}", json_quote(text), either(words));
+      },
+      "");
 }
 
-std::string full_name(const CLI::App& app) {
-  return app.get_parent() == nullptr ? app.get_name() : full_name(*app.get_parent()) + " " + app.get_name();
-}
-
-// What is wrong, with the nearest valid word and where to read on.
-ConfigError parse_problem(const CLI::App& app, const CLI::ParseError& error) {
-  const CLI::App& command = named(app);
-  const std::string see = fmt::format("see `{} --help`", full_name(command));
-  const std::vector<std::string> unknown = app.remaining(true);
-  if (unknown.empty()) {
-    std::string text = error.what();
-    if (const std::size_t end = text.find('\n'); end != std::string::npos) text.resize(end);
-    return ConfigError(fmt::format("{}: {}; {}", full_name(command), text, see));
+// `~` where no shell has expanded it: --out=~/weights, in quotes.
+void expand_home_in_paths(CLI::App& command) {
+  for (CLI::Option* option : command.get_options([](const CLI::Option* each) { return takes_path(*each); })) {
+    option->transform(CLI::Validator(
+        [](std::string& path) {
+          path = expand_home(path);
+          return std::string();
+        },
+        ""));
   }
-  std::vector<std::string> valid;
-  for (const CLI::App* subcommand : command.get_subcommands([](const CLI::App*) { return true; })) {
-    valid.push_back(subcommand->get_name());
-  }
-  for (const CLI::Option* option : command.get_options()) {
-    for (const std::string& name : option->get_lnames()) valid.push_back("--" + name);
-  }
-  const std::string word = unknown.front().substr(0, unknown.front().find('='));
-  const std::string_view near = nearest(word, valid);
-  return ConfigError(fmt::format("{}: {} is not known; {}{}", full_name(command), json_quote(unknown.front()),
-                                 near.empty() ? "" : fmt::format("did you mean {}? or ", near), see));
+  for (CLI::App* inner : command.get_subcommands([](CLI::App*) { return true; })) expand_home_in_paths(*inner);
 }
 
 }  // namespace
@@ -60,7 +69,9 @@ ConfigError parse_problem(const CLI::App& app, const CLI::ParseError& error) {
 int run_command_line(int argc, char** argv) {
   CLI::App app("Trains transformers on many ranks and tells where every millisecond went.", "strake");
   app.require_subcommand(1);
-  app.set_version_flag("--version", [] { return fmt::format("strake {}", build_description().version); });
+  app.set_version_flag(
+      "--version", [] { return fmt::format("strake {}", build_description().version); }, "Print the version and stop");
+  app.set_help_flag("--help,-h", "Print this and stop");
   std::function<int()> run;
 
   TrainArguments train;
@@ -84,7 +95,7 @@ int run_command_line(int argc, char** argv) {
   step_command->add_option("overrides", bench.overrides, "Keys that replace those of the file")->type_name("key=value");
   const auto add_number = [&](const char* name, std::int64_t& value, const char* text) {
     step_command->add_option(name, value, text)
-        ->check(CLI::Range(std::int64_t{1}, std::int64_t{1'000'000}))
+        ->check(number_from(std::int64_t{1}, std::int64_t{1'000'000}))
         ->capture_default_str();
   };
   add_number("--warmup", bench.warmup, "Steps before the first that counts");
@@ -116,17 +127,25 @@ int run_command_line(int argc, char** argv) {
       ->type_name("RUN|CHECKPOINT");
   generate_command->add_option("--prompt", generate.prompt, "Text to continue");
   generate_command->add_option("--tokens", generate.tokens, "How many to write")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40))
+      ->check(number_from(std::int64_t{1}, std::int64_t{1} << 40))
       ->capture_default_str();
   generate_command->add_option("--temperature", generate.temperature, "0: always the likeliest; 1: as the model says")
-      ->check(CLI::Range(0.0, 100.0))
+      ->check(number_from(0.0, 100.0))
       ->capture_default_str();
-  generate_command->add_option("--seed", generate.seed, "The same seed gives the same text")->capture_default_str();
-  generate_command->add_option("--device", generate.device, "Where to compute; auto: on a GPU if there is one")
-      ->transform(CLI::CheckedTransformer(std::map<std::string, DeviceChoice>{
-          {"auto", DeviceChoice::kAuto}, {"cpu", DeviceChoice::kCpu}, {"cuda", DeviceChoice::kCuda}}))
-      ->type_name("auto|cpu|cuda");
-  generate_command->callback([&] { run = [&] { return run_generate(generate); }; });
+  generate_command->add_option("--seed", generate.seed, "The same seed gives the same text")
+      ->check(number_from(std::uint64_t{0}, ~std::uint64_t{0}))
+      ->capture_default_str();
+  std::string device = "auto";
+  generate_command->add_option("--device", device, "Where to compute; auto: on a GPU if there is one")
+      ->check(one_of({"auto", "cpu", "cuda"}))
+      ->type_name("auto|cpu|cuda")
+      ->capture_default_str();
+  generate_command->callback([&] {
+    generate.device = device == "cpu"    ? DeviceChoice::kCpu
+                      : device == "cuda" ? DeviceChoice::kCuda
+                                         : DeviceChoice::kAuto;
+    run = [&] { return run_generate(generate); };
+  });
 
   ImportArguments import;
   CLI::App* import_command = app.add_subcommand("import", "Start a run from weights of Hugging Face's GPT-2");
@@ -148,7 +167,8 @@ int run_command_line(int argc, char** argv) {
       ->required()
       ->type_name("FOLDER");
   export_command->add_option("--dtype", export_type, "f32: every bit; bf16: rounded, half the size")
-      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->check(one_of({"f32", "bf16"}))
+      ->type_name("f32|bf16")
       ->capture_default_str();
   export_command->callback([&] {
     out.dtype = export_type == "bf16" ? DType::kBF16 : DType::kF32;
@@ -175,8 +195,33 @@ int run_command_line(int argc, char** argv) {
   info_command->add_flag("--keys", keys, "List every configuration key with what it accepts and its default");
   info_command->callback([&] { run = [&] { return keys ? show_keys() : show_info(); }; });
 
+  std::string shell;
+  CLI::App* completion_command =
+      app.add_subcommand("completion", "Print a script that completes this command line at TAB");
+  completion_command->add_option("shell", shell, "Shell to write it for")
+      ->required()
+      ->check(one_of({"bash", "zsh"}))
+      ->type_name("bash|zsh");
+  completion_command->callback([&] {
+    run = [&] {
+      fmt::print("{}", shell == "bash" ? bash_completion(app) : zsh_completion(app));
+      return 0;
+    };
+  });
+  app.add_subcommand("help", "Explain a command");
+
+  make_help(app);
+  expand_home_in_paths(app);
+  // `strake help ckpt list` is `strake ckpt list --help`; without arguments people want to know what there is.
+  std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);
+  if (!arguments.empty() && arguments.front() == "help") {
+    arguments.erase(arguments.begin());
+    if (arguments.empty() || arguments.back() != "--help") arguments.emplace_back("--help");
+  }
+  if (arguments.empty()) arguments.emplace_back("--help");
+  std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
   try {
-    app.parse(argc, argv);
+    app.parse(arguments);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
     throw parse_problem(app, error);

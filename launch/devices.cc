@@ -33,7 +33,8 @@ std::string why_no_gpus(std::span<const GpuOffer> offers) {
   std::map<std::string_view, std::size_t> rank_of;  // by GPU
   for (std::size_t rank = 0; rank < offers.size(); ++rank) {
     const GpuOffer& offer = offers[rank];
-    if (offer.uuid.empty()) return fmt::format("{} has no GPU: {}", rank_name(rank, offers), offer.missing);
+    if (offer.uuid.empty())
+      return fmt::format("{} has no GPU to compute on: {}", rank_name(rank, offers), offer.missing);
     if (const auto [taken, is_new] = rank_of.emplace(offer.uuid, rank); !is_new) {
       return fmt::format("ranks {} and {} would share one GPU of host {}: start a rank for each GPU at most",
                          taken->second, rank, offer.host);

@@ -52,11 +52,6 @@ std::string shown(const Value& value) {
       value);
 }
 
-std::string either(const std::vector<std::string>& words) {
-  if (words.size() < 2) return fmt::format("{}", fmt::join(words, ""));
-  return fmt::format("{} or {}", fmt::join(words.begin(), words.end() - 1, ", "), words.back());
-}
-
 }  // namespace
 
 void ConfigReader::add(Key key) {

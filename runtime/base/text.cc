@@ -1,6 +1,7 @@
 #include "runtime/base/text.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -61,6 +62,11 @@ std::string_view nearest(std::string_view name, std::span<const std::string> can
     if (last_part(candidate) == last_part(name)) return candidate;
   }
   return best;
+}
+
+std::string either(std::span<const std::string> words) {
+  if (words.size() < 2) return fmt::format("{}", fmt::join(words, ""));
+  return fmt::format("{} or {}", fmt::join(words.begin(), words.end() - 1, ", "), words.back());
 }
 
 std::string json_quote(std::string_view text) {

@@ -16,6 +16,9 @@ std::size_t edit_distance(std::string_view a, std::string_view b);
 // whose part behind the last dot equals that of `name` counts as near: "steps" means "train.steps".
 std::string_view nearest(std::string_view name, std::span<const std::string> candidates);
 
+// "auto, cpu or cuda".
+std::string either(std::span<const std::string> words);
+
 // `text` as a JSON string, with its quotes. Bytes that are not valid UTF-8 become U+FFFD.
 std::string json_quote(std::string_view text);
 
