@@ -35,6 +35,46 @@ std::optional<T> parse_number(std::string_view text) {
   return value;
 }
 
+// One text stands alone, as people write it: a key that learns to take several keeps what it says of one.
+std::string list_as_json(const std::vector<std::string>& list) {
+  if (list.size() < 2) return json_quote(list.empty() ? "" : list.front());
+  std::string out;
+  for (const std::string& text : list) out += (out.empty() ? "[" : ", ") + json_quote(text);
+  return out + "]";
+}
+
+// nullopt: not an array of texts only.
+std::optional<std::vector<std::string>> texts_of(const toml::array& array) {
+  std::vector<std::string> texts;
+  for (const toml::node& node : array) {
+    const std::optional<std::string> text = node.value_exact<std::string>();
+    if (!text) return std::nullopt;
+    texts.push_back(*text);
+  }
+  return texts;
+}
+
+// A list as an override says it: ["a", "b"] or a,b.
+std::optional<std::vector<std::string>> parse_list(std::string_view text) {
+  if (text.empty()) return std::vector<std::string>();
+  if (text.starts_with('[')) {
+    try {
+      const toml::table root = toml::parse(fmt::format("list = {}", text));
+      const toml::array* array = root["list"].as_array();
+      return array == nullptr || root.size() != 1 ? std::nullopt : texts_of(*array);
+    } catch (const toml::parse_error&) {
+      return std::nullopt;
+    }
+  }
+  std::vector<std::string> parts;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    parts.emplace_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
 // How messages show a value that was not accepted.
 template <typename Value>
 std::string shown(const Value& value) {
@@ -45,6 +85,8 @@ std::string shown(const Value& value) {
           return json_quote(v);
         } else if constexpr (std::is_same_v<T, bool> || std::is_arithmetic_v<T>) {
           return fmt::format("{}", v);
+        } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+          return list_as_json(v);
         } else {
           return json_quote(v.value);
         }
@@ -161,6 +203,20 @@ void ConfigReader::bind(std::string key, std::string& field, std::string doc, Ef
        false});
 }
 
+void ConfigReader::bind(std::string key, std::vector<std::string>& field, std::string doc, Effect effect) {
+  const auto assign = [&field](const Value& value) {
+    std::optional<List> list;
+    if (const auto* texts = std::get_if<List>(&value)) list = *texts;
+    if (const auto* text = std::get_if<std::string>(&value)) list = text->empty() ? List() : List{*text};
+    if (const auto* text = std::get_if<Text>(&value)) list = parse_list(text->value);
+    if (!list || std::find(list->begin(), list->end(), "") != list->end()) return false;
+    field = std::move(*list);
+    return true;
+  };
+  add({std::move(key), "a text in quotes or a list of them, [\"a\", \"b\"]", std::move(doc), effect, assign,
+       [&field] { return list_as_json(field); }, "", false, true});
+}
+
 void ConfigReader::bind_choice(std::string key, std::vector<std::string> choices,
                                std::function<void(std::size_t)> set_index, std::function<std::size_t()> index,
                                std::string doc, Effect effect) {
@@ -258,9 +314,16 @@ bool ConfigReader::read_file(const std::filesystem::path& path) {
         set(name, *real, kFile, line, place);
       } else if (const auto word = node.value_exact<std::string>()) {
         set(name, *word, kFile, line, place);
-      } else if (Key* key = find(name)) {  // arrays, tables, dates: no key takes one
+      } else if (Key* key = find(name)) {  // arrays, tables, dates
+        const toml::array* array = key->takes_list ? node.as_array() : nullptr;
+        if (const auto texts = array == nullptr ? std::nullopt : texts_of(*array)) {
+          set(name, *texts, kFile, line, place);
+          continue;
+        }
         key->faulty = true;
-        report(kFile, line, place, fmt::format("{}: takes a single value; write {}", name, key->accepts));
+        report(kFile, line, place,
+               fmt::format("{}: takes {}; write {}", name, key->takes_list ? "texts only" : "a single value",
+                           key->accepts));
       } else {
         report(kFile, line, place, fmt::format("{}: unknown key; {}", name, remedy_for_unknown(name)));
       }

@@ -47,6 +47,8 @@ class ConfigReader {
             Effect effect = Effect::kResults);
   void bind(std::string key, bool& field, std::string doc, Effect effect = Effect::kResults);
   void bind(std::string key, std::string& field, std::string doc, Effect effect = Effect::kResults);
+  // Any number of texts. TOML: "a" or ["a", "b"]; an override may also say a,b. The empty text is the empty list.
+  void bind(std::string key, std::vector<std::string>& field, std::string doc, Effect effect = Effect::kResults);
   // One of a few words. A TOML boolean is taken for the word `true` or `false` if that is among them.
   template <typename Enum>
   void bind(std::string key, Enum& field, std::vector<std::pair<std::string, Enum>> choices, std::string doc,
@@ -83,7 +85,8 @@ class ConfigReader {
   struct Text {  // an override: its type follows from the key
     std::string value;
   };
-  using Value = std::variant<bool, std::int64_t, double, std::string, Text>;
+  using List = std::vector<std::string>;
+  using Value = std::variant<bool, std::int64_t, double, std::string, Text, List>;
   struct Key {
     std::string name;
     std::string accepts;
@@ -93,6 +96,7 @@ class ConfigReader {
     std::function<std::string()> json;
     std::string place;  // where it was set last; empty: default
     bool faulty = false;
+    bool takes_list = false;
   };
 
   void add(Key key);

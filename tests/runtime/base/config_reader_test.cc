@@ -139,6 +139,58 @@ TEST_F(ConfigReaderTest, KnowsSectionsFromValues) {
             "F:4: b.colour: takes a single value; write red or blue");
 }
 
+class ConfigReaderLists : public ConfigReaderTest {
+ protected:
+  ConfigReaderLists() { reader_.bind("c.list", list_, "Texts."); }
+
+  using List = std::vector<std::string>;
+  List list_{"default"};
+};
+
+TEST_F(ConfigReaderLists, AreReadFromTomlAndOverrides) {
+  read("[c]\nlist = \"a,b\"\n");
+  EXPECT_EQ(list_, List{"a,b"}) << "in a file a text is one text";
+  read("[c]\nlist = [\n  \"x\",\n  'y,z',\n]\n");
+  EXPECT_EQ(list_, (List{"x", "y,z"}));
+  read("[c]\nlist = []\n");
+  EXPECT_EQ(list_, List());
+  const std::pair<const char*, List> overrides[] = {
+      {"c.list=p", {"p"}}, {"c.list=p,q=1, r", {"p", "q=1", " r"}},       {R"(c.list=["p,q", 'r'])", {"p,q", "r"}},
+      {"c.list=[]", {}},   {"c.list=data/[ab]*.bin", {"data/[ab]*.bin"}}, {"c.list=", {}}};
+  for (const auto& [text, expected] : overrides) {
+    reader_.read_override(text);
+    EXPECT_EQ(list_, expected) << text;
+  }
+  EXPECT_EQ(problems(), "");
+}
+
+TEST_F(ConfigReaderLists, RefuseWhatIsNoText) {
+  read("[c]\nlist = [\"x\", 1]\n");
+  EXPECT_EQ(problems(), "F:2: c.list: takes texts only; write a text in quotes or a list of them, [\"a\", \"b\"]");
+  EXPECT_FALSE(reader_.sound({"c.list"}));
+  EXPECT_EQ(list_, List{"default"});
+}
+
+TEST_F(ConfigReaderLists, RefuseEmptyNames) {
+  for (const char* text :
+       {"c.list=a,", "c.list=,", "c.list=[\"\"]", "c.list=[1]", "c.list=[\"a\"", "c.list=[]\nx = 1"}) {
+    ConfigReader reader;
+    List list{"default"};
+    reader.bind("c.list", list, "Texts.");
+    reader.read_override(text);
+    EXPECT_FALSE(reader.sound({"c.list"})) << text;
+    EXPECT_EQ(list, List{"default"}) << text;
+  }
+}
+
+TEST_F(ConfigReaderLists, OneTextIsWrittenAsOne) {
+  EXPECT_NE(reader_.to_json().find(R"("c": {"list": "default"})"), std::string::npos);
+  list_ = {"a", "b\""};
+  EXPECT_NE(reader_.to_json().find(R"("c": {"list": ["a", "b\""]})"), std::string::npos) << reader_.to_json();
+  list_.clear();
+  EXPECT_NE(reader_.to_json().find(R"("c": {"list": ""})"), std::string::npos);
+}
+
 TEST_F(ConfigReaderTest, ReportsWhatIsNotTomlWithItsLine) {
   read("[a]\nwhole = = 3\n");
   EXPECT_TRUE(problems().starts_with("F:2: not valid TOML: ")) << problems();
