@@ -17,8 +17,6 @@
 #include <vector>
 
 #include "runtime/base/check.h"
-#include "runtime/base/error.h"
-#include "runtime/base/text.h"
 #include "runtime/device/host_memory.h"
 
 namespace strake::data {
@@ -344,14 +342,7 @@ void Loader::Impl::fill(std::uint64_t host_slot, std::int64_t first_sample) {
   for (std::int64_t row = 0; row < options_.micro_batch; ++row) {
     const std::int64_t begin = order_.sequence_of(first_sample + row) * options_.sequence;
     source_.read(begin, sample_);
-    const auto wrong = std::find_if(sample_.begin(), sample_.end(),
-                                    [vocab = options_.vocab](std::int32_t id) { return id < 0 || id >= vocab; });
-    if (wrong != sample_.end()) {
-      throw DataError(fmt::format(
-          "token file {}: token {} is id {}, but the vocabulary has {}. Use the tokenizer the model is configured for, "
-          "or a larger vocabulary",
-          json_quote(source_.describe()), begin + (wrong - sample_.begin()), *wrong, options_.vocab));
-    }
+    require_ids_below(options_.vocab, source_, begin, sample_);
     const std::size_t at = static_cast<std::size_t>(row) * row_tokens;
     std::copy_n(sample_.begin(), row_tokens, tokens.begin() + static_cast<std::ptrdiff_t>(at));
     std::copy_n(sample_.begin() + 1, row_tokens, targets.begin() + static_cast<std::ptrdiff_t>(at));

@@ -21,6 +21,8 @@ namespace {
 
 std::string quoted(const std::filesystem::path& path) { return json_quote(path.string()); }
 
+constexpr std::string_view kTokenFile = "token file";
+
 // -1: there is nothing of that name. Never blocks, whatever the name stands for.
 int open_regular_file(std::string_view what, const std::filesystem::path& path) {
   int descriptor = -1;
@@ -28,11 +30,15 @@ int open_regular_file(std::string_view what, const std::filesystem::path& path) 
     descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   } while (descriptor < 0 && errno == EINTR);
   if (descriptor < 0 && errno == ENOENT) return -1;
+  if (descriptor < 0 && (errno == EMFILE || errno == ENFILE)) throw io_error("open", path, errno);
   if (descriptor < 0) throw DataError(fmt::format("{} {}: cannot open: {}", what, quoted(path), std::strerror(errno)));
   struct stat status {};
   if (::fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
     ::close(descriptor);
-    throw DataError(fmt::format("{} {}: expected a regular file, found a folder, pipe or device", what, quoted(path)));
+    const bool folder = S_ISDIR(status.st_mode);
+    throw DataError(fmt::format(
+        "{} {}: expected a regular file, found a {}{}", what, quoted(path), folder ? "folder" : "pipe or device",
+        folder && what == kTokenFile ? fmt::format(". Name the files in it, as in {}", quoted(path / "*.bin")) : ""));
   }
   return descriptor;
 }
@@ -62,6 +68,13 @@ std::optional<std::string> read_sidecar_text(const std::filesystem::path& token_
   return text;
 }
 
+// Parts of a file that stand for all of it.
+constexpr std::uint64_t kSamples = 8, kSampleBytes = 16 * 1024;
+static_assert(kSampleBytes >= kTokenHeadBytes);
+
+// Place i of kSamples places from 0 to `last`.
+std::uint64_t spread(std::uint64_t i, std::uint64_t last) { return last * i / (kSamples - 1); }
+
 void widen_u16(std::span<const std::byte> bytes, std::span<std::int32_t> ids) {
   for (std::size_t i = 0; i < ids.size(); ++i) {
     std::uint16_t id = 0;
@@ -72,20 +85,9 @@ void widen_u16(std::span<const std::byte> bytes, std::span<std::int32_t> ids) {
 
 }  // namespace
 
-std::int64_t require_sequences(const TokenSource& source, std::int64_t sequence) {
-  STRAKE_CHECK(sequence >= 1, "a sequence has at least one token");
-  const std::int64_t whole = source.sequences(sequence);
-  if (whole < 1) {
-    throw DataError(
-        fmt::format("token file {}: expected at least {} tokens (one sequence and the target of its last), "
-                    "found {}. Use a longer file or a smaller train.sequence",
-                    json_quote(source.describe()), sequence + 1, source.tokens()));
-  }
-  return whole;
-}
-
-TokenFile::TokenFile(std::filesystem::path path) : path_(std::move(path)), buffer_(new std::byte[kBufferBytes]) {
-  descriptor_ = open_regular_file("token file", path_);
+TokenFile::TokenFile(std::filesystem::path path, std::optional<TokenType> raw_type)
+    : path_(std::move(path)), buffer_(new std::byte[kBufferBytes]) {
+  descriptor_ = open_regular_file(kTokenFile, path_);
   if (descriptor_ < 0) {
     throw DataError(
         fmt::format("token file {}: there is no such file. Check the path, or make it with `strake data "
@@ -94,11 +96,10 @@ TokenFile::TokenFile(std::filesystem::path path) : path_(std::move(path)), buffe
   }
   try {
     opened_ = version();
-    const auto size_bytes = static_cast<std::uint64_t>(opened_.size_bytes);
-    const std::span head(buffer_.get(), static_cast<std::size_t>(std::min<std::uint64_t>(size_bytes, kTokenHeadBytes)));
-    read_bytes(0, head);
+    const std::vector<std::byte> sample = read_sample();
     const std::optional<std::string> sidecar = read_sidecar_text(path_);
-    info_ = parse_token_file(path_.string(), head, size_bytes, sidecar);
+    info_ = parse_token_file(path_.string(), sample, static_cast<std::uint64_t>(opened_.size_bytes), sidecar, raw_type);
+    sample_crc32c_ = crc32c(sample);
   } catch (...) {
     ::close(descriptor_);
     throw;
@@ -132,6 +133,36 @@ void TokenFile::read_bytes(std::uint64_t offset_bytes, std::span<std::byte> out)
     }
     out = out.subspan(static_cast<std::size_t>(got));
     offset_bytes += static_cast<std::uint64_t>(got);
+  }
+}
+
+std::vector<std::byte> TokenFile::read_sample() const {
+  const auto size_bytes = static_cast<std::uint64_t>(opened_.size_bytes);
+  if (size_bytes <= kSamples * kSampleBytes) {
+    std::vector<std::byte> all(static_cast<std::size_t>(size_bytes));
+    read_bytes(0, all);
+    return all;
+  }
+  const std::uint64_t last = (size_bytes - kSampleBytes) / 4 * 4;  // up to three bytes more, so that none is left out
+  std::vector<std::byte> sample(kSamples * kSampleBytes + size_bytes % 4);
+  for (std::uint64_t i = 0; i < kSamples; ++i) {
+    const std::span<std::byte> rest = std::span(sample).subspan(i * kSampleBytes);
+    read_bytes(spread(i, last) / 4 * 4, i + 1 < kSamples ? rest.first(kSampleBytes) : rest);
+  }
+  return sample;
+}
+
+std::string TokenFile::fingerprint() const {
+  return fmt::format("{} tokens, {}, checksum {}, of parts {:08x}", info_.tokens, name_of(info_.type),
+                     info_.crc32c ? fmt::format("{:08x}", *info_.crc32c) : "not known", sample_crc32c_);
+}
+
+void TokenFile::require_sampled_ids_below(std::int64_t vocab) {
+  constexpr std::int64_t kPart = kSampleBytes / 2;
+  const std::int64_t last = std::max<std::int64_t>(info_.tokens - kPart, 0);
+  for (std::uint64_t i = 0; i < kSamples; ++i) {
+    const auto begin = static_cast<std::int64_t>(spread(i, static_cast<std::uint64_t>(last)));
+    require_ids_below(vocab, *this, begin, std::min(begin + kPart, info_.tokens));
   }
 }
 

@@ -4,7 +4,9 @@
 
 #include <bit>
 #include <cstring>
+#include <filesystem>
 
+#include "data/foreign_bytes.h"
 #include "data/strict_json.h"
 #include "runtime/base/check.h"
 #include "runtime/base/error.h"
@@ -39,31 +41,65 @@ std::int32_t word(std::span<const std::byte> head, std::size_t index) {
   return value;
 }
 
-bool begins_with(std::span<const std::byte> head, std::string_view prefix) {
-  return head.size() >= prefix.size() && std::memcmp(head.data(), prefix.data(), prefix.size()) == 0;
+// For a shell: as it is, if that is safe.
+std::string shell_word(std::string_view text) {
+  constexpr std::string_view kSafe = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+,:@%-";
+  if (!text.starts_with('-') && text.find_first_not_of(kSafe) == std::string_view::npos) return std::string(text);
+  std::string word = text.starts_with('-') ? "'./" : "'";
+  for (const char c : text) c == '\'' ? word += "'\\''" : word += c;
+  return word + "'";
 }
 
-// A file without header or sidecar has nothing that says it holds tokens. Says what it holds instead, if that is plain.
-std::string_view foreign_kind(std::span<const std::byte> head) {
-  if (begins_with(head, "\x93NUMPY")) return "a NumPy array with a header (write it with ndarray.tofile)";
-  if (begins_with(head, "\x89HDF\r\n\x1a\n")) return "an HDF5 file";
-  if (begins_with(head, std::string_view("PK\x03\x04\x14\x00", 6))) return "a zip or .npz archive";
-  if (begins_with(head, std::string_view("\x1f\x8b\x08\x00\x00\x00", 6))) return "a gzip file";
-  if (head.size() >= 4) {
-    const std::int32_t magic = word(head, 0);
-    if (magic == 20240326 || magic == 20240327) return "an llm.c model checkpoint";
-    if (magic == 20240328) return "an llm.c tokenizer";
+// What makes tokens of the text in this file, beside it.
+std::string prepare_command(std::string_view name) {
+  const std::string shown = json_quote(name);
+  if (shown.find("\\u") != std::string::npos || shown.find("\\n") != std::string::npos) {  // not for a terminal
+    return "strake data prepare TEXT --train train.bin --val val.bin";
+  }
+  const auto output = [&](std::string_view extension) {
+    return shell_word(std::filesystem::path(name).replace_extension(extension).string());
+  };
+  return fmt::format("strake data prepare {} --train {} --val {}", shell_word(name), output("train.bin"),
+                     output("val.bin"));
+}
+
+// A file without header or sidecar has nothing that says it holds tokens: what plainly is something else is refused,
+// whatever the user says.
+void refuse_foreign(std::string_view name, std::span<const std::byte> sample) {
+  if (looks_like_text(sample)) {
+    throw DataError(fmt::format("token file {}: expected token ids, found text. Make tokens of it with `{}`",
+                                json_quote(name), prepare_command(name)));
+  }
+  std::string_view kind = foreign_kind(sample);
+  if (kind.empty() && sample.size() >= 4) {
+    const std::int32_t magic = word(sample, 0);
+    if (magic == 20240326 || magic == 20240327) kind = "an llm.c model checkpoint";
+    if (magic == 20240328) kind = "an llm.c tokenizer";
     if (kind_of(static_cast<std::int32_t>(__builtin_bswap32(static_cast<std::uint32_t>(magic)))) != nullptr) {
-      return "a big-endian token file";
+      kind = "a big-endian token file";
     }
   }
-  constexpr std::size_t kEnoughToTellBytes = 64;
-  if (head.size() < kEnoughToTellBytes) return {};
-  for (const std::byte byte : head) {
-    const auto c = std::to_integer<unsigned char>(byte);
-    if (c > 0x7e || (c < 0x20 && c != '\n' && c != '\r' && c != '\t')) return {};
+  if (kind.empty()) return;
+  throw DataError(
+      fmt::format("token file {}: expected token ids, found {}. Make tokens of text with `strake data prepare TEXT... "
+                  "--train train.bin --val val.bin`",
+                  json_quote(name), kind));
+}
+
+// The type of bare ids, of which `sample` is a part.
+TokenType raw_type_of(std::string_view name, std::span<const std::byte> sample, std::optional<TokenType> told) {
+  const bool wide = looks_like_u32(sample);
+  if (!told) {
+    throw ConfigError(fmt::format(
+        "token file {}: has neither a header nor a sidecar that says what its ids are; set data.dtype = u16 "
+        "or u32{}. If it is text, make tokens of it with `{}`",
+        json_quote(name), wide ? " (they look like u32)" : "", prepare_command(name)));
   }
-  return "plain text (make tokens of it with `strake data prepare`)";
+  if (*told == TokenType::kU16 && wide) {
+    throw DataError(fmt::format("token file {}: data.dtype says u16, but its ids are of 32 bits; set data.dtype = u32",
+                                json_quote(name)));
+  }
+  return *told;
 }
 
 void read_sidecar(std::string_view file, std::string_view text, TokenFileInfo& info) {
@@ -139,33 +175,32 @@ void read_header(std::string_view name, std::span<const std::byte> head, bool fr
 
 }  // namespace
 
-TokenFileInfo parse_token_file(std::string_view name, std::span<const std::byte> head, std::uint64_t file_bytes,
-                               std::optional<std::string_view> sidecar) {
+TokenFileInfo parse_token_file(std::string_view name, std::span<const std::byte> sample, std::uint64_t file_bytes,
+                               std::optional<std::string_view> sidecar, std::optional<TokenType> raw_type) {
   if (file_bytes == 0) {
     throw DataError(fmt::format("token file {}: is empty, expected tokens. {}", json_quote(name), kPrepareAgain));
   }
   TokenFileInfo info;
   if (sidecar) {
     read_sidecar(name, *sidecar, info);
-  } else if (head.size() >= 4 && kind_of(word(head, 0)) != nullptr) {
+  } else if (sample.size() >= 4 && kind_of(word(sample, 0)) != nullptr) {
     info.layout = TokenLayout::kHeader;
-  } else if (const std::string_view kind = foreign_kind(head); !kind.empty()) {
-    throw DataError(fmt::format("token file {}: expected token ids, found {}", json_quote(name), kind));
   } else {
+    refuse_foreign(name, sample);
     info.layout = TokenLayout::kRaw;
-    info.type = TokenType::kU16;
+    info.type = raw_type_of(name, sample, raw_type);
   }
 
-  if (info.layout == TokenLayout::kHeader) read_header(name, head, sidecar.has_value(), info);
+  if (info.layout == TokenLayout::kHeader) read_header(name, sample, sidecar.has_value(), info);
   const std::uint64_t data_bytes = file_bytes - info.data_offset_bytes();
   if (info.layout == TokenLayout::kRaw && !sidecar) {
-    if (data_bytes % 2 != 0) {
+    if (data_bytes % size_bytes(info.type) != 0) {
       throw DataError(
-          fmt::format("token file {}: {} bytes are not a whole number of u16 tokens. It is truncated, or not "
-                      "a token file, or u32 (then a sidecar must say so)",
-                      json_quote(name), data_bytes));
+          fmt::format("token file {}: {} bytes are not a whole number of {} tokens. It is truncated, or not a token "
+                      "file, or data.dtype is wrong",
+                      json_quote(name), data_bytes, name_of(info.type)));
     }
-    info.tokens = static_cast<std::int64_t>(data_bytes / 2);
+    info.tokens = static_cast<std::int64_t>(data_bytes / size_bytes(info.type));
   }
   const auto claimed_bytes = static_cast<std::uint64_t>(info.tokens) * size_bytes(info.type);
   if (data_bytes != claimed_bytes) {

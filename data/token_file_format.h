@@ -1,7 +1,8 @@
 // What the bytes of a token file mean: the header and the JSON sidecar, as data. See format.md.
 //
 // Pure functions of bytes, so that they can be fuzzed. Nothing is allocated from what a header claims.
-// Threads: any. Errors: DataError with file, what was expected, what was found, and the remedy.
+// Threads: any. Errors: DataError with file, what was expected, what was found, and the remedy; ConfigError where a key
+// must say what the file does not.
 #pragma once
 
 #include <array>
@@ -27,7 +28,7 @@ enum class TokenLayout : std::uint8_t {
 constexpr std::string_view name_of(TokenLayout layout) { return layout == TokenLayout::kHeader ? "header" : "raw"; }
 
 inline constexpr std::size_t kTokenHeaderBytes = 1024;
-// Of the file, all that parse_token_file looks at.
+// Of the file, what parse_token_file needs to see at least.
 inline constexpr std::size_t kTokenHeadBytes = 4096;
 inline constexpr std::size_t kMaxSidecarBytes = 64 * 1024;
 // The count in a header is a signed 32-bit number.
@@ -46,10 +47,11 @@ struct TokenFileInfo {
   std::size_t data_offset_bytes() const { return layout == TokenLayout::kHeader ? kTokenHeaderBytes : 0; }
 };
 
-// `name` is the file's path for messages; `head` its first min(file_bytes, kTokenHeadBytes) bytes; `sidecar` the text
-// of its sidecar, if there is one.
-TokenFileInfo parse_token_file(std::string_view name, std::span<const std::byte> head, std::uint64_t file_bytes,
-                               std::optional<std::string_view> sidecar);
+// `name` is the file's path for messages; `sample` its first min(file_bytes, kTokenHeadBytes) bytes, and behind them
+// parts of the rest that begin at multiples of 4; `sidecar` the text of its sidecar, if there is one; `raw_type` what
+// its ids are if it does not say that itself (data.dtype; nullopt: such a file is a ConfigError).
+TokenFileInfo parse_token_file(std::string_view name, std::span<const std::byte> sample, std::uint64_t file_bytes,
+                               std::optional<std::string_view> sidecar, std::optional<TokenType> raw_type);
 
 // REQUIRES: layout kHeader, tokens <= kMaxHeaderTokens.
 std::array<std::byte, kTokenHeaderBytes> token_header(const TokenFileInfo& info);

@@ -199,7 +199,7 @@ TokensInMemory tokens_in(test::MemoryFiles& memory, const std::filesystem::path&
   std::optional<std::string> sidecar;
   if (memory.exists(sidecar_path)) sidecar = read_file(memory, sidecar_path, 1 << 20);
   const TokenFileInfo info = parse_token_file(
-      path.string(), bytes_of(std::string_view(bytes).substr(0, kTokenHeadBytes)), bytes.size(), sidecar);
+      path.string(), bytes_of(std::string_view(bytes).substr(0, kTokenHeadBytes)), bytes.size(), sidecar, std::nullopt);
   const std::span<const std::byte> tokens = bytes_of(bytes).subspan(info.data_offset_bytes());
   EXPECT_EQ(info.crc32c.value_or(crc32c(tokens)), crc32c(tokens)) << path;
   std::string text;

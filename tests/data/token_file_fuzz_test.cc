@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <optional>
 #include <random>
 #include <string>
 #include <string_view>
@@ -132,6 +133,7 @@ TEST(TokenFileFuzz, ParserReadsOrRefuses) {
   std::printf("seed %llu, %d executions\n", static_cast<unsigned long long>(kSeed), kExecutions);
   Mutator mutator(kSeed);
   const std::vector<Seed> all = seeds();
+  static constexpr std::optional<TokenType> kTypes[] = {std::nullopt, TokenType::kU16, TokenType::kU32};
   int read = 0, refused = 0;
   for (int i = 0; i < kExecutions; ++i) {
     Seed input = all[mutator.below(all.size())];
@@ -140,7 +142,7 @@ TEST(TokenFileFuzz, ParserReadsOrRefuses) {
     if (which != 1 && !input.sidecar.empty()) input.sidecar = mutator.mutate(input.sidecar);
     SCOPED_TRACE(i);
     try {
-      fuzz::parse_once(input.file, input.sidecar) ? ++read : ++refused;
+      fuzz::parse_once(input.file, input.sidecar, kTypes[i % 3]) ? ++read : ++refused;
     } catch (const std::exception& error) {
       FAIL() << "execution " << i << ": " << error.what();
     }
@@ -172,7 +174,7 @@ TEST(TokenFileFuzz, FilesAreReadOrRefused) {
     write(path, input.file);
     if (!input.sidecar.empty()) write(sidecar_path, input.sidecar);
     try {
-      TokenFile file(path);
+      TokenFile file(path, TokenType::kU16);
       ASSERT_LE(file.tokens() * 2, static_cast<std::int64_t>(input.file.size()));
       std::vector<std::int32_t> ids(static_cast<std::size_t>(file.tokens()));
       file.read(0, ids);

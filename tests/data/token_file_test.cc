@@ -109,9 +109,14 @@ TEST(TokenFile, ReadsWhatLlmCWrites) {
 TEST(TokenFile, ReadsWhatNanoGptWrites) {
   const ScratchFolder folder;
   write_file(folder.path() / "a.bin", u16(1000));
-  TokenFile a(folder.path() / "a.bin");
+  TokenFile a(folder.path() / "a.bin", TokenType::kU16);
   EXPECT_EQ(a.tokens(), 1000);
   EXPECT_EQ(read(a, 998, 2), (std::vector<std::int32_t>{998, 999}));
+
+  write_file(folder.path() / "wide.bin", u32(1000));
+  TokenFile wide(folder.path() / "wide.bin", TokenType::kU32);
+  EXPECT_EQ(wide.tokens(), 1000);
+  EXPECT_EQ(read(wide, 998, 2), (std::vector<std::int32_t>{100'998, 100'999}));
 
   write_file(folder.path() / "b.bin", u32(1000));
   write_file(folder.path() / "b.bin.json", raw_sidecar("u32", 1000));
@@ -120,6 +125,120 @@ TEST(TokenFile, ReadsWhatNanoGptWrites) {
   EXPECT_EQ(b.info().vocab, 200'000);
   EXPECT_EQ(read(b, 998, 2), (std::vector<std::int32_t>{100'998, 100'999}));
   EXPECT_FALSE(b.info().tokenizer.known());
+}
+
+// Ids without header and sidecar: somebody must say what they are.
+TEST(TokenFile, AsksForTheTypeOfBareIds) {
+  const ScratchFolder folder;
+  write_file(folder.path() / "a.bin", u16(1000));
+  write_file(folder.path() / "b.bin", u32(1000));
+  const std::string a = thrown_by<ConfigError>([&] { TokenFile(folder.path() / "a.bin"); });
+  EXPECT_NE(a.find("set data.dtype = u16 or u32. If it is text"), std::string::npos) << a;
+  const std::string b = thrown_by<ConfigError>([&] { TokenFile(folder.path() / "b.bin"); });
+  EXPECT_NE(b.find("set data.dtype = u16 or u32 (they look like u32)"), std::string::npos) << b;
+  const std::string wrong = thrown_by<DataError>([&] { TokenFile(folder.path() / "b.bin", TokenType::kU16); });
+  EXPECT_NE(wrong.find("data.dtype says u16, but its ids are of 32 bits; set data.dtype = u32"), std::string::npos)
+      << wrong;
+  // What says it itself is believed.
+  write_file(folder.path() / "c.bin", u16_file(1000));
+  EXPECT_EQ(TokenFile(folder.path() / "c.bin", TokenType::kU32).info().type, TokenType::kU16);
+  write_file(folder.path() / "b.bin.json", raw_sidecar("u32", 1000));
+  EXPECT_EQ(TokenFile(folder.path() / "b.bin", TokenType::kU16).info().type, TokenType::kU32);
+}
+
+// Nobody's data.dtype makes ids of text, wherever the file is looked at; the line that makes tokens of it works as it
+// is.
+TEST(TokenFile, RefusesTextWithTheLineThatPreparesIt) {
+  const ScratchFolder folder;
+  std::string text;
+  while (text.size() < 300'000) text += "And God said, Let there be light: and there was light.\n";
+  const auto refused = [&](const std::string& name, std::optional<TokenType> type) {
+    write_file(folder.path() / name, text);
+    return thrown_by<DataError>([&] { TokenFile(folder.path() / name, type); });
+  };
+  const std::string in = folder.path().string();
+  for (const std::optional<TokenType> type : {std::optional<TokenType>(), {TokenType::kU16}, {TokenType::kU32}}) {
+    EXPECT_EQ(
+        refused("x.txt", type),
+        fmt::format("token file \"{0}/x.txt\": expected token ids, found text. Make tokens of it with `strake data "
+                    "prepare {0}/x.txt --train {0}/x.train.bin --val {0}/x.val.bin`",
+                    in));
+  }
+  const std::string odd = refused("it's a text", std::nullopt);
+  EXPECT_NE(odd.find(fmt::format("prepare '{0}/it'\\''s a text' --train '{0}/it'\\''s a text.train.bin' --val", in)),
+            std::string::npos)
+      << odd;
+  const std::string evil = refused("evil\x1b[2J\n.txt", std::nullopt);
+  EXPECT_NE(evil.find("`strake data prepare TEXT --train train.bin --val val.bin`"), std::string::npos) << evil;
+  EXPECT_EQ(evil.find('\n'), std::string::npos);
+  EXPECT_EQ(evil.find('\x1b'), std::string::npos);
+}
+
+TEST(TokenFile, TellsFilesApartByParts) {
+  const ScratchFolder folder;
+  const auto path = folder.path() / "a.bin";
+  const auto print_of = [&](const std::string& bytes) {
+    write_file(path, bytes);
+    return TokenFile(path, TokenType::kU16).fingerprint();
+  };
+  // Wherever a short file differs, and in every part of a long one that is looked at: its first and last 16 KiB at
+  // least.
+  for (const std::size_t tokens : {4u, 65'536u, 400'000u, 400'001u}) {
+    const std::string bytes = u16(tokens);
+    const std::string print = print_of(bytes);
+    EXPECT_EQ(print_of(bytes), print);
+    std::vector<std::size_t> places{0, 1, bytes.size() - 1, bytes.size() - 2};
+    for (std::size_t i = 0; i < 16'384; i += 1999) {
+      places.push_back(std::min(i, bytes.size() - 1));
+      places.push_back(bytes.size() - 1 - std::min(i, bytes.size() - 1));
+    }
+    for (const std::size_t place : places) {
+      std::string other = bytes;
+      other[place] = static_cast<char>(other[place] ^ 0x10);
+      EXPECT_NE(print_of(other), print) << tokens << " tokens, byte " << place;
+    }
+    EXPECT_NE(print_of(bytes + "ab"), print);
+  }
+  // A change between the parts is not seen, unless a sidecar's checksum tells.
+  std::string long_file = u16_file(400'000);
+  const std::string print = print_of(long_file);
+  long_file[30'000] ^= 1;
+  EXPECT_EQ(print_of(long_file), print);
+  const auto with_checksum = [&](std::string_view crc) {
+    std::string text = sidecar("tokens", "400000");
+    text.replace(text.find("\"crc32c\": \"") + 11, 8, crc);
+    write_file(path.string() + ".json", text);
+    return print_of(long_file);
+  };
+  EXPECT_NE(with_checksum("00000001"), print);
+  EXPECT_NE(with_checksum("00000001"), with_checksum("00000002"));
+  EXPECT_EQ(with_checksum("00000001"), with_checksum("00000001"));
+  // Where the file lies is nothing of it.
+  std::filesystem::rename(path, folder.path() / "b.bin");
+  std::filesystem::rename(path.string() + ".json", folder.path() / "b.bin.json");
+  EXPECT_EQ(TokenFile(folder.path() / "b.bin").fingerprint(), with_checksum("00000001"));
+}
+
+TEST(TokenFile, LooksForIdsOutOfRangeInParts) {
+  const ScratchFolder folder;
+  const auto path = folder.path() / "a.bin";
+  std::vector<std::uint16_t> tokens(1'000'000);
+  for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<std::uint16_t>(i * 7 % 50'000);
+  const auto refused = [&](std::int64_t bad) {
+    std::vector<std::uint16_t> with = tokens;
+    if (bad >= 0) with[static_cast<std::size_t>(bad)] = 50'257;
+    write_file(path, ids(with));
+    TokenFile file(path, TokenType::kU16);
+    return thrown_by<DataError>([&] { file.require_sampled_ids_below(50'257); });
+  };
+  EXPECT_EQ(refused(-1), "nothing");
+  for (const std::int64_t bad : {0, 8'000, 991'900, 999'999, 141'800}) {
+    const std::string message = refused(bad);
+    EXPECT_NE(message.find(fmt::format("token {} is id 50257, but the vocabulary has 50257", bad)), std::string::npos)
+        << message;
+    EXPECT_NE(message.find(path.string()), std::string::npos);
+  }
+  EXPECT_EQ(refused(70'000), "nothing") << "it is not read as a whole";
 }
 
 TEST(TokenFile, KeepsTheTokenizerBeside) {
@@ -190,11 +309,11 @@ TEST(TokenFile, ReplacingTheNameDoesNotDisturbAReader) {
 TEST(TokenFile, RefusesWhatIsNoFile) {
   const ScratchFolder folder;
   const auto open = [&](const std::string& name) {
-    return thrown_by<DataError>([&] { TokenFile(folder.path() / name); });
+    return thrown_by<DataError>([&] { TokenFile(folder.path() / name, TokenType::kU16); });
   };
   EXPECT_NE(open("missing.bin").find("there is no such file"), std::string::npos);
   std::filesystem::create_directory(folder.path() / "folder");
-  EXPECT_NE(open("folder").find("expected a regular file"), std::string::npos);
+  EXPECT_NE(open("folder").find("found a folder. Name the files in it, as in"), std::string::npos);
   ASSERT_EQ(::mkfifo((folder.path() / "pipe").c_str(), 0600), 0);
   EXPECT_NE(open("pipe").find("expected a regular file"), std::string::npos);  // and does not wait for a writer
   std::filesystem::create_symlink("nowhere", folder.path() / "link");
@@ -264,11 +383,17 @@ std::vector<Malformed> malformed_files() {
       {"llm.c model", header(20240326, 5, 8) + u16(8), none, "an llm.c model checkpoint"},
       {"llm.c state", header(20240327, 2, 8) + u16(8), none, "an llm.c model checkpoint"},
       {"llm.c tokenizer", header(20240328, 2, 8) + u16(8), none, "an llm.c tokenizer"},
-      {"text", text, none, "found plain text (make tokens of it with `strake data prepare`)"},
+      {"text", text, none, "expected token ids, found text. Make tokens of it with `strake data prepare /"},
       {"NumPy", "\x93NUMPY\x01" + u16(20), none, "a NumPy array with a header"},
       {"HDF5", std::string("\x89HDF\r\n\x1a\n") + u16(20), none, "an HDF5 file"},
       {"zip", std::string("PK\x03\x04\x14\x00", 6) + u16(20), none, "a zip or .npz archive"},
-      {"gzip", std::string("\x1f\x8b\x08\x00\x00\x00", 6) + u16(20), none, "a gzip file"},
+      {"gzip", std::string("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03", 10) + u16(20), none, "a gzip file"},
+      {"program",
+       std::string("\x7f"
+                   "ELF\2\1\1\0",
+                   8) +
+           u16(20),
+       none, "found a program. Make tokens of text with"},
       // The sidecar alone.
       {"sidecar empty", good, "", "not valid JSON at byte 1"},
       {"sidecar cut", good, sidecar().substr(0, 50), "not valid JSON"},
@@ -335,7 +460,7 @@ TEST(TokenFile, RefusesEveryMalformedFile) {
     write_file(path, bad.file);
     std::filesystem::remove(sidecar_path);
     if (bad.sidecar) write_file(sidecar_path, *bad.sidecar);
-    const std::string message = thrown_by<DataError>([&] { TokenFile file(path); });
+    const std::string message = thrown_by<DataError>([&] { TokenFile file(path, TokenType::kU16); });
     EXPECT_NE(message.find(bad.expected), std::string::npos) << message;
     EXPECT_NE(message.find(path.string()), std::string::npos) << message;
     EXPECT_EQ(message.find('\n'), std::string::npos) << message;
