@@ -109,6 +109,12 @@ const json& ObjectReader::object(std::string_view key) {
   return value;
 }
 
+const json& ObjectReader::array(std::string_view key, std::size_t least) {
+  const json& value = take(key);
+  if (!value.is_array() || value.size() < least) refuse(key, fmt::format("an array of at least {}", least), value);
+  return value;
+}
+
 void ObjectReader::finish() const {
   for (const auto& [key, value] : object_.items()) {
     if (std::find(asked_.begin(), asked_.end(), key) == asked_.end()) {

@@ -29,6 +29,8 @@ class ObjectReader {
   std::uint32_t hex32(std::string_view key);
   std::optional<std::uint32_t> optional_hex32(std::string_view key);
   const nlohmann::json& object(std::string_view key);
+  // At least `least` elements.
+  const nlohmann::json& array(std::string_view key, std::size_t least);
   void finish() const;
 
  private:

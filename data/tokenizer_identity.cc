@@ -1,8 +1,13 @@
 #include "data/tokenizer_identity.h"
 
 #include "data/strict_json.h"
+#include "runtime/base/text.h"
 
 namespace strake::data {
+
+std::string describe_tokenizer(const TokenizerIdentity& identity) {
+  return json_quote(identity.hash.empty() ? identity.name : identity.name + " " + identity.hash);
+}
 
 std::string to_json(const TokenizerIdentity& identity) {
   return dump(nlohmann::ordered_json{{"name", identity.name}, {"hash", identity.hash}});

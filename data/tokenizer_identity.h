@@ -15,6 +15,8 @@ struct TokenizerIdentity {
   bool operator==(const TokenizerIdentity&) const = default;
 };
 
+// "bytes 9c44184b", in quotes, for messages.
+std::string describe_tokenizer(const TokenizerIdentity& identity);
 // {"name": "bytes", "hash": "9c44184b"}
 std::string to_json(const TokenizerIdentity& identity);
 // Throws DataError saying what is malformed; `where` is what it calls the text.

@@ -33,7 +33,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 // What data.train says where the bench makes tokens itself.
-constexpr const char* kRandomTokens = "random tokens";
+const std::vector<std::string> kRandomTokens{"random tokens"};
 
 // The config that is measured, as the user means it: what a step does not need is off unless the command line has it.
 Config load(const BenchStepArguments& arguments) {
@@ -127,9 +127,10 @@ Bench measure(const BenchStepArguments& arguments, const Config& config, RankDev
   run.train.steps = arguments.warmup + arguments.steps * arguments.repeats;
   run.train.stop_at = 0;
   if (config.data.train == kRandomTokens) {
-    run.data.train = (folder.path() / "random.bin").string();
+    const std::filesystem::path tokens = folder.path() / "random.bin";
+    run.data.train = {tokens.string()};
     agree(control, [&] {
-      if (rank == 0) write_random_tokens(files, run.data.train, run);
+      if (rank == 0) write_random_tokens(files, tokens, run);
     });
   }
 
@@ -207,9 +208,10 @@ std::string report_text(const BenchStepArguments& arguments, const Bench& bench,
       "bench step: {} on {} rank{}, {} host{}, {}{}\n  {:<15}{}, config hash {}\n{}\n  {:<15}{} {}, {} build\n"
       "  {:<15}{}{}",
       arguments.config_path, figures.ranks.size(), figures.ranks.size() == 1 ? "" : "s", figures.hosts,
-      figures.hosts == 1 ? "" : "s", figures.ranks.front().device, links, "data", bench.config.data.train,
-      config_hash(bench.config), table(figures), "strake", build.version, build.commit, build.type, "libraries",
-      libraries, gpus.driver.empty() ? "" : ", driver " + gpus.driver);
+      figures.hosts == 1 ? "" : "s", figures.ranks.front().device, links, "data",
+      fmt::format("{}", fmt::join(bench.config.data.train, ", ")), config_hash(bench.config), table(figures), "strake",
+      build.version, build.commit, build.type, "libraries", libraries,
+      gpus.driver.empty() ? "" : ", driver " + gpus.driver);
 }
 
 int bench_step(const BenchStepArguments& arguments, JobRank& job) {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <string_view>
@@ -10,6 +11,7 @@
 
 #include "runtime/base/check.h"
 #include "runtime/base/error.h"
+#include "runtime/base/home_path.h"
 #include "runtime/base/text.h"
 
 namespace strake::launch {
@@ -38,8 +40,13 @@ void bind_keys(ConfigReader& reader, Config& c) {
   reader.bind("model.heads", c.model.heads, {1, 1 << 12}, "Attention heads.");
   reader.bind("model.vocab", c.model.vocab, {0, 1 << 24}, "Token ids; 0: as the token file's tokenizer has.");
 
-  reader.bind("data.train", c.data.train, "Token file to train on.");
-  reader.bind("data.val", c.data.val, "Token file for the held-out loss; empty: none.", kNoEffect);
+  reader.bind("data.train", c.data.train,
+              "Token files to train on, in this order; * matches any part of a name (data/shard-*.bin).");
+  reader.bind("data.val", c.data.val, "Token files for the held-out loss, as data.train; empty: none.", kNoEffect);
+  reader.bind<std::optional<data::TokenType>>(
+      "data.dtype", c.data.dtype,
+      {{"auto", std::nullopt}, {"u16", data::TokenType::kU16}, {"u32", data::TokenType::kU32}},
+      "Ids of token files without header and sidecar; auto: refuse such files.");
 
   reader.bind("train.steps", c.train.steps, {1, kMany}, "Optimizer steps of the whole run.");
   reader.bind("train.stop_at", c.train.stop_at, {0, kMany}, "End after this step, with a checkpoint; 0: off.",
@@ -173,6 +180,12 @@ void check_contradictions(ConfigReader& reader, const Config& c) {
   }
 }
 
+void expand_paths(Config& c) {
+  c.run.dir = expand_home(c.run.dir);
+  for (std::string& path : c.data.train) path = expand_home(path);
+  for (std::string& path : c.data.val) path = expand_home(path);
+}
+
 }  // namespace
 
 Config load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides, Config defaults) {
@@ -187,6 +200,7 @@ Config load_config(const std::filesystem::path& file, const std::vector<std::str
          config.optimizer.warmup_ratio);
   if (complete) check_contradictions(reader, config);  // else they would all be about defaults
   reader.finish();
+  expand_paths(config);
   return config;
 }
 
@@ -274,6 +288,11 @@ Derived derive(const Config& config, int ranks) {
                   .note = ""};
   lay_out_schedule(config, derived);
   return derived;
+}
+
+std::int64_t evaluation_batches(const Config& config, int ranks, std::int64_t held_out_sequences) {
+  const std::int64_t there = held_out_sequences / (config.train.micro_batch * ranks);
+  return std::max<std::int64_t>(1, std::min(there, config.eval.batches / ranks));
 }
 
 }  // namespace strake::launch

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "data/token_file_format.h"
 #include "runtime/base/config_reader.h"
 
 namespace strake::launch {
@@ -52,8 +53,9 @@ struct Config {
   } model;
 
   struct Data {
-    std::string train;  // token files
-    std::string val;    // empty: no evaluation
+    std::vector<std::string> train;        // token files or patterns of their names, read as one stream
+    std::vector<std::string> val;          // empty: no evaluation
+    std::optional<data::TokenType> dtype;  // of files that do not say it themselves; nullopt: refuse those
   } data;
 
   struct Train {
@@ -113,7 +115,7 @@ struct Config {
 };
 
 // Defaults, then the file, then the overrides ("train.steps=10") in their order; then what contradicts
-// itself. An empty path means no file.
+// itself. An empty path means no file. A leading ~ of paths is expanded.
 Config load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides, Config defaults = {});
 
 // All values, one line, the same for the same values.
@@ -139,6 +141,9 @@ struct Derived {
   double min_learning_rate;
   std::string note;  // what is not as the config says, and why; empty: all of it is
 };
+
+// Batches of train.micro_batch that each rank computes for a held-out loss over so many sequences: at least one.
+std::int64_t evaluation_batches(const Config& config, int ranks, std::int64_t held_out_sequences);
 
 // Throws ConfigError if train.global_batch cannot be divided so, naming values that can.
 Derived derive(const Config& config, int ranks);

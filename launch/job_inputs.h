@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "data/token_file.h"
+#include "data/token_files.h"
 #include "launch/config.h"
 #include "launch/trainer.h"
 
@@ -16,14 +16,16 @@ namespace strake::launch {
 
 struct JobInputs {
   Job job;
-  std::unique_ptr<data::TokenFile> train;
-  std::unique_ptr<data::TokenFile> val;  // null: none configured
+  std::unique_ptr<data::TokenFiles> train;
+  std::unique_ptr<data::TokenFiles> val;  // null: none configured
 
-  // `device`: what will compute. Throws ConfigError or DataError.
+  // `device`: what will compute. Throws ConfigError or DataError. Reads of the held-out tokens what this rank's part of
+  // an evaluation will read, of the others a few parts: the cost does not grow with the files.
   static JobInputs open(const Config& config, int rank, int ranks, DeviceKind device = DeviceKind::kCpu);
-  TokenSources sources() const { return {train.get(), val.get()}; }
-  // What the files are, as far as is known without reading them: the same on all ranks.
+  // What this rank was given, as texts that are equal on two ranks if and only if it is the same, as far as is known:
+  // "data.train", of several files also "data.train[0]" and so on, "data.val", "tokenizer". No path is part of it.
   std::vector<std::pair<std::string, std::string>> identity() const;
+  TokenSources sources() const { return {train.get(), val.get()}; }
 };
 
 }  // namespace strake::launch

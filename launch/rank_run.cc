@@ -503,7 +503,7 @@ class RankRun {
                                 .tokens = tokens_behind(step),
                                 .attempt = attempt_,
                                 .data_cursor = data::to_json(cursor(step)),
-                                .tokenizer = data::to_json(inputs_.train->info().tokenizer),
+                                .tokenizer = data::to_json(inputs_.train->tokenizer()),
                                 .model = inputs_.job.shape.to_json(),
                                 .choices = choices(),
                                 .config = config_to_json(config_),

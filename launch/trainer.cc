@@ -124,8 +124,7 @@ Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicato
   if (sources.val != nullptr) {
     const std::int64_t val_global_batch = job.config.train.micro_batch * job.ranks;
     const std::int64_t val_sequences = sources.val->sequences(sequence);
-    val_batches_ =
-        std::max<std::int64_t>(1, std::min(val_sequences / val_global_batch, job.config.eval.batches / job.ranks));
+    val_batches_ = evaluation_batches(job.config, job.ranks, val_sequences);
     val_loader_ = std::make_unique<data::Loader>(device, *copy_in_, memory_->host, memory_->input, *sources.val,
                                                  data::SampleOrder::sequential(val_sequences),
                                                  loader_options(job, "val", val_global_batch));

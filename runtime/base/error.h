@@ -16,7 +16,7 @@ enum class ExitCode : int {
   kDone = 0,
   kFailure = 1,        // none of those below: a mistake of the program or of who uses a library of it
   kConfig = 10,        // unknown key, bad value, contradiction
-  kData = 11,          // token file missing, truncated, token id out of range
+  kData = 11,          // token file missing, truncated, no token file, token id out of range
   kNoCheckpoint = 12,  // a checkpoint was expected and none is valid
   kIncompatibleCheckpoint = 13,
   kNonFinite = 14,  // loss or gradient norm is NaN or infinite

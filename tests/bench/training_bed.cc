@@ -75,7 +75,7 @@ TrainingBed::~TrainingBed() {
 std::vector<RankTrace> TrainingBed::run(const RunSetup& setup) {
   launch::Config config = setup.config;
   config.run.dir = (folder_ / fmt::format("run-{}", runs_++)).string();
-  config.data.train = token_path(folder_).string();
+  config.data.train = {token_path(folder_).string()};
   config.train.deterministic = setup.gpus;
 
   comm::ThreadsWorld world(setup.ranks);

@@ -150,7 +150,7 @@ TEST_F(RunsOnTwoGpus, AStepTakesNothingFromTheDevice) {
   launch::Config config = gpu_config(job, 2, 2, ComputeType::kBF16, 12);
   config.comm.bucket_mib = kGpuBuckets;
   config.checkpoint.every = 3;
-  config.data.val = job.val_tokens().string();
+  config.data.val = {job.val_tokens().string()};
   config.eval.every = 2;
   config.eval.batches = 4;
   // By then every kernel has run once, and NCCL has connected the ranks.

@@ -18,18 +18,16 @@ DataCursor cursor() {
   return {.seed = UINT64_MAX,
           .next_sample = 123'456'789'012,
           .sequence = 128,
-          .file = "/data/train.bin",
-          .file_tokens = 4'000'000,
-          .file_crc32c = 0x0000beefu,
+          .files = {{.path = "/data/train.bin", .tokens = 4'000'000, .crc32c = 0x0000beefu}},
           .tokenizer = {.name = "bytes", .hash = "9c44184b"}};
 }
 
 TEST(DataCursor, SurvivesTheCheckpoint) {
   EXPECT_EQ(cursor_from_json(to_json(cursor())), cursor());
   DataCursor unknown = cursor();
-  unknown.file_crc32c.reset();
+  unknown.files[0].crc32c.reset();
   unknown.tokenizer = {};
-  unknown.file = "tr\"ain\\\n.bin";
+  unknown.files[0].path = "tr\"ain\\\n.bin";
   EXPECT_EQ(cursor_from_json(to_json(unknown)), unknown);
 }
 
@@ -41,10 +39,65 @@ TEST(DataCursor, TextIsPinned) {
             R"("file_crc32c":"0000beef"})");
 }
 
+DataCursor cursor_of_three() {
+  DataCursor cursor = strake::data::cursor();
+  cursor.files.push_back({.path = "/data/b.bin", .tokens = 7, .crc32c = {}});
+  cursor.files.push_back({.path = "/data/c.bin", .tokens = 8, .crc32c = 1u});
+  return cursor;
+}
+
+TEST(DataCursor, OfSeveralFilesHasAVersionOfItsOwn) {
+  EXPECT_EQ(to_json(cursor_of_three()),
+            R"({"version":2,"seed":18446744073709551615,"next_sample":123456789012,"sequence":128,)"
+            R"("tokenizer":{"name":"bytes","hash":"9c44184b"},"files":[)"
+            R"({"path":"/data/train.bin","tokens":4000000,"crc32c":"0000beef"},)"
+            R"({"path":"/data/b.bin","tokens":7},{"path":"/data/c.bin","tokens":8,"crc32c":"00000001"}]})");
+  EXPECT_EQ(cursor_from_json(to_json(cursor_of_three())), cursor_of_three());
+}
+
+TEST(DataCursor, SeveralFilesContinueWithTheSameInTheSameOrder) {
+  const DataCursor saved = cursor_of_three();
+  DataCursor now = saved;
+  for (auto& file : now.files) file.path = "/elsewhere" + file.path;
+  now.files[1].crc32c = 77u;  // was not known
+  now.files[2].crc32c.reset();
+  require_same_data(saved, now);
+  const auto refused = [&](const DataCursor& other) {
+    return thrown_by<DataError>([&] { require_same_data(saved, other); });
+  };
+  std::swap(now.files[1], now.files[2]);
+  const std::string swapped = refused(now);
+  EXPECT_NE(swapped.find("file 2 of data.train (\"/elsewhere/data/c.bin\", was \"/data/b.bin\") had 7 tokens, has 8"),
+            std::string::npos)
+      << swapped;
+  now = saved;
+  now.files.pop_back();
+  EXPECT_NE(refused(now).find("data.train had 3 files, has 2"), std::string::npos) << refused(now);
+  EXPECT_NE(refused(cursor()).find("data.train had 3 files, has 1"), std::string::npos) << refused(cursor());
+  now = saved;
+  now.files[2].crc32c = 2u;
+  EXPECT_NE(refused(now).find("had checksum 00000001, has 00000002"), std::string::npos) << refused(now);
+}
+
+TEST(DataCursor, RefusesMalformedLists) {
+  const std::string good = to_json(cursor_of_three());
+  const auto with = [&](const std::string& from, const std::string& to) {
+    std::string text = good;
+    return text.replace(text.find(from), from.size(), to);
+  };
+  for (const std::string& bad :
+       {with("\"version\":2", "\"version\":1"), with("[{", "{\"a\":[{"), with("\"tokens\":7", "\"tokens\":0"),
+        with("{\"path\":\"/data/b.bin\",\"tokens\":7}", "7"), with("\"path\"", "\"file\""),
+        good.substr(0, good.find(",{\"path\":\"/data/b.bin\"")) + "]}", good.substr(0, good.find('[')) + "[]}"}) {
+    const std::string message = thrown_by<DataError>([&] { cursor_from_json(bad); });
+    EXPECT_NE(message.find("data cursor of the checkpoint"), std::string::npos) << bad << ": " << message;
+  }
+}
+
 TEST(DataCursor, AFileWithANameThatIsNotUtf8CanBeWritten) {
   DataCursor odd = cursor();
-  odd.file = "train\xff.bin";
-  EXPECT_EQ(cursor_from_json(to_json(odd)).file, "train\xef\xbf\xbd.bin");
+  odd.files[0].path = "train\xff.bin";
+  EXPECT_EQ(cursor_from_json(to_json(odd)).files[0].path, "train\xef\xbf\xbd.bin");
 }
 
 TEST(DataCursor, RefusesMalformedText) {
@@ -55,9 +108,10 @@ TEST(DataCursor, RefusesMalformedText) {
   };
   for (const std::string& bad :
        {std::string(), std::string("{}"), std::string("[]"), good.substr(0, good.size() - 1), good + "}",
-        with("\"version\":1", "\"version\":2"), with("18446744073709551615", "-1"), with("123456789012", "-1"),
-        with("\"sequence\":128", "\"sequence\":0"), with("4000000", "\"4000000\""), with("0000beef", "beef"),
-        with("\"sequence\"", "\"sequences\""), with("{\"name\"", "{\"names\"")}) {
+        with("\"version\":1", "\"version\":2"), with("\"version\":1", "\"version\":3"),
+        with("18446744073709551615", "-1"), with("123456789012", "-1"), with("\"sequence\":128", "\"sequence\":0"),
+        with("4000000", "\"4000000\""), with("0000beef", "beef"), with("\"sequence\"", "\"sequences\""),
+        with("{\"name\"", "{\"names\"")}) {
     const std::string message = thrown_by<DataError>([&] { cursor_from_json(bad); });
     EXPECT_NE(message.find("data cursor of the checkpoint"), std::string::npos) << bad << ": " << message;
   }
@@ -68,9 +122,9 @@ TEST(DataCursor, ContinuesWithTheSameDataOnly) {
   require_same_data(saved, saved);
   DataCursor now = saved;
   now.next_sample = 0;
-  now.file = "/elsewhere/train.bin";
+  now.files[0].path = "/elsewhere/train.bin";
   require_same_data(saved, now);
-  now.file_crc32c.reset();
+  now.files[0].crc32c.reset();
   now.tokenizer = {};
   require_same_data(saved, now);
   require_same_data(now, saved);
@@ -78,8 +132,8 @@ TEST(DataCursor, ContinuesWithTheSameDataOnly) {
   now = saved;
   now.seed = 1;
   now.sequence = 64;
-  now.file_tokens = 5;
-  now.file_crc32c = 7;
+  now.files[0].tokens = 5;
+  now.files[0].crc32c = 7;
   now.tokenizer = {.name = "gpt2", .hash = ""};
   EXPECT_EQ(
       thrown_by<DataError>([&] { require_same_data(saved, now); }),
@@ -90,7 +144,7 @@ TEST(DataCursor, ContinuesWithTheSameDataOnly) {
       "run.dir");
   const std::function<void(DataCursor&)> changes[] = {
       [](DataCursor& c) { c.seed = 0; }, [](DataCursor& c) { c.sequence = 1; },
-      [](DataCursor& c) { c.file_tokens = 1; }, [](DataCursor& c) { c.file_crc32c = 1; },
+      [](DataCursor& c) { c.files[0].tokens = 1; }, [](DataCursor& c) { c.files[0].crc32c = 1; },
       [](DataCursor& c) { c.tokenizer.hash = "other"; }};
   for (const auto& change : changes) {
     now = saved;
@@ -101,7 +155,7 @@ TEST(DataCursor, ContinuesWithTheSameDataOnly) {
 
 TEST(DataCursor, ImportedWeightsTakeAnyDataOfTheirTokenizer) {
   DataCursor now;
-  now.file = "/data/train.bin";
+  now.files = {{.path = "/data/train.bin", .tokens = 1, .crc32c = {}}};
   now.tokenizer = ByteTokenizer::identity();
   for (const TokenizerIdentity& saved :
        {ByteTokenizer::identity(), TokenizerIdentity{}, TokenizerIdentity{.name = "bytes", .hash = ""}}) {

@@ -193,20 +193,27 @@ TEST(TokenFileFuzz, CursorsAreReadOrRefused) {
   constexpr std::uint64_t kSeed = 7;
   std::printf("seed %llu, %d executions\n", static_cast<unsigned long long>(kSeed), kExecutions / 4);
   Mutator mutator(kSeed);
-  const std::string good = to_json(DataCursor{.seed = 1,
-                                              .next_sample = 2,
-                                              .sequence = 3,
-                                              .file = "train.bin",
-                                              .file_tokens = 4,
-                                              .file_crc32c = 5,
-                                              .tokenizer = {.name = "bytes", .hash = "9c44184b"}});
+  DataCursor cursor{.seed = 1,
+                    .next_sample = 2,
+                    .sequence = 3,
+                    .files = {{.path = "train.bin", .tokens = 4, .crc32c = 5}},
+                    .tokenizer = {.name = "bytes", .hash = "9c44184b"}};
+  const std::string one = to_json(cursor);
+  cursor.files.push_back({.path = "more.bin", .tokens = 6, .crc32c = {}});
+  cursor.files.push_back({.path = "most.bin", .tokens = 7, .crc32c = 8});
+  const std::string several = to_json(cursor);
+  int read = 0, refused = 0;
   for (int i = 0; i < kExecutions / 4; ++i) {
     try {
-      const DataCursor cursor = cursor_from_json(mutator.mutate(good));
-      ASSERT_EQ(cursor_from_json(to_json(cursor)), cursor);
+      const DataCursor back = cursor_from_json(mutator.mutate(i % 2 == 0 ? one : several));
+      ASSERT_EQ(cursor_from_json(to_json(back)), back);
+      ++read;
     } catch (const DataError&) {
+      ++refused;
     }
   }
+  EXPECT_GT(read, kExecutions / 400);
+  EXPECT_GT(refused, kExecutions / 400);
 }
 
 }  // namespace

@@ -136,6 +136,71 @@ TEST_P(BadInput, AShortRunShortensItsWarmUp) {
   EXPECT_GT(metrics.steps[2].learning_rate, 1e-6);
 }
 
+// Only an evaluation would meet it: found before the first step, not behind the last one.
+TEST_P(BadInput, HeldOutTokenBeyondTheVocabulary) {
+  const std::filesystem::path tokens = job_.job().val_tokens();
+  constexpr std::int64_t kToken = 3 * 16 + 5;  // 3 sequences a rank: the second rank's part, if there is one
+  overwrite(tokens, kHeaderBytes + kToken * kTokenBytes, std::string_view("\x2c\x01", 2));  // 300
+  std::vector<std::string> parts{tokens.string(), "token 53 ", "id 300", "60"};
+  if (!alone()) parts.push_back("rank 1: ");
+  expect_one_report(train({"eval.every=0"}), ExitCode::kData, parts);
+  EXPECT_FALSE(std::filesystem::exists(job_.run_folder("run")));
+}
+
+TEST_P(BadInput, HeldOutVocabularyLargerThanTheModels) {
+  const std::filesystem::path sidecar = job_.job().val_tokens().string() + ".json";
+  PosixFiles files;
+  std::string text = read_file(files, sidecar, 1 << 16);
+  text.replace(text.find("\"vocab_size\": 60"), 16, "\"vocab_size\": 61");
+  write_file_durably(files, sidecar, text);
+  expect_one_report(train({"eval.every=0"}), ExitCode::kConfig,
+                    {"model.vocab = 60", "val.bin (61, data.val)", "raise it"});
+}
+
+TEST_P(BadInput, TooFewHeldOutTokens) {
+  write_tokens(job_.job().val_tokens(), 3 * 16 * std::max(ranks(), 1), 3);
+  expect_one_report(train({"eval.every=0"}), ExitCode::kData,
+                    {"data.val", "val.bin", "too few for one batch of each rank"});
+}
+
+TEST_P(BadInput, TextForTokens) {
+  const std::string text = (job_.folder() / "x.txt").string(), stem = text.substr(0, text.size() - 4);
+  std::ofstream file(text);
+  for (int i = 0; i < 3000; ++i) file << "In the beginning God created the heaven and the earth.\n";
+  file.close();
+  for (const char* key : {"data.train=", "data.val="}) {
+    expect_one_report(train({key + text, "model.vocab=60", "data.dtype=u16"}), ExitCode::kData,
+                      {text, "found text",
+                       "`strake data prepare " + text + " --train " + stem + ".train.bin --val " + stem + ".val.bin`"});
+  }
+  EXPECT_EQ(
+      StrakeProgram::run(kAlone, {"data", "prepare", text, "--train", stem + ".train.bin", "--val", stem + ".val.bin"},
+                         job_.folder())
+          .exit_code,
+      0);
+}
+
+TEST_P(BadInput, ProgramForTokens) {
+  expect_one_report(train({"data.train=/bin/ls", "model.vocab=60", "data.dtype=u16"}), ExitCode::kData,
+                    {"/bin/ls", "found a program", "strake data prepare"});
+}
+
+TEST_P(BadInput, BareIdsOfUnknownType) {
+  const std::string raw = (job_.folder() / "raw.bin").string();
+  std::ofstream file(raw, std::ios::binary);
+  for (int i = 0; i < 6000; ++i) file.put(static_cast<char>(i * 7 % 60)).put('\0');
+  file.close();
+  expect_one_report(train({"data.train=" + raw, "model.vocab=60"}), ExitCode::kConfig,
+                    {raw, "set data.dtype = u16 or u32"});
+  const ProgramEnd end = train({"data.train=" + raw, "model.vocab=60", "data.dtype=u16", "train.stop_at=1"});
+  EXPECT_EQ(end.exit_code, 0) << end.output;
+}
+
+TEST_P(BadInput, PatternThatMatchesNoFile) {
+  expect_one_report(train({"data.train=" + (job_.folder() / "shard-*.bin").string()}), ExitCode::kData,
+                    {"shard-*.bin", "no file has such a name"});
+}
+
 TEST_P(BadInput, CheckpointOfAnotherShape) {
   start();
   expect_one_report(train({"model.channels=32"}), ExitCode::kIncompatibleCheckpoint, {"step-00000003", "channels"});

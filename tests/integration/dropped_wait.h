@@ -37,7 +37,7 @@ inline DroppedWait run_with_dropped_wait(
   launch::Config config = job.config(2, 2, 2, 8);
   config.comm.bucket_mib = kSomeBuckets;
   config.checkpoint.every = 2;
-  config.data.val = job.val_tokens().string();
+  config.data.val = {job.val_tokens().string()};
   config.eval.every = 5;
   config.eval.batches = 10;
   DroppedWait outcome;

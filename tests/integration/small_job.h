@@ -104,7 +104,7 @@ class SmallJob {
     config.model.layers = 2;
     config.model.channels = shape_.channels;
     config.model.heads = 2;
-    config.data.train = train_tokens().string();
+    config.data.train = {train_tokens().string()};
     config.train.steps = steps;
     config.train.global_batch = ranks * accumulation * micro_batch;
     config.train.micro_batch = micro_batch;

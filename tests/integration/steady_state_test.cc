@@ -16,7 +16,7 @@ TEST(SteadyState, AStepTakesNothingFromTheDevice) {
   launch::Config config = job.config(2, 2, 2, 8);
   config.comm.bucket_mib = 1e-6;
   config.checkpoint.every = 3;
-  config.data.val = job.val_tokens().string();
+  config.data.val = {job.val_tokens().string()};
   config.eval.every = 2;
   config.eval.batches = 4;
   run_threads(config, 2, [&](int, const RunRank& run) {

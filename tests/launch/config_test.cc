@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -150,6 +151,8 @@ INSTANTIATE_TEST_SUITE_P(
                                   "and so is optimizer.warmup_steps; remove"},
                       BadOverride{"model.kind=bert", "model.kind", "write \"gpt2\""},
                       BadOverride{"run.dir=", "run.dir", "write the path of a folder"},
+                      BadOverride{"data.train=t.bin,", "data.train", "a list of them"},
+                      BadOverride{"data.train=t.bin data.dtype=u64", "data.dtype", "write auto, u16 or u32"},
                       BadOverride{"data.val=v.bin", "data.train", "made by `strake data prepare`"},
                       BadOverride{"data.train=t.bin eval.every=5", "eval.every", "set data.val, or eval.every = 0"}));
 
@@ -228,7 +231,33 @@ TEST(Config, ReadsTheFileThenTheOverrides) {
   EXPECT_EQ(config.train.global_batch, 32);
   EXPECT_EQ(config.comm.bucket_mib, 0.125);
   EXPECT_EQ(config.checkpoint.resume, Resume::kMust);
-  EXPECT_EQ(config.data.train, "t.bin");
+  EXPECT_EQ(config.data.train, std::vector<std::string>{"t.bin"});
+}
+
+TEST(Config, DataMayBeSeveralFiles) {
+  using List = std::vector<std::string>;
+  const TomlFile file("[data]\ntrain = [\"a.bin\", \"b,c.bin\"]\nval = \"v-*.bin\"\ndtype = \"u32\"\n");
+  const Config config = load_config(file.path(), {});
+  EXPECT_EQ(config.data.train, (List{"a.bin", "b,c.bin"}));
+  EXPECT_EQ(config.data.val, List{"v-*.bin"});
+  EXPECT_EQ(config.data.dtype, data::TokenType::kU32);
+  const Config overridden = load_config(file.path(), {"data.train=x.bin,y.bin", "data.val=", "data.dtype=auto"});
+  EXPECT_EQ(overridden.data.train, (List{"x.bin", "y.bin"}));
+  EXPECT_EQ(overridden.data.val, List{});
+  EXPECT_FALSE(overridden.data.dtype.has_value());
+  EXPECT_NE(config_to_json(overridden).find(R"("data": {"train": ["x.bin", "y.bin"], "val": "", "dtype": "auto"})"),
+            std::string::npos)
+      << config_to_json(overridden);
+}
+
+// No shell sees these.
+TEST(Config, ExpandsTheHomeFolderInPaths) {
+  ASSERT_EQ(::setenv("HOME", "/home/ada", 1), 0);
+  const TomlFile file("run.dir = \"~/runs/a\"\n[data]\nval = \"~/v.bin\"\n");
+  const Config config = load_config(file.path(), {"data.train=~/a.bin,./~/b.bin"});
+  EXPECT_EQ(config.run.dir, "/home/ada/runs/a");
+  EXPECT_EQ(config.data.train, (std::vector<std::string>{"/home/ada/a.bin", "./~/b.bin"}));
+  EXPECT_EQ(config.data.val, std::vector<std::string>{"/home/ada/v.bin"});
 }
 
 TEST(Config, ResumeTakesTruthValuesAndWords) {

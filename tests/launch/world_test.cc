@@ -130,12 +130,12 @@ TEST(JobInputs, AModelThatGpusCannotComputeIsRefused) {
   test::ScratchFolder folder;
   PosixFiles files;
   Config config;
-  config.data.train = (folder.path() / "train.bin").string();
+  config.data.train = {(folder.path() / "train.bin").string()};
   config.train.global_batch = config.train.micro_batch = 1;
   config.train.sequence = 8;
   data::TokenFileInfo info;
   info.vocab = 16;
-  data::TokenFileWriter writer(files, config.data.train, info);
+  data::TokenFileWriter writer(files, config.data.train.front(), info);
   writer.append(std::vector<std::int32_t>(100, 3));
   writer.finish();
   writer.publish();
