@@ -1,14 +1,20 @@
 #include "data/prepare.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
 
 #include "data/byte_tokenizer.h"
 #include "data/token_file_writer.h"
@@ -22,23 +28,75 @@ constexpr std::size_t kBufferBytes = 32 * 1024;
 // How far behind the wanted place the cut between the two parts may lie, to fall on the end of a line.
 constexpr std::int64_t kLongestLineBytes = 64 * 1024;
 
+constexpr std::string_view kStandardInput = "-";
+
+struct OpenPipe {
+  explicit OpenPipe(const std::filesystem::path& path) : descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+    if (descriptor < 0) throw io_error("open", path, errno);
+  }
+  ~OpenPipe() { ::close(descriptor); }
+  OpenPipe(const OpenPipe&) = delete;
+  OpenPipe& operator=(const OpenPipe&) = delete;
+
+  const int descriptor;
+};
+
+// A file of our own that holds what comes out of a pipe, for as long as this lives.
+class Spool {
+ public:
+  Spool(Files& files, std::filesystem::path path) : files_(files), path_(std::move(path)) {}
+  ~Spool() {
+    try {
+      files_.remove(path_);
+    } catch (...) {
+      // Nothing more can be done about a temporary file that cannot be removed.
+    }
+  }
+  Spool(const Spool&) = delete;
+  Spool& operator=(const Spool&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+
+  // `name` is what messages call it.
+  void fill(int descriptor, const std::filesystem::path& name) {
+    const std::unique_ptr<File> file = files_.open(path_, OpenMode::kReplace);
+    std::vector<std::byte> buffer(kBufferBytes);
+    std::uint64_t offset_bytes = 0;
+    while (true) {
+      const ssize_t got = ::read(descriptor, buffer.data(), buffer.size());
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) throw io_error("read", name, errno);
+      if (got == 0) break;
+      file->write(std::span(buffer).first(static_cast<std::size_t>(got)), offset_bytes);
+      offset_bytes += static_cast<std::uint64_t>(got);
+    }
+    file->close();
+  }
+
+ private:
+  Files& files_;
+  std::filesystem::path path_;
+};
+
 // Several files read as one text.
 class Text {
  public:
-  Text(Files& files, const std::vector<std::filesystem::path>& paths) : files_(files) {
-    for (const auto& path : paths) {
-      const std::optional<std::uint64_t> bytes = files.file_size_bytes(path);
-      if (!bytes) {
-        throw DataError(fmt::format("input {}: expected a text file, found {}. Check the path",
-                                    json_quote(path.string()),
-                                    files.exists(path) ? "a folder, pipe or device" : "nothing of that name"));
+  Text(Files& files, const PrepareOptions& options) : files_(files) {
+    for (const auto& path : options.inputs) {
+      if (path == kStandardInput) {
+        add(spooled(options, options.standard_input, "standard input"), "standard input");
+      } else if (std::error_code ignored; std::filesystem::is_fifo(path, ignored)) {
+        const OpenPipe pipe(path);
+        add(spooled(options, pipe.descriptor, path), path);
+      } else {
+        add(path, path);
       }
-      parts_.push_back({path, size_bytes_, size_bytes_ + static_cast<std::int64_t>(*bytes)});
-      size_bytes_ = parts_.back().end_bytes;
     }
   }
 
   std::int64_t size_bytes() const { return size_bytes_; }
+  // Of its first part, in messages.
+  std::string name() const { return parts_.front().name.string(); }
 
   // Fills `out` from byte `begin`. REQUIRES: in range.
   void read(std::int64_t begin, std::span<char> out) {
@@ -55,7 +113,7 @@ class Text {
         throw DataError(
             fmt::format("input {}: expected {} bytes, found its end at {}: it changed while being read. "
                         "Prepare again",
-                        json_quote(part.path.string()), part.end_bytes - part.begin_bytes, offset + got));
+                        json_quote(part.name.string()), part.end_bytes - part.begin_bytes, offset + got));
       }
       begin += static_cast<std::int64_t>(here);
       out = out.subspan(here);
@@ -65,9 +123,32 @@ class Text {
  private:
   struct Part {
     std::filesystem::path path;
+    std::filesystem::path name;  // in messages
     std::int64_t begin_bytes;
     std::int64_t end_bytes;
   };
+
+  void add(const std::filesystem::path& path, const std::filesystem::path& name) {
+    const std::optional<std::uint64_t> bytes = files_.file_size_bytes(path);
+    if (!bytes) {
+      const std::string_view found = files_.is_directory(path) ? "a folder"
+                                     : files_.exists(path)     ? "a device"
+                                                               : "nothing of that name";
+      throw DataError(fmt::format(
+          "input {}: expected a text file, found {}. {}", json_quote(name.string()), found,
+          found == "a folder" ? fmt::format("Name the files in it, as in {}/*.txt", path.string()) : "Check the path"));
+    }
+    parts_.push_back({path, name, size_bytes_, size_bytes_ + static_cast<std::int64_t>(*bytes)});
+    size_bytes_ = parts_.back().end_bytes;
+  }
+
+  std::filesystem::path spooled(const PrepareOptions& options, int descriptor, const std::filesystem::path& name) {
+    std::filesystem::path path = options.train;
+    path += fmt::format(".{}-{}.text.tmp", ::getpid(), spools_.size());
+    Spool& spool = *spools_.emplace_back(std::make_unique<Spool>(files_, path));
+    spool.fill(descriptor, name);
+    return spool.path();
+  }
 
   void open_part(std::int64_t position) {
     const auto found =
@@ -77,6 +158,7 @@ class Text {
   }
 
   Files& files_;
+  std::vector<std::unique_ptr<Spool>> spools_;
   std::vector<Part> parts_;
   std::int64_t size_bytes_ = 0;
   std::size_t current_ = 0;
@@ -110,35 +192,54 @@ bool same_file(const std::filesystem::path& a, const std::filesystem::path& b) {
   return std::filesystem::equivalent(a, b, ignored) || a.lexically_normal() == b.lexically_normal();
 }
 
-void check_options(const PrepareOptions& options) {
-  if (!(options.val_fraction >= 0 && options.val_fraction < 1)) {
-    throw ConfigError(fmt::format("val-fraction: expected a number from 0 to below 1, found {}", options.val_fraction));
+void check_output(Files& files, const std::filesystem::path& path) {
+  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+  if (!path.has_filename() || files.is_directory(path)) {
+    throw ConfigError(fmt::format("data prepare: {} is a folder: expected the name of the token file to write",
+                                  json_quote(path.string())));
+  }
+  if (!files.is_directory(folder)) {
+    throw ConfigError(fmt::format("data prepare: there is no folder {} to write {} in. Make it, or correct the path",
+                                  json_quote(folder.string()), json_quote(path.filename().string())));
+  }
+}
+
+void check_options(Files& files, const PrepareOptions& options) {
+  const double fraction = options.val_fraction.value_or(PrepareOptions::kValFraction);
+  if (!(fraction >= 0 && fraction < 1)) {
+    throw ConfigError(fmt::format("val-fraction: expected a number from 0 to below 1, found {}", fraction));
+  }
+  if (options.val.empty() && options.val_fraction.value_or(0) > 0) {
+    throw ConfigError(
+        "data prepare: val-fraction is above 0: expected the name of the held-out token file (--val), found none");
+  }
+  if (!options.val.empty() && fraction == 0) {
+    throw ConfigError("data prepare: val-fraction 0 holds nothing out: leave --val out, or raise the fraction");
   }
   if (options.inputs.empty()) throw ConfigError("data prepare: expected at least one text file, found none");
+  if (std::count(options.inputs.begin(), options.inputs.end(), kStandardInput) > 1) {
+    throw ConfigError("data prepare: standard input (-) can be read only once");
+  }
   if (options.train.empty())
     throw ConfigError("data prepare: expected the name of the token file to write, found none");
-  if (options.val_fraction > 0 && options.val.empty()) {
-    throw ConfigError(
-        "data prepare: val-fraction is above 0: expected the name of the held-out token file, found none");
-  }
   std::vector<std::filesystem::path> outputs{options.train};
-  if (options.val_fraction > 0) outputs.push_back(options.val);
+  if (!options.val.empty()) outputs.push_back(options.val);
   if (outputs.size() == 2 && same_file(options.train, options.val)) {
     throw ConfigError(fmt::format("data prepare: training and held-out tokens cannot both go to {}",
                                   json_quote(options.train.string())));
   }
-  for (const auto& input : options.inputs) {
-    for (const auto& output : outputs) {
-      if (same_file(input, output)) {
-        throw ConfigError(fmt::format("data prepare: {} is input and output: choose another name for the tokens",
-                                      json_quote(input.string())));
-      }
+  for (const auto& output : outputs) {
+    check_output(files, output);
+    for (const auto& input : options.inputs) {
+      if (input == kStandardInput || !same_file(input, output)) continue;
+      throw ConfigError(fmt::format("data prepare: {} is input and output: choose another name for the tokens",
+                                    json_quote(input.string())));
     }
   }
 }
 
 std::string names_of(const std::vector<std::filesystem::path>& inputs) {
-  std::string names = inputs.front().filename().string();
+  std::string names = inputs.front() == kStandardInput ? "standard input" : inputs.front().filename().string();
   if (inputs.size() > 1) names += fmt::format(" and {} more files", inputs.size() - 1);
   return names;
 }
@@ -146,19 +247,20 @@ std::string names_of(const std::vector<std::filesystem::path>& inputs) {
 }  // namespace
 
 PrepareResult prepare(Files& files, const PrepareOptions& options) {
-  check_options(options);
-  Text text(files, options.inputs);
+  check_options(files, options);
+  Text text(files, options);
   const std::int64_t total = text.size_bytes();
   if (total == 0) {
-    throw DataError(fmt::format("input {}: expected text, found {} empty file(s)",
-                                json_quote(options.inputs.front().string()), options.inputs.size()));
+    throw DataError(
+        fmt::format("input {}: expected text, found {} empty file(s)", json_quote(text.name()), options.inputs.size()));
   }
   std::int64_t cut = total;
-  if (options.val_fraction > 0) {
-    const auto val_bytes = static_cast<std::int64_t>(std::llround(static_cast<double>(total) * options.val_fraction));
+  if (!options.val.empty()) {
+    const double fraction = options.val_fraction.value_or(PrepareOptions::kValFraction);
+    const auto val_bytes = static_cast<std::int64_t>(std::llround(static_cast<double>(total) * fraction));
     if (val_bytes < 1 || val_bytes >= total) {
       throw DataError(fmt::format("input {}: {} bytes are too few to hold out a fraction of {}. Use more text",
-                                  json_quote(options.inputs.front().string()), total, options.val_fraction));
+                                  json_quote(text.name()), total, fraction));
     }
     cut = find_cut(text, total - val_bytes);
   }
@@ -168,8 +270,8 @@ PrepareResult prepare(Files& files, const PrepareOptions& options) {
   info.tokenizer = ByteTokenizer::identity();
   info.source = (options.source.empty() ? names_of(options.inputs) : options.source).substr(0, 1024);
   const auto writer_of = [&](const std::filesystem::path& path, std::int64_t begin, std::int64_t end) {
-    files.make_directories(path.parent_path());
     TokenFileInfo part = info;
+    if (end - begin > options.most_header_tokens) part.layout = TokenLayout::kRaw;
     part.source += fmt::format(", bytes {} to {} of {}", begin, end, total);
     auto writer = std::make_unique<TokenFileWriter>(files, path, part);
     tokenize(text, begin, end, *writer);

@@ -29,8 +29,8 @@ TokenFileWriter::TokenFileWriter(Files& files, std::filesystem::path path, Token
       temporary_(with_suffix(path_, fmt::format(".{}.tmp", ::getpid()))),
       sidecar_(with_suffix(path_, ".json")),
       temporary_sidecar_(with_suffix(sidecar_, fmt::format(".{}.tmp", ::getpid()))),
-      info_(std::move(info)) {
-  info_.layout = TokenLayout::kHeader;
+      info_(std::move(info)),
+      written_bytes_(info_.data_offset_bytes()) {
   info_.tokens = 0;
   info_.crc32c = 0;
   buffer_.reserve(kBufferBytes);
@@ -50,10 +50,9 @@ TokenFileWriter::~TokenFileWriter() {
 
 void TokenFileWriter::append(std::span<const std::int32_t> ids) {
   STRAKE_CHECK(!finished_, "append to a finished token file");
-  if (std::cmp_greater(ids.size(), kMaxHeaderTokens - info_.tokens)) {
-    throw DataError(
-        fmt::format("token file {}: more than {} tokens do not fit into one file. Prepare the text in parts",
-                    json_quote(path_.string()), kMaxHeaderTokens));
+  if (info_.layout == TokenLayout::kHeader && std::cmp_greater(ids.size(), kMaxHeaderTokens - info_.tokens)) {
+    throw DataError(fmt::format("token file {}: a header cannot count more than {} tokens. Write it without one (raw)",
+                                json_quote(path_.string()), kMaxHeaderTokens));
   }
   const std::size_t width = size_bytes(info_.type);
   for (const std::int32_t id : ids) {
@@ -76,7 +75,7 @@ void TokenFileWriter::flush() {
 void TokenFileWriter::finish() {
   STRAKE_CHECK(!finished_ && info_.tokens >= 1, "a token file has at least one token and is finished once");
   flush();
-  file_->write(token_header(info_), 0);
+  if (info_.layout == TokenLayout::kHeader) file_->write(token_header(info_), 0);
   file_->sync();
   file_->close();
   const std::unique_ptr<File> sidecar = files_.open(temporary_sidecar_, OpenMode::kReplace);

@@ -2,7 +2,7 @@
 // it is complete and on disk.
 //
 // Threads: one. Errors: IoError (disk full, no permission); DataError when there are more tokens than a header can
-// count. A writer that is destroyed before publish() leaves nothing behind.
+// count, and there is one. A writer that is destroyed before publish() leaves nothing behind.
 #pragma once
 
 #include <cstddef>
@@ -19,8 +19,8 @@ namespace strake::data {
 
 class TokenFileWriter {
  public:
-  // `info` says type, vocabulary, tokenizer and source; layout, count and checksum are the writer's. The
-  // folder of `path` must exist. `files` outlives the writer.
+  // `info` says layout, type, vocabulary, tokenizer and source; count and checksum are the writer's. The folder of
+  // `path` must exist. `files` outlives the writer.
   TokenFileWriter(Files& files, std::filesystem::path path, TokenFileInfo info);
   ~TokenFileWriter();
   TokenFileWriter(const TokenFileWriter&) = delete;
@@ -48,7 +48,7 @@ class TokenFileWriter {
   TokenFileInfo info_;
   std::unique_ptr<File> file_;
   std::vector<std::byte> buffer_;
-  std::uint64_t written_bytes_ = kTokenHeaderBytes;
+  std::uint64_t written_bytes_;
   bool finished_ = false;
   bool published_ = false;
 };

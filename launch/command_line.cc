@@ -112,11 +112,18 @@ int run_command_line(int argc, char** argv) {
   CLI::App* data_command = app.add_subcommand("data", "Make token files");
   data_command->require_subcommand(1);
   CLI::App* prepare_command = data_command->add_subcommand("prepare", "Make token files from text, a byte a token");
-  prepare_command->add_option("inputs", prepare.inputs, "Text files, read as one")->required()->type_name("TEXT");
-  prepare_command->add_option("--train", prepare.train, "Token file to write")->required()->type_name("FILE");
-  prepare_command->add_option("--val", prepare.val, "Held-out token file to write")->type_name("FILE");
-  prepare_command->add_option("--val-fraction", prepare.val_fraction, "Part of the text that is held out, its end")
-      ->capture_default_str();
+  prepare_command->add_option("inputs", prepare.inputs, "Text files, read as one; -: standard input")
+      ->required()
+      ->type_name("TEXT");
+  prepare_command->add_option("--train", prepare.train, "Token file to write; its folder must exist")
+      ->required()
+      ->type_name("FILE");
+  prepare_command->add_option("--val", prepare.val, "Held-out token file to write; without it nothing is held out")
+      ->type_name("FILE");
+  prepare_command
+      ->add_option("--val-fraction", prepare.val_fraction, "Part of the text that is held out, its end; with --val")
+      ->type_name("FRACTION")
+      ->default_str(fmt::format("{}", data::PrepareOptions::kValFraction));
   prepare_command->add_option("--source", prepare.source, "Description kept beside the token files");
   prepare_command->callback([&] { run = [&] { return prepare_data(prepare); }; });
 

@@ -10,7 +10,8 @@
 
 namespace strake::launch {
 
-int prepare_data(const data::PrepareOptions& options);
+// A leading ~ of paths is expanded.
+int prepare_data(data::PrepareOptions options);
 
 // `path` is a run folder, a folder of checkpoints, or (verify) one checkpoint. The list says "whole" only of what was
 // verified: with `verify` it reads every byte of each, and throws CorruptError behind the list if any is damaged.

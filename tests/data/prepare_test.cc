@@ -2,11 +2,15 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <fstream>
 #include <functional>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "data/byte_tokenizer.h"
@@ -41,6 +45,8 @@ std::string text_of(TokenFile& file) {
 
 class Prepare : public testing::Test {
  protected:
+  Prepare() { files_.make_directory(folder_.path() / "out"); }
+
   std::filesystem::path input(const std::string& name, std::string_view text) {
     const auto path = folder_.path() / name;
     std::ofstream(path, std::ios::binary) << text;
@@ -120,7 +126,6 @@ TEST_F(Prepare, WithoutLinesCutsWhereAsked) {
 
 TEST_F(Prepare, HoldsNothingOutIfAskedSo) {
   PrepareOptions options = options_of({input("a", "text\n")});
-  options.val_fraction = 0;
   options.val.clear();
   options.source.clear();
   const auto result = prepare(files_, options);
@@ -129,6 +134,102 @@ TEST_F(Prepare, HoldsNothingOutIfAskedSo) {
   EXPECT_TRUE(result.val.empty());
   EXPECT_EQ(names_of_outputs(), (std::vector<std::string>{"train.bin", "train.bin.json"}));
   EXPECT_EQ(TokenFile(result.train).info().source, "a, bytes 0 to 5 of 5");
+  options.val_fraction = 0;
+  EXPECT_EQ(prepare(files_, options).val_tokens, 0);
+}
+
+// A header counts to 2^31 - 1. The limit here is smaller.
+TEST_F(Prepare, WritesNoHeaderThatCannotCountTheTokens) {
+  const std::string text = lines(20'000, 8);
+  PrepareOptions options = options_of({input("a", text)});
+  options.val_fraction = 0.25;
+  options.most_header_tokens = static_cast<std::int64_t>(text.size()) / 2;
+  const auto result = prepare(files_, options);
+  TokenFile train(result.train), val(result.val);
+  EXPECT_EQ(train.info().layout, TokenLayout::kRaw);
+  EXPECT_EQ(val.info().layout, TokenLayout::kHeader);
+  EXPECT_EQ(text_of(train) + text_of(val), text);
+  train.verify();
+  EXPECT_EQ(train.info().tokenizer, ByteTokenizer::identity());
+  EXPECT_EQ(train.info().vocab, 256);
+  EXPECT_EQ(files_.file_size_bytes(result.train), 2 * static_cast<std::uint64_t>(result.train_tokens));
+
+  // One token fewer or more.
+  options.val.clear();
+  options.val_fraction.reset();
+  options.most_header_tokens = static_cast<std::int64_t>(text.size());
+  EXPECT_EQ(TokenFile(prepare(files_, options).train).info().layout, TokenLayout::kHeader);
+  options.most_header_tokens -= 1;
+  EXPECT_EQ(TokenFile(prepare(files_, options).train).info().layout, TokenLayout::kRaw);
+}
+
+// A pipe whose other end another thread fills.
+class FilledPipe {
+ public:
+  explicit FilledPipe(std::string text) {
+    EXPECT_EQ(::pipe(ends_), 0);
+    writer_ = std::thread([this, text = std::move(text)] {
+      for (std::size_t done = 0; done < text.size();) {
+        const ssize_t moved = ::write(ends_[1], text.data() + done, text.size() - done);
+        if (moved <= 0) break;
+        done += static_cast<std::size_t>(moved);
+      }
+      ::close(ends_[1]);
+    });
+  }
+  ~FilledPipe() {
+    writer_.join();
+    ::close(ends_[0]);
+  }
+  int read_end() const { return ends_[0]; }
+
+ private:
+  int ends_[2];
+  std::thread writer_;
+};
+
+TEST_F(Prepare, ReadsStandardInput) {
+  const std::string before = lines(100, 9), text = lines(20'000, 10), after = "the end\n";
+  const FilledPipe pipe(text);
+  PrepareOptions options = options_of({input("before", before), "-", input("after", after)});
+  options.standard_input = pipe.read_end();
+  options.source.clear();
+  const auto result = prepare(files_, options);
+  TokenFile train(result.train), val(result.val);
+  EXPECT_EQ(text_of(train) + text_of(val), before + text + after);
+  EXPECT_GT(result.val_tokens, result.input_bytes / 10 - 200);
+  EXPECT_EQ(names_of_outputs(), (std::vector<std::string>{"train.bin", "train.bin.json", "val.bin", "val.bin.json"}));
+
+  options.inputs = {"-"};
+  EXPECT_EQ(message_of(options), "input \"standard input\": expected text, found 1 empty file(s)");
+  options.inputs = {"-", "-"};
+  EXPECT_EQ(message_of(options), "data prepare: standard input (-) can be read only once");
+  EXPECT_EQ(names_of_outputs().size(), 4u);
+}
+
+// As `<(zcat a.gz)` of a shell.
+TEST_F(Prepare, ReadsNamedPipes) {
+  const auto path = folder_.path() / "pipe";
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  const std::string text = lines(5'000, 11);
+  std::thread writer([&] { std::ofstream(path, std::ios::binary) << text; });
+  const auto result = prepare(files_, options_of({path}));
+  writer.join();
+  TokenFile train(result.train), val(result.val);
+  EXPECT_EQ(text_of(train) + text_of(val), text);
+  EXPECT_EQ(names_of_outputs().size(), 4u);
+}
+
+TEST_F(Prepare, AFullDiskLeavesNothingOfStandardInput) {
+  const FilledPipe pipe(lines(1'000, 12));
+  PrepareOptions options = options_of({"-"});
+  options.standard_input = pipe.read_end();
+  test::FaultyFiles faulty(files_);
+  faulty.fail_at(2, ENOSPC);
+  EXPECT_THROW(prepare(faulty, options), IoError);
+  EXPECT_EQ(names_of_outputs(), std::vector<std::string>{});
+  char rest[65536];
+  while (::read(pipe.read_end(), rest, sizeof rest) > 0) continue;
 }
 
 TEST_F(Prepare, EveryByteIsAToken) {
@@ -149,7 +250,9 @@ TEST_F(Prepare, RefusesWhatCannotWork) {
   };
   expect(options_of({}), "expected at least one text file");
   expect(options_of({folder_.path() / "missing"}), "found nothing of that name");
-  expect(options_of({folder_.path()}), "found a folder, pipe or device");
+  expect(options_of({folder_.path()}),
+         fmt::format("found a folder. Name the files in it, as in {}/*.txt", folder_.path().string()));
+  expect(options_of({"/dev/zero"}), "found a device");
   expect(options_of({input("empty", "")}), "expected text, found 1 empty file(s)");
   expect(options_of({input("tiny", "ab")}), "too few to hold out a fraction of 0.1");
   PrepareOptions options = options_of({good});
@@ -161,17 +264,30 @@ TEST_F(Prepare, RefusesWhatCannotWork) {
   options.val = options.train;
   expect(options, "cannot both go to");
   options.val.clear();
+  options.val_fraction = 0.1;
   expect(options, "expected the name of the held-out token file");
+  options = options_of({good});
+  options.val_fraction = 0;
+  expect(options, "leave --val out, or raise the fraction");
   options = options_of({good});
   options.train.clear();
   expect(options, "expected the name of the token file to write");
   options = options_of({good});
   options.train = folder_.path() / "." / "good";
   expect(options, "is input and output");
-  EXPECT_FALSE(files_.exists(folder_.path() / "out"));
   options = options_of({good});
-  options.train = good / "train.bin";
-  expect(options, "cannot");  // IoError: the folder is a file
+  options.train = good / "train.bin";  // the folder is a file
+  expect(options, fmt::format("there is no folder \"{}\" to write \"train.bin\" in", good.string()));
+  options = options_of({good});
+  options.val = folder_.path() / "mistyped" / "val.bin";
+  expect(options, fmt::format("there is no folder \"{}\" to write \"val.bin\" in", options.val.parent_path().string()));
+  EXPECT_FALSE(files_.exists(options.val.parent_path()));
+  options = options_of({good});
+  options.train = folder_.path() / "out";
+  expect(options, "is a folder: expected the name of the token file");
+  options.train = folder_.path() / "out" / "";
+  expect(options, "is a folder: expected the name of the token file");
+  EXPECT_EQ(names_of_outputs(), std::vector<std::string>{});
 }
 
 TEST_F(Prepare, SurvivesShortAndInterruptedCalls) {
@@ -213,6 +329,7 @@ const std::string kNewText = std::string(600, 'n') + "\n" + std::string(60, 'n')
 
 // A memory file system in which the old text is prepared and the new one is about to be.
 void prepare_old(test::MemoryFiles& memory, PrepareOptions options) {
+  memory.make_directories("/out");
   write_file_durably(memory, "/old", kOldText);
   write_file_durably(memory, "/new", kNewText);
   options.inputs = {"/old"};
