@@ -17,6 +17,8 @@ struct DeviceLimits {
   std::int64_t channels_step = 1, most_channels = kAny;    // of a row; channels_step: of which it is a multiple
   std::int64_t head_size_step = 1, most_head_size = kAny;  // of attention
   std::int64_t most_segments = kAny;                       // parameters that the optimizer updates at once
+  std::int64_t most_elems = kAny;                          // of all parameters
+  std::int64_t most_batch = kAny, most_tokens = kAny;      // sequences of a micro-batch, and their tokens
 };
 
 constexpr DeviceLimits limits_of(DeviceKind device, DType dtype) {
@@ -27,7 +29,11 @@ constexpr DeviceLimits limits_of(DeviceKind device, DType dtype) {
           .most_channels = 16 * 32 * vector,
           .head_size_step = dtype == DType::kBF16 ? 8 : 1,
           .most_head_size = 256,
-          .most_segments = 1536};
+          .most_segments = 1536,
+          .most_elems = std::int64_t{1} << 38,
+          // Plain attention of f32 has a layer of its grid a sequence.
+          .most_batch = dtype == DType::kBF16 ? DeviceLimits::kAny : 65535,
+          .most_tokens = std::int64_t{1} << 30};
 }
 
 }  // namespace strake::kernels

@@ -23,7 +23,8 @@ inline constexpr std::int64_t kNormBlockElems = 32 * 1024;
 // Number of block sums of these segments.
 std::int64_t norm_blocks(std::span<const FlatSegment> segments);
 
-// norm[0] = sqrt(sum of squares of gradients); clip[0] = min(1, max_norm / (norm + 1e-6)), 1 when max_norm <= 0.
+// norm[0] = sqrt(sum of squares of gradients); clip[0] = min(1, max_norm / (norm + 1e-6)), 1 when max_norm <= 0. Where
+// the norm is not finite clip[0] is NaN: an update with it leaves no weight that could be taken for a trained one.
 // gradients: flat. block_sums [norm_blocks] f64, norm [1] f32 (f64 when gradients are f64), clip the same.
 void gradient_norm(Stream& stream, Label label, const Tensor& norm, const Tensor& clip, const Tensor& block_sums,
                    const Tensor& gradients, std::span<const FlatSegment> segments, double max_norm);

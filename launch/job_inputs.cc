@@ -139,7 +139,8 @@ JobInputs JobInputs::open(const Config& config, int rank, int ranks, DeviceKind 
                       .heads = static_cast<int>(config.model.heads),
                       .vocab = vocab,
                       .sequence = config.train.sequence};
-  const std::string too_much = models::unsupported(inputs.job.shape, device, inputs.job.dtype);
+  const std::string too_much =
+      models::unsupported(inputs.job.shape, device, inputs.job.dtype, config.train.micro_batch);
   if (!too_much.empty()) throw ConfigError(fmt::format("{}; change the model, or set run.device = cpu", too_much));
   return inputs;
 }

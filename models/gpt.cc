@@ -49,13 +49,16 @@ GptShape GptShape::from_json(const std::string& text) {
   }
 }
 
-std::string unsupported(const GptShape& shape, DeviceKind device, DType dtype) {
+std::string unsupported(const GptShape& shape, DeviceKind device, DType dtype, std::int64_t batch) {
   const kernels::DeviceLimits limits = kernels::limits_of(device, dtype);
   const auto fits = [](std::int64_t value, std::int64_t step, std::int64_t most) {
     return value % step == 0 && value <= most;
   };
   const std::int64_t head_size = shape.channels / shape.heads;
-  const auto parameters = static_cast<std::int64_t>(Gpt::parameters(shape).size());
+  const std::vector<ParamSpec> specs = Gpt::parameters(shape);
+  const auto parameters = static_cast<std::int64_t>(specs.size());
+  std::int64_t elems = 0;
+  for (const ParamSpec& spec : specs) elems += spec.elems();
   std::vector<std::string> problems;
   if (!fits(shape.channels, limits.channels_step, limits.most_channels)) {
     problems.push_back(fmt::format("in {} GPUs take model.channels in steps of {} up to {}, not {}", name_of(dtype),
@@ -70,6 +73,20 @@ std::string unsupported(const GptShape& shape, DeviceKind device, DType dtype) {
   if (parameters > limits.most_segments) {
     problems.push_back(fmt::format("GPUs take at most {} parameters, model.layers = {} has {}", limits.most_segments,
                                    shape.layers, parameters));
+  }
+  if (elems > limits.most_elems) {
+    problems.push_back(
+        fmt::format("GPUs take parameters of {} elements together, this model has {}; a smaller "
+                    "model.vocab, model.channels or model.layers has fewer",
+                    limits.most_elems, elems));
+  }
+  if (batch > limits.most_batch) {
+    problems.push_back(fmt::format("in {} GPUs take at most train.micro_batch = {}, not {}", name_of(dtype),
+                                   limits.most_batch, batch));
+  }
+  if (batch * shape.sequence > limits.most_tokens) {
+    problems.push_back(fmt::format("GPUs take at most {} tokens at once, train.micro_batch x train.sequence has {}",
+                                   limits.most_tokens, batch * shape.sequence));
   }
   return fmt::format("{}", fmt::join(problems, "; "));
 }

@@ -38,9 +38,9 @@ struct GptShape {
   bool operator==(const GptShape&) const = default;
 };
 
-// What of this model the kernels of `device` cannot compute in `dtype`, naming keys and what they can: "GPUs take
-// model.channels ..."; empty: nothing.
-std::string unsupported(const GptShape& shape, DeviceKind device, DType dtype);
+// What of this model, `batch` sequences at once, the kernels of `device` cannot compute in `dtype`, naming keys and
+// what they can: "GPUs take model.channels ..."; empty: nothing.
+std::string unsupported(const GptShape& shape, DeviceKind device, DType dtype, std::int64_t batch = 1);
 
 // Called while backward is being enqueued: the gradient of `param` is final on the compute stream.
 using GradientReady = std::function<void(ParamId)>;

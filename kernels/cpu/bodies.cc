@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -175,9 +176,8 @@ Body gradient_norm(const Tensor& norm, const Tensor& clip, const Tensor& block_s
       }
     }
     const double root = std::sqrt(total);
-    double factor = 1;
-    // Not std::min: a norm that is not a number must reach the weights' owner, not become a factor of 1.
-    if (max_norm > 0 && !(max_norm / (root + 1e-6) >= 1)) factor = max_norm / (root + 1e-6);
+    double factor = max_norm > 0 ? std::min(1.0, max_norm / (root + 1e-6)) : 1.0;
+    if (!std::isfinite(root)) factor = std::numeric_limits<double>::quiet_NaN();
     data<T>(norm)[0] = static_cast<T>(root);
     data<T>(clip)[0] = static_cast<T>(factor);
   });
@@ -188,7 +188,9 @@ Body adamw(const Tensor& weights, const Tensor& first_moment, const Tensor& seco
   const double steps = static_cast<double>(step.step);
   const reference::AdamWScalars plain = {
       .beta1 = step.beta1,
+      .one_minus_beta1 = 1 - step.beta1,
       .beta2 = step.beta2,
+      .one_minus_beta2 = 1 - step.beta2,
       .epsilon = step.epsilon,
       .step_size = step.learning_rate / (1 - std::pow(step.beta1, steps)),
       .second_moment_scale = 1 / (1 - std::pow(step.beta2, steps)),

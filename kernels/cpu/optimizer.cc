@@ -20,8 +20,8 @@ double sum_of_squares(const T* gradients, std::int64_t elems) {
 template <typename T>
 void adamw(T* weights, T* first_moment, T* second_moment, const T* gradients, std::int64_t elems, T clip,
            const AdamWScalars& scalars) {
-  const T beta1 = T(scalars.beta1), one_minus_beta1 = T(1 - scalars.beta1);
-  const T beta2 = T(scalars.beta2), one_minus_beta2 = T(1 - scalars.beta2);
+  const T beta1 = T(scalars.beta1), one_minus_beta1 = T(scalars.one_minus_beta1);
+  const T beta2 = T(scalars.beta2), one_minus_beta2 = T(scalars.one_minus_beta2);
   for (std::int64_t i = 0; i < elems; ++i) {
     const T g = gradients[i] * clip;
     const T m = beta1 * first_moment[i] + one_minus_beta1 * g;

@@ -14,7 +14,9 @@ double sum_of_squares(const T* gradients, std::int64_t elems);
 // The scalars of one AdamW step, worked out once in double.
 struct AdamWScalars {
   double beta1;
+  double one_minus_beta1;
   double beta2;
+  double one_minus_beta2;
   double epsilon;
   double step_size;            // learning rate / (1 - beta1^step)
   double second_moment_scale;  // 1 / (1 - beta2^step)

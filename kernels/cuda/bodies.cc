@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
 
 #include "kernels/cuda/cuda_kernels.h"
@@ -53,12 +52,21 @@ void check_rows(std::string_view operation, const Tensor& tensor, std::int64_t c
                            limits.channels_step, limits.most_channels, channels));
 }
 
+// Places of a micro-batch: an i32 in the kernels, a block each in some grids.
+void check_tokens(std::string_view operation, DType dtype, std::int64_t batch, std::int64_t tokens) {
+  const DeviceLimits limits = limits_of(DeviceKind::kCuda, dtype);
+  STRAKE_CHECK(batch <= limits.most_batch && tokens <= limits.most_tokens,
+               fmt::format("{}: CUDA kernels take {} sequences and {} tokens at once, not {} and {}", operation,
+                           limits.most_batch, limits.most_tokens, batch, tokens));
+}
+
 AttentionShape attention_shape(const Tensor& qkv, int heads) {
   const AttentionShape shape{qkv.size(0), qkv.size(1), heads, qkv.size(2) / 3 / heads};
   const DeviceLimits limits = limits_of(DeviceKind::kCuda, qkv.dtype());
   STRAKE_CHECK(shape.head_size % limits.head_size_step == 0 && shape.head_size <= limits.most_head_size,
                fmt::format("attention: CUDA kernels take heads of a multiple of {} and at most {} channels, not {}",
                            limits.head_size_step, limits.most_head_size, shape.head_size));
+  check_tokens("attention", qkv.dtype(), shape.batch, shape.batch * shape.sequence);
   return shape;
 }
 
@@ -202,6 +210,7 @@ Body cast(const Tensor& dst, const Tensor& src) {
 
 Body embedding_forward(const Tensor& x, const Tensor& tokens, const Tensor& token_table, const Tensor& position_table) {
   check_rows("embedding", x, x.size(2));
+  check_tokens("embedding", x.dtype(), x.size(0), tokens.elems());
   return checked([=](NativeStream native) {
     embedding_forward(stream_of(native), type_of(x), at(x), at<const std::int32_t>(tokens), at(token_table),
                       at(position_table), x.size(0), x.size(1), x.size(2));
@@ -212,6 +221,7 @@ Body embedding_backward(Operation& operation, const Tensor& dtoken_table, bool a
                         const Tensor& dposition_table, bool accumulate_position, const Tensor& dx,
                         const Tensor& tokens) {
   check_rows("embedding", dx, dx.size(2));
+  check_tokens("embedding", dx.dtype(), dx.size(0), tokens.elems());
   operation.workspace_bytes = embedding_backward_workspace_bytes(tokens.elems(), dx.size(2));
   return checked([=](NativeStream native) {
     const std::int64_t unused_rows = dposition_table.size(0) - dx.size(1);
@@ -248,19 +258,8 @@ namespace {
 std::shared_ptr<const SegmentTable> table_of(std::span<const FlatSegment> segments, const Tensor& flat) {
   STRAKE_CHECK(segments.size() <= kMaxSegments,
                fmt::format("{} parameters; the CUDA optimizer takes {}", segments.size(), kMaxSegments));
-  auto table = std::make_shared<SegmentTable>();  // shared: bodies are copyable
-  std::int64_t blocks = 0;
-  for (const FlatSegment& segment : segments) {
-    STRAKE_CHECK(segment.begin_elems % kGroupElems == 0, "segments begin with a group");
-    table->table[table->segments++] = {.first_group = static_cast<std::uint32_t>(segment.begin_elems / kGroupElems),
-                                       .elems = static_cast<std::uint32_t>(segment.size_elems),
-                                       .first_block = static_cast<std::uint32_t>(blocks),
-                                       .weight_decay = segment.weight_decay ? 1u : 0u};
-    blocks += (segment.size_elems + kNormBlockElems - 1) / kNormBlockElems;
-  }
-  table->blocks = static_cast<std::uint32_t>(blocks);
-  STRAKE_CHECK(flat.elems() % kGroupElems == 0, "an arena is whole groups");
-  table->groups = static_cast<std::uint32_t>(flat.elems() / kGroupElems);
+  auto table = std::make_shared<SegmentTable>(flat.elems());  // shared: bodies are copyable
+  for (const FlatSegment& segment : segments) table->add(segment.begin_elems, segment.size_elems, segment.weight_decay);
   return table;
 }
 
@@ -277,13 +276,7 @@ Body gradient_norm(const Tensor& norm, const Tensor& clip, const Tensor& block_s
 Body adamw(const Tensor& weights, const Tensor& first_moment, const Tensor& second_moment,
            const Tensor& compute_weights, const Tensor& gradients, const Tensor& clip,
            std::span<const FlatSegment> segments, const AdamWStep& step) {
-  const AdamW values{.learning_rate = static_cast<float>(step.learning_rate),
-                     .beta1 = static_cast<float>(step.beta1),
-                     .beta2 = static_cast<float>(step.beta2),
-                     .epsilon = static_cast<float>(step.epsilon),
-                     .weight_decay = static_cast<float>(step.weight_decay),
-                     .bias_correction1 = static_cast<float>(1 - std::pow(step.beta1, static_cast<double>(step.step))),
-                     .bias_correction2 = static_cast<float>(1 - std::pow(step.beta2, static_cast<double>(step.step)))};
+  const AdamW values(step.learning_rate, step.beta1, step.beta2, step.epsilon, step.weight_decay, step.step);
   return checked([=, table = table_of(segments, weights)](NativeStream native) {
     adamw(stream_of(native), at<float>(weights), at<float>(first_moment), at<float>(second_moment), operand(gradients),
           at(compute_weights), at<float>(clip), *table, values);

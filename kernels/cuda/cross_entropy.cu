@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(1024) long_row_kernel(T* logits, float* losses
 template <typename T>
 void launch(cudaStream_t stream, void* logits, float* losses, const std::int32_t* targets, std::int64_t rows,
             std::int64_t vocab, std::int64_t padded_vocab, float scale, bool gradient) {
-  const auto grid = static_cast<unsigned>(rows);
+  const int grid = blocks_for(rows, 1);
   const auto run = [&](auto kernel, int threads) {
     kernel<<<grid, threads, 0, stream>>>(static_cast<T*>(logits), losses, targets, static_cast<int>(vocab),
                                          static_cast<int>(padded_vocab), scale, gradient);

@@ -79,6 +79,4 @@ __device__ inline float block_max(float value, float* cells) {
 
 constexpr int kWarp = 32;
 
-inline int blocks_for(std::int64_t work, int per_block) { return static_cast<int>((work + per_block - 1) / per_block); }
-
 }  // namespace strake::kernels::cuda

@@ -10,6 +10,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cuda/optimizer_arguments.h"
+
 namespace strake::kernels::cuda {
 
 enum class Type : std::uint8_t { kF32, kBF16 };
@@ -58,29 +60,9 @@ void cross_entropy(cudaStream_t stream, Type type, void* logits, float* losses, 
 void accumulate_loss(cudaStream_t stream, float* total, const float* losses, std::int64_t rows, double scale,
                      bool accumulate);
 
-// optimizer.cu. A range of groups of the flat arenas.
-constexpr std::int64_t kGroupElems = 128;
-constexpr std::int64_t kNormBlockElems = 32 * 1024;  // of one partial sum of the norm
-struct Segment {
-  std::uint32_t first_group;
-  std::uint32_t elems;        // of the parameter, without the gap behind it
-  std::uint32_t first_block;  // of the norm blocks of all segments
-  std::uint32_t weight_decay;
-};
-// Travels as a kernel argument: no table in device memory to keep in step.
-constexpr int kMaxSegments = 1536;
-struct SegmentTable {
-  std::int32_t segments = 0;
-  std::uint32_t blocks = 0;
-  std::uint32_t groups = 0;  // of the whole arena
-  Segment table[kMaxSegments];
-};
+// optimizer.cu
 void gradient_norm(cudaStream_t stream, float* norm, float* clip, double* block_sums, Operand gradients,
                    const SegmentTable& segments, double max_norm);
-struct AdamW {
-  float learning_rate, beta1, beta2, epsilon, weight_decay;
-  float bias_correction1, bias_correction2;  // 1 - beta^step
-};
 // compute_weights: rounded copy of the updated master weights; null: none.
 void adamw(cudaStream_t stream, float* weights, float* first_moment, float* second_moment, Operand gradients,
            void* compute_weights, const float* clip, const SegmentTable& segments, const AdamW& step);

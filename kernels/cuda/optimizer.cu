@@ -58,7 +58,9 @@ __global__ void __launch_bounds__(1024)
   if (threadIdx.x == 0) {
     const double value = sqrt(sum);
     *norm = static_cast<float>(value);
-    *clip = static_cast<float>(max_norm <= 0 ? 1.0 : fmin(1.0, max_norm / (value + 1e-6)));
+    // Not fmin alone: it takes the 1 where the other is not a number.
+    const double factor = max_norm <= 0 ? 1.0 : fmin(1.0, max_norm / (value + 1e-6));
+    *clip = isfinite(value) ? static_cast<float>(factor) : nanf("");
   }
 }
 
@@ -92,8 +94,8 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const float gradient = to_float(g[i]) * clip;
-    ms[i] = step.beta1 * ms[i] + (1.0f - step.beta1) * gradient;
-    vs[i] = step.beta2 * vs[i] + (1.0f - step.beta2) * gradient * gradient;
+    ms[i] = step.beta1 * ms[i] + step.one_minus_beta1 * gradient;
+    vs[i] = step.beta2 * vs[i] + step.one_minus_beta2 * gradient * gradient;
     const float mean = ms[i] / step.bias_correction1, variance = vs[i] / step.bias_correction2;
     ws[i] -= step.learning_rate * (mean / (sqrtf(variance) + step.epsilon) + decay * ws[i]);
     rounded[i] = __float2bfloat16_rn(ws[i]);

@@ -162,7 +162,15 @@ void run_all(Bench& bench, const cpu::KernelTable<float>& table, const Shapes& s
   });
   if (sum < 0) std::puts("");  // the sums are used
   bench.run("adamw (one block)", 0, bytes(7 * params), [&] {
-    table.adamw(w.data(), m.data(), v.data(), g.data(), params, 1.0f, {0.9, 0.95, 1e-8, 1e-6, 1, 1});
+    table.adamw(w.data(), m.data(), v.data(), g.data(), params, 1.0f,
+                {.beta1 = 0.9,
+                 .one_minus_beta1 = 0.1,
+                 .beta2 = 0.95,
+                 .one_minus_beta2 = 0.05,
+                 .epsilon = 1e-8,
+                 .step_size = 1e-6,
+                 .second_moment_scale = 1,
+                 .keep = 1});
   });
 }
 

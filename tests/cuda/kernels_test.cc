@@ -229,6 +229,45 @@ TEST_P(CudaKernels, Optimizer) {
       1e-5);
 }
 
+// From moments of zero, where the factor 1 - beta is all that counts.
+TEST_P(CudaKernels, OptimizerWithSlowDecay) {
+  const std::vector<kernels::FlatSegment> segments{{0, 1024, true}};
+  const Argument gradients{.shape = {1024}, .role = Role::kGradient, .values = normal(1024, 1)};
+  const Argument weights{.shape = {1024}, .role = Role::kStat, .values = normal(1024, 2)};
+  const Argument zeros{.shape = {1024}, .role = Role::kStat, .values = std::vector<float>(1024)};
+  const Argument clip{.shape = {1}, .role = Role::kStat, .values = {1.0f}};
+  const Argument rounded{.shape = {1024}, .role = Role::kValue, .values = std::vector<float>(1024)};
+  const bool bf16 = GetParam().gradient == DType::kBF16;
+  expect_as_on_cpu(
+      {GetParam().gradient, GetParam().gradient}, {gradients, weights, zeros, zeros, clip, rounded}, {1, 2, 3},
+      [&](Stream& stream, const std::vector<Tensor>& t) {
+        kernels::adamw(stream, {"test"}, t[1], t[2], t[3], t[0], t[4], segments, {3e-3, 0.9999, 0.999999, 1e-8, 0.1, 1},
+                       bf16 && t[0].dtype() == DType::kBF16 ? t[5] : Tensor());
+      },
+      1e-5);
+}
+
+TEST_P(CudaKernels, ANormThatIsNotFiniteClipsToNaN) {
+  const std::vector<kernels::FlatSegment> segments{{0, 1024, true}};
+  const auto cuda = make_cuda_device(0, kernels::cuda::make_kernels(true));
+  for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
+    for (const double max_norm : {1.0, 0.0}) {
+      Argument gradients{.shape = {1024}, .role = Role::kGradient, .values = normal(1024, 1)};
+      gradients.values[700] = bad;
+      const auto out = run_on(*cuda, GetParam(),
+                              {gradients,
+                               output({1}, Role::kStat),
+                               {.shape = {1}, .role = Role::kStat, .values = {1}},
+                               output({1}, Role::kSum)},
+                              [&](Stream& stream, const std::vector<Tensor>& t) {
+                                kernels::gradient_norm(stream, {"test"}, t[1], t[2], t[3], t[0], segments, max_norm);
+                              });
+      EXPECT_FALSE(std::isfinite(out[1][0]));
+      EXPECT_TRUE(std::isnan(out[2][0])) << out[2][0] << " for " << bad << ", clipped at " << max_norm;
+    }
+  }
+}
+
 TEST_P(CudaKernels, Cast) {
   if (GetParam().value != DType::kBF16) return;
   const auto cuda = make_cuda_device(0, kernels::cuda::make_kernels(true));

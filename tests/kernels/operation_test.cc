@@ -323,10 +323,29 @@ TEST_F(OperationTest, GradientNormDependsOnSegmentsAndNotOnWhereTheyLie) {
   }
   gradient_norm(stream_, kLabel, norm, clip, sums, packed, in_packed, 0);
   EXPECT_EQ(values(clip)[0], 1.0f);
-  data<float>(packed)[5] = std::nanf("");
-  gradient_norm(stream_, kLabel, norm, clip, sums, packed, in_packed, 1.5);
-  EXPECT_TRUE(std::isnan(values(norm)[0]));
-  EXPECT_TRUE(std::isnan(values(clip)[0]));
+}
+
+// Clipping on or off: never a factor that an update could work with.
+TEST_F(OperationTest, ANormThatIsNotFiniteClipsToNaN) {
+  const Tensor gradients = tensor({20}), norm = tensor({1}), clip = tensor({1}), sums = tensor({1}, DType::kF64);
+  const Tensor weights = tensor({20}), first = tensor({20}), second = tensor({20});
+  allocate();
+  const FlatSegment segments[] = {{0, 20, true}};
+  for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
+    for (const double max_norm : {1.5, 0.0}) {
+      SCOPED_TRACE(::testing::Message() << bad << ", clipped at " << max_norm);
+      fill(gradients, 0.5f);
+      data<float>(gradients)[5] = bad;
+      fill(weights, 1.0f);
+      fill(first, 0.0f);
+      fill(second, 0.0f);
+      gradient_norm(stream_, kLabel, norm, clip, sums, gradients, segments, max_norm);
+      EXPECT_FALSE(std::isfinite(values(norm)[0]));
+      EXPECT_TRUE(std::isnan(values(clip)[0])) << values(clip)[0];
+      adamw(stream_, kLabel, weights, first, second, gradients, clip, segments, {0.01, 0.9, 0.95, 1e-8, 0.1, 1});
+      for (const float weight : values(weights)) EXPECT_TRUE(std::isnan(weight)) << weight;
+    }
+  }
 }
 
 TEST_F(OperationTest, AdamWFollowsItsDefinition) {
@@ -356,6 +375,37 @@ TEST_F(OperationTest, AdamWFollowsItsDefinition) {
     }
   }
   for (std::size_t i = 0; i < weights.size(); ++i) EXPECT_NEAR(values<double>(w)[i], weights[i], 1e-12) << i;
+}
+
+// In f32, with the slowest decay that a configuration may ask for, where 1 - beta2 in float would be 1.3 % off.
+TEST_F(OperationTest, AdamWKeepsItsPrecisionWithSlowDecay) {
+  Random random(306);
+  const std::int64_t elems = 50;
+  const Tensor w = tensor({elems}), m = tensor({elems}), v = tensor({elems}), g = tensor({elems}), clip = tensor({1});
+  allocate();
+  const auto start = random.normal(elems);
+  fill(w, start);
+  fill(m, 0.0f);
+  fill(v, 0.0f);
+  fill(clip, 1.0f);
+  const FlatSegment segments[] = {{0, elems, true}};
+  std::vector<double> weights = widened(start), first(50), second(50);
+  constexpr double kBeta1 = 0.9999, kBeta2 = 0.999999;
+  for (int step = 1; step <= 5; ++step) {
+    const auto gradients = random.normal(elems);
+    fill(g, gradients);
+    adamw(stream_, kLabel, w, m, v, g, clip, segments, {0.01, kBeta1, kBeta2, 1e-8, 0.1, step});
+    for (std::size_t i = 0; i < 50; ++i) {
+      const double gradient = gradients[i];
+      first[i] = kBeta1 * first[i] + (1 - kBeta1) * gradient;
+      second[i] = kBeta2 * second[i] + (1 - kBeta2) * gradient * gradient;
+      const double m_hat = first[i] / (1 - std::pow(kBeta1, step)), v_hat = second[i] / (1 - std::pow(kBeta2, step));
+      weights[i] -= 0.01 * (m_hat / (std::sqrt(v_hat) + 1e-8) + 0.1 * weights[i]);
+    }
+  }
+  EXPECT_LE(relative_error(values(m), first), 1e-6);
+  EXPECT_LE(relative_error(values(v), second), 1e-6);
+  EXPECT_LE(relative_error(values(w), weights), 1e-6);
 }
 
 }  // namespace

@@ -255,6 +255,25 @@ TEST(GptShapeTest, SaysWhatGpusCannotCompute) {
             "");
 }
 
+TEST(GptShapeTest, SaysWhichSizesGpusDoNotCount) {
+  const GptShape shape{.layers = 1, .channels = 64, .heads = 2, .vocab = 100, .sequence = 1024};
+  const auto says = [&](DType dtype, std::int64_t batch, DeviceKind device = DeviceKind::kCuda) {
+    return models::unsupported(shape, device, dtype, batch);
+  };
+  EXPECT_EQ(says(DType::kF32, 65535), "");
+  EXPECT_EQ(says(DType::kF32, 65536), "in f32 GPUs take at most train.micro_batch = 65535, not 65536");
+  EXPECT_EQ(says(DType::kBF16, 1 << 20), "");
+  EXPECT_EQ(says(DType::kBF16, (1 << 20) + 1),
+            "GPUs take at most 1073741824 tokens at once, train.micro_batch x train.sequence has 1073742848");
+  EXPECT_EQ(says(DType::kF32, 1 << 22, DeviceKind::kCpu), "");
+  // More than 2^32 elements in one parameter are not too many.
+  const GptShape wide{.layers = 1, .channels = 2048, .heads = 8, .vocab = 1 << 22, .sequence = 8};
+  EXPECT_EQ(models::unsupported(wide, DeviceKind::kCuda, DType::kF32), "");
+  const GptShape huge{.layers = 1400, .channels = 4096, .heads = 32, .vocab = 100, .sequence = 8};
+  EXPECT_NE(models::unsupported(huge, DeviceKind::kCuda, DType::kBF16).find("274877906944 elements together"),
+            std::string::npos);
+}
+
 TEST(GptShapeTest, CountsParametersAndFlops) {
   const GptShape shape{.layers = 12, .channels = 768, .heads = 12, .vocab = 50257, .sequence = 1024};
   EXPECT_EQ(shape.padded_vocab(), 50304);

@@ -34,8 +34,8 @@ double sum_of_squares(const float* gradients, std::int64_t elems) {
 
 void adamw(float* weights, float* first_moment, float* second_moment, const float* gradients, std::int64_t elems,
            float clip, const reference::AdamWScalars& scalars) {
-  const auto beta1 = static_cast<float>(scalars.beta1), one_minus_beta1 = static_cast<float>(1 - scalars.beta1);
-  const auto beta2 = static_cast<float>(scalars.beta2), one_minus_beta2 = static_cast<float>(1 - scalars.beta2);
+  const auto beta1 = static_cast<float>(scalars.beta1), one_minus_beta1 = static_cast<float>(scalars.one_minus_beta1);
+  const auto beta2 = static_cast<float>(scalars.beta2), one_minus_beta2 = static_cast<float>(scalars.one_minus_beta2);
   const auto epsilon = static_cast<float>(scalars.epsilon), step_size = static_cast<float>(scalars.step_size);
   const auto second_moment_scale = static_cast<float>(scalars.second_moment_scale);
   const auto kept = static_cast<float>(scalars.keep);

@@ -1,0 +1,82 @@
+// Arguments of the CUDA optimizer's kernels, worked out on the host. Plain C++: for nvcc, and for tests on machines
+// without CUDA.
+//
+// Threads: values. Errors: sizes that the fields cannot hold are programmer's errors: models that have them are refused
+// before anything is planned (kernels/device_limits.h).
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#include "runtime/base/check.h"
+
+namespace strake::kernels::cuda {
+
+constexpr std::int64_t kGroupElems = 128;
+constexpr std::int64_t kNormBlockElems = 32 * 1024;  // of one partial sum of the norm
+
+// Blocks of a grid along x, of which CUDA takes kMostBlocks.
+constexpr std::int64_t kMostBlocks = std::numeric_limits<std::int32_t>::max();
+inline int blocks_for(std::int64_t work, int per_block) {
+  const std::int64_t blocks = (work + per_block - 1) / per_block;
+  STRAKE_CHECK(blocks <= kMostBlocks, "more blocks than a grid can have");
+  return static_cast<int>(blocks);
+}
+
+// A range of groups of the flat arenas that belongs to one parameter.
+struct Segment {
+  std::uint64_t elems : 63;  // of the parameter, without the gap behind it
+  std::uint64_t weight_decay : 1;
+  std::uint32_t first_group;
+  std::uint32_t first_block;  // of the norm blocks of all segments
+};
+static_assert(sizeof(Segment) == 16);
+
+// Travels as a kernel argument, of which CUDA takes 32764 bytes: no table in device memory to keep in step.
+constexpr int kMaxSegments = 1536;
+struct SegmentTable {
+  std::int32_t segments = 0;
+  std::uint32_t blocks = 0;  // norm blocks so far
+  std::uint32_t groups = 0;  // of the whole arena
+  Segment table[kMaxSegments] = {};
+
+  // Of an arena of `flat_elems`.
+  explicit SegmentTable(std::int64_t flat_elems) {
+    STRAKE_CHECK(flat_elems % kGroupElems == 0, "an arena is whole groups");
+    STRAKE_CHECK(flat_elems / kGroupElems <= std::numeric_limits<std::uint32_t>::max(),
+                 "groups are counted in 32 bits");
+    groups = static_cast<std::uint32_t>(flat_elems / kGroupElems);
+  }
+  void add(std::int64_t begin_elems, std::int64_t size_elems, bool weight_decay) {
+    STRAKE_CHECK(segments < kMaxSegments, "more segments than the table holds");
+    STRAKE_CHECK(begin_elems % kGroupElems == 0, "segments begin with a group");
+    STRAKE_CHECK(begin_elems / kGroupElems <= groups, "a segment lies in the arena");
+    table[segments++] = {.elems = static_cast<std::uint64_t>(size_elems),
+                         .weight_decay = weight_decay ? 1u : 0u,
+                         .first_group = static_cast<std::uint32_t>(begin_elems / kGroupElems),
+                         .first_block = blocks};
+    const std::int64_t all = blocks + (size_elems + kNormBlockElems - 1) / kNormBlockElems;
+    STRAKE_CHECK(all <= kMostBlocks, "more norm blocks than a grid can have");
+    blocks = static_cast<std::uint32_t>(all);
+  }
+};
+
+// The scalars of one AdamW step, worked out in double: in float 1 - beta2 is 1.3 % off at 0.999999.
+struct AdamW {
+  float learning_rate, beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon, weight_decay;
+  float bias_correction1, bias_correction2;  // 1 - beta^step
+
+  AdamW(double rate, double decay1, double decay2, double smallest, double weight_decay_rate, std::int64_t step)
+      : learning_rate(static_cast<float>(rate)),
+        beta1(static_cast<float>(decay1)),
+        one_minus_beta1(static_cast<float>(1 - decay1)),
+        beta2(static_cast<float>(decay2)),
+        one_minus_beta2(static_cast<float>(1 - decay2)),
+        epsilon(static_cast<float>(smallest)),
+        weight_decay(static_cast<float>(weight_decay_rate)),
+        bias_correction1(static_cast<float>(1 - std::pow(decay1, static_cast<double>(step)))),
+        bias_correction2(static_cast<float>(1 - std::pow(decay2, static_cast<double>(step)))) {}
+};
+
+}  // namespace strake::kernels::cuda
