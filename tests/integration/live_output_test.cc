@@ -208,6 +208,25 @@ TEST_F(LiveOutput, AsJsonIsAnObjectALine) {
   EXPECT_EQ(events, expected) << end.output;
 }
 
+// What an earlier attempt did behind the checkpoint that this one starts from is done again, and does not count.
+TEST_F(LiveOutput, TheBestHeldOutLossIsThatOfAllAttempts) {
+  ASSERT_EQ(job_.train(0, "run", {"train.stop_at=6"}).exit_code, 0);
+  {
+    PosixFiles files;
+    launch::MetricsFile metrics(files, launch::metrics_path(job_.run_folder("run")));
+    metrics.append(launch::EvalMetrics{.step = 5, .attempt = 1, .val_loss = 0.25, .tokens = 1});
+    metrics.append(launch::EvalMetrics{.step = 7, .attempt = 1, .val_loss = 0.125, .tokens = 1});
+  }
+  const ProgramEnd end = job_.train(0, "run", {"log.format=json"});
+  ASSERT_EQ(end.exit_code, 0) << end.output;
+  const std::size_t last = end.output.rfind('\n', end.output.size() - 2) + 1;
+  const auto json = nlohmann::json::parse(end.output.substr(last));
+  EXPECT_EQ(json.at("event"), "end");
+  EXPECT_EQ(json.at("first_step"), 6);
+  EXPECT_EQ(json.at("best_held_out"), (nlohmann::json{{"step", 5}, {"loss", 0.25}}));
+  EXPECT_EQ(json.at("held_out").at("step"), ProgramJob::kSteps);
+}
+
 TEST_F(LiveOutput, ThatNobodyReadsDoesNotStopTheRun) {
   std::array<int, 2> pipe{};
   ASSERT_EQ(0, ::pipe2(pipe.data(), O_CLOEXEC));

@@ -66,6 +66,20 @@ TEST(RunFolder, AnAttemptWithoutItsManifestCounts) {
   EXPECT_EQ(RunFolder::start(files, "/r", Resume::kAuto).attempt(), 5);
 }
 
+TEST(RunFolder, KnowsTheHeldOutLossesOfEarlierAttempts) {
+  test::MemoryFiles files;
+  EXPECT_TRUE(RunFolder::start(files, "/r", Resume::kAuto).evaluations().empty());
+  {
+    MetricsFile metrics(files, "/r/metrics.jsonl");
+    metrics.append(EvalMetrics{2, 1, 3.0, 8});
+    metrics.append(EvalMetrics{4, 1, 2.0, 8});
+    metrics.append(EvalMetrics{4, 2, 2.5, 8});
+  }
+  const RunFolder folder = RunFolder::start(files, "/r", Resume::kAuto);
+  ASSERT_EQ(folder.evaluations().size(), 2u);
+  EXPECT_EQ(folder.evaluations()[1].val_loss, 2.5);
+}
+
 TEST(RunFolder, ADamagedManifestIsNoObstacle) {
   test::MemoryFiles files;
   files.make_directory("/r");
