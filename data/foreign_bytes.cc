@@ -99,24 +99,24 @@ double printable_share(std::span<const std::byte> sample) {
   return static_cast<double>(printable) / static_cast<double>(sample.size());
 }
 
-// Alike at even and odd places, and far from evenly distributed: compressed bytes and ids that fill all 65,536 are
-// alike too.
-bool has_no_parity(std::span<const std::byte> sample) {
-  constexpr std::size_t kEnoughBytes = 32 * 1024;  // below, chance alone makes them differ
-  constexpr double kAlike = 0.08, kUneven = 0.25;  // shares of bytes that would have to be others
-  constexpr std::size_t kManyKinds = 16;
-  if (sample.size() < kEnoughBytes) return false;
-  std::array<double, 256> even{}, odd{};
-  for (std::size_t i = 0; i + 1 < sample.size(); i += 2) ++even[byte_at(sample, i)], ++odd[byte_at(sample, i + 1)];
-  const double pairs = static_cast<double>(sample.size() / 2);
-  double parity = 0, unevenness = 0;
-  std::size_t kinds = 0;
-  for (std::size_t i = 0; i < even.size(); ++i) {
-    parity += std::abs(even[i] - odd[i]) / pairs / 2;
-    unevenness += std::abs((even[i] + odd[i]) / pairs / 2 - 1.0 / 256) / 2;
-    if (even[i] + odd[i] > 0) ++kinds;
+// No text has it; the upper byte of ids below 256 is it, and that of ids of 32 bits.
+bool has_zeros(std::span<const std::byte> sample) {
+  const auto zeros = static_cast<std::size_t>(std::count(sample.begin(), sample.end(), std::byte{0}));
+  return zeros * 1000 > sample.size();
+}
+
+template <typename Id>
+bool are_ids(std::span<const std::byte> sample) {
+  constexpr Id kUsual = 1 << 20;       // few vocabularies have more
+  constexpr Id kLower = kUsual >> 16;  // else the halves of an id are alike, as in a file of zeros
+  Id largest = 0;
+  for (std::size_t i = 0; i + sizeof(Id) <= sample.size(); i += sizeof(Id)) {
+    Id id = 0;
+    std::memcpy(&id, sample.data() + i, sizeof id);
+    if (id >= kUsual) return false;
+    largest = std::max<Id>(largest, id & 0xffff);
   }
-  return parity < kAlike && unevenness > kUneven && kinds >= kManyKinds;
+  return largest >= kLower;
 }
 
 }  // namespace
@@ -134,26 +134,35 @@ std::string_view foreign_kind(std::span<const std::byte> head) {
 bool looks_like_text(std::span<const std::byte> sample) {
   constexpr std::size_t kEnoughBytes = 64, kEnoughForDoubtBytes = 128;
   constexpr double kMostlyPrintable = 0.9;  // ids: about 0.4
-  if (sample.size() < kEnoughBytes) return false;
-  const auto zeros = static_cast<std::size_t>(std::count(sample.begin(), sample.end(), std::byte{0}));
-  if (zeros * 1000 > sample.size()) return false;
+  if (sample.size() < kEnoughBytes || has_zeros(sample)) return false;
   const double printable = printable_share(sample);
-  return printable == 1 || (sample.size() >= kEnoughForDoubtBytes && printable >= kMostlyPrintable) ||
-         has_no_parity(sample);
+  return printable == 1 || (sample.size() >= kEnoughForDoubtBytes && printable >= kMostlyPrintable);
 }
 
-bool looks_like_u32(std::span<const std::byte> sample) {
-  constexpr std::size_t kEnoughBytes = 1024;
-  constexpr std::uint32_t kUsualIds = 1 << 20;  // few vocabularies have more
-  if (sample.size() < kEnoughBytes) return false;
-  std::uint32_t largest = 0;
-  for (std::size_t i = 0; i + 4 <= sample.size(); i += 4) {
-    std::uint32_t id = 0;
-    std::memcpy(&id, sample.data() + i, sizeof id);
-    if (id >= kUsualIds) return false;
-    largest = std::max(largest, id & 0xffff);
+bool looks_like_bytes(std::span<const std::byte> sample) {
+  constexpr std::size_t kEnoughBytes = 32 * 1024;  // below, chance alone makes them differ
+  // Alike, and far from evenly distributed, for ids that fill all 65,536 are alike too; and of many kinds, as one id
+  // over and over may be alike.
+  constexpr double kAlike = 0.08, kUneven = 0.25;  // shares of bytes that would have to be others
+  constexpr std::size_t kManyKinds = 16;
+  if (sample.size() < kEnoughBytes || has_zeros(sample)) return false;
+  std::array<double, 256> even{}, odd{};
+  for (std::size_t i = 0; i + 1 < sample.size(); i += 2) ++even[byte_at(sample, i)], ++odd[byte_at(sample, i + 1)];
+  const double pairs = static_cast<double>(sample.size() / 2);
+  double parity = 0, unevenness = 0;
+  std::size_t kinds = 0;
+  for (std::size_t i = 0; i < even.size(); ++i) {
+    parity += std::abs(even[i] - odd[i]) / pairs / 2;
+    unevenness += std::abs((even[i] + odd[i]) / pairs / 2 - 1.0 / 256) / 2;
+    if (even[i] + odd[i] > 0) ++kinds;
   }
-  return largest >= kUsualIds >> 16;  // else the two halves are alike, as in a file of zeros
+  return parity < kAlike && unevenness > kUneven && kinds >= kManyKinds;
+}
+
+std::size_t wide_id_bytes(std::span<const std::byte> sample) {
+  constexpr std::size_t kEnoughBytes = 1024;
+  if (sample.size() < kEnoughBytes) return 0;
+  return are_ids<std::uint64_t>(sample) ? 8 : are_ids<std::uint32_t>(sample) ? 4 : 0;
 }
 
 }  // namespace strake::data

@@ -14,16 +14,18 @@ namespace strake::data {
 // 512 of them if it has so many.
 std::string_view foreign_kind(std::span<const std::byte> head);
 
-// Is this part of a text: UTF-8, or any other encoding by bytes? `sample`: parts of a file that begin at even offsets,
-// one behind the other. Below 64 bytes the answer is no.
-//
-// Most bytes of text print, in ids of 16 or 32 bits they cannot: the lower byte of an id is as good as random. Text
-// that is neither ASCII nor UTF-8 is known by a second mark: its bytes at even and odd places are distributed alike,
-// while in ids the upper byte is not the lower one. No text holds the byte 0; ids below 256 and all of 32 bits do.
+// For the following: parts of a file that begin at multiples of 8, one behind the other.
+
+// Is it text in UTF-8, or nearly? Most bytes of text print; in ids of 16 or 32 bits they cannot, for the lower byte of
+// an id is as good as random. Below 64 bytes the answer is no.
 bool looks_like_text(std::span<const std::byte> sample);
 
-// Are these ids of 32 bits, little-endian, and not of 16? Then every second number of 16 bits is small. `sample`: as
-// above, the offsets multiples of 4.
-bool looks_like_u32(std::span<const std::byte> sample);
+// Are these bytes one by one, as text in an old encoding, or compressed? Then those at even and odd places are
+// distributed alike, while in ids the upper byte is not the lower one. Below 32 KiB the answer is no.
+bool looks_like_bytes(std::span<const std::byte> sample);
+
+// 4 or 8: these are little-endian ids of so many bytes, and not of half as many, of which every second would be small.
+// 0: neither; below 1 KiB always.
+std::size_t wide_id_bytes(std::span<const std::byte> sample);
 
 }  // namespace strake::data

@@ -207,14 +207,14 @@ void check_output(Files& files, const std::filesystem::path& path) {
 void check_options(Files& files, const PrepareOptions& options) {
   const double fraction = options.val_fraction.value_or(PrepareOptions::kValFraction);
   if (!(fraction >= 0 && fraction < 1)) {
-    throw ConfigError(fmt::format("val-fraction: expected a number from 0 to below 1, found {}", fraction));
+    throw ConfigError(fmt::format("--val-fraction: expected a number from 0 to below 1, found {}", fraction));
   }
   if (options.val.empty() && options.val_fraction.value_or(0) > 0) {
     throw ConfigError(
-        "data prepare: val-fraction is above 0: expected the name of the held-out token file (--val), found none");
+        "data prepare: --val-fraction is above 0: expected the name of the held-out token file (--val), found none");
   }
   if (!options.val.empty() && fraction == 0) {
-    throw ConfigError("data prepare: val-fraction 0 holds nothing out: leave --val out, or raise the fraction");
+    throw ConfigError("data prepare: --val-fraction 0 holds nothing out: leave --val out, or raise the fraction");
   }
   if (options.inputs.empty()) throw ConfigError("data prepare: expected at least one text file, found none");
   if (std::count(options.inputs.begin(), options.inputs.end(), kStandardInput) > 1) {

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -23,12 +24,21 @@ std::string quoted(const std::filesystem::path& path) { return json_quote(path.s
 
 constexpr std::string_view kTokenFile = "token file";
 
+// A long list of token files may need more than the usual 1,024 descriptors: up to the hard limit they are a process's
+// for the asking. False: there are no more.
+bool raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= limit.rlim_max) return false;
+  limit.rlim_cur = limit.rlim_max;
+  return ::setrlimit(RLIMIT_NOFILE, &limit) == 0;
+}
+
 // -1: there is nothing of that name. Never blocks, whatever the name stands for.
 int open_regular_file(std::string_view what, const std::filesystem::path& path) {
   int descriptor = -1;
   do {
     descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  } while (descriptor < 0 && errno == EINTR);
+  } while (descriptor < 0 && (errno == EINTR || (errno == EMFILE && raise_descriptor_limit())));
   if (descriptor < 0 && errno == ENOENT) return -1;
   if (descriptor < 0 && (errno == EMFILE || errno == ENFILE)) throw io_error("open", path, errno);
   if (descriptor < 0) throw DataError(fmt::format("{} {}: cannot open: {}", what, quoted(path), std::strerror(errno)));
@@ -143,11 +153,11 @@ std::vector<std::byte> TokenFile::read_sample() const {
     read_bytes(0, all);
     return all;
   }
-  const std::uint64_t last = (size_bytes - kSampleBytes) / 4 * 4;  // up to three bytes more, so that none is left out
-  std::vector<std::byte> sample(kSamples * kSampleBytes + size_bytes % 4);
+  const std::uint64_t last = (size_bytes - kSampleBytes) / 8 * 8;  // up to seven bytes more, so that none is left out
+  std::vector<std::byte> sample(kSamples * kSampleBytes + size_bytes % 8);
   for (std::uint64_t i = 0; i < kSamples; ++i) {
     const std::span<std::byte> rest = std::span(sample).subspan(i * kSampleBytes);
-    read_bytes(spread(i, last) / 4 * 4, i + 1 < kSamples ? rest.first(kSampleBytes) : rest);
+    read_bytes(spread(i, last) / 8 * 8, i + 1 < kSamples ? rest.first(kSampleBytes) : rest);
   }
   return sample;
 }

@@ -49,7 +49,7 @@ class TokenFile final : public TokenSource {
   static constexpr std::size_t kBufferBytes = 64 * 1024;
 
   Version version() const;
-  // The first kSampleBytes, the last, and some between, at multiples of 4; all of a short file.
+  // The first kSampleBytes, the last, and some between, at multiples of 8; all of a short file.
   std::vector<std::byte> read_sample() const;
   // Fills `out` from byte `offset_bytes` of the file.
   void read_bytes(std::uint64_t offset_bytes, std::span<std::byte> out) const;

@@ -63,39 +63,48 @@ std::string prepare_command(std::string_view name) {
                      output("val.bin"));
 }
 
+std::string_view kind_of_other_file(std::span<const std::byte> sample) {
+  if (sample.size() >= 4) {
+    const std::int32_t magic = word(sample, 0);
+    if (magic == 20240326 || magic == 20240327) return "an llm.c model checkpoint";
+    if (magic == 20240328) return "an llm.c tokenizer";
+    if (kind_of(static_cast<std::int32_t>(__builtin_bswap32(static_cast<std::uint32_t>(magic)))) != nullptr) {
+      return "a big-endian token file";
+    }
+  }
+  return foreign_kind(sample);
+}
+
 // A file without header or sidecar has nothing that says it holds tokens: what plainly is something else is refused,
 // whatever the user says.
 void refuse_foreign(std::string_view name, std::span<const std::byte> sample) {
-  if (looks_like_text(sample)) {
-    throw DataError(fmt::format("token file {}: expected token ids, found text. Make tokens of it with `{}`",
-                                json_quote(name), prepare_command(name)));
+  if (const std::string_view kind = kind_of_other_file(sample); !kind.empty()) {
+    throw DataError(fmt::format(
+        "token file {}: expected token ids, found {}. Make tokens of text with `strake data prepare TEXT... "
+        "--train train.bin --val val.bin`",
+        json_quote(name), kind));
   }
-  std::string_view kind = foreign_kind(sample);
-  if (kind.empty() && sample.size() >= 4) {
-    const std::int32_t magic = word(sample, 0);
-    if (magic == 20240326 || magic == 20240327) kind = "an llm.c model checkpoint";
-    if (magic == 20240328) kind = "an llm.c tokenizer";
-    if (kind_of(static_cast<std::int32_t>(__builtin_bswap32(static_cast<std::uint32_t>(magic)))) != nullptr) {
-      kind = "a big-endian token file";
-    }
-  }
-  if (kind.empty()) return;
-  throw DataError(
-      fmt::format("token file {}: expected token ids, found {}. Make tokens of text with `strake data prepare TEXT... "
-                  "--train train.bin --val val.bin`",
-                  json_quote(name), kind));
+  const bool text = looks_like_text(sample);
+  if (!text && !looks_like_bytes(sample)) return;
+  throw DataError(fmt::format("token file {}: expected token ids, found {}. Make tokens of {} with `{}`",
+                              json_quote(name), text ? "text" : "single bytes, as of text in an old encoding",
+                              text ? "it" : "text", prepare_command(name)));
 }
 
 // The type of bare ids, of which `sample` is a part.
 TokenType raw_type_of(std::string_view name, std::span<const std::byte> sample, std::optional<TokenType> told) {
-  const bool wide = looks_like_u32(sample);
+  const std::size_t wide_bytes = wide_id_bytes(sample);
+  if (wide_bytes == 8) {
+    throw DataError(fmt::format("token file {}: expected ids of 16 or 32 bits, found 64. Write them as u16 or u32",
+                                json_quote(name)));
+  }
   if (!told) {
     throw ConfigError(fmt::format(
         "token file {}: has neither a header nor a sidecar that says what its ids are; set data.dtype = u16 "
         "or u32{}. If it is text, make tokens of it with `{}`",
-        json_quote(name), wide ? " (they look like u32)" : "", prepare_command(name)));
+        json_quote(name), wide_bytes == 4 ? " (they look like u32)" : "", prepare_command(name)));
   }
-  if (*told == TokenType::kU16 && wide) {
+  if (*told == TokenType::kU16 && wide_bytes == 4) {
     throw DataError(fmt::format("token file {}: data.dtype says u16, but its ids are of 32 bits; set data.dtype = u32",
                                 json_quote(name)));
   }

@@ -48,7 +48,7 @@ struct TokenFileInfo {
 };
 
 // `name` is the file's path for messages; `sample` its first min(file_bytes, kTokenHeadBytes) bytes, and behind them
-// parts of the rest that begin at multiples of 4; `sidecar` the text of its sidecar, if there is one; `raw_type` what
+// parts of the rest that begin at multiples of 8; `sidecar` the text of its sidecar, if there is one; `raw_type` what
 // its ids are if it does not say that itself (data.dtype; nullopt: such a file is a ConfigError).
 TokenFileInfo parse_token_file(std::string_view name, std::span<const std::byte> sample, std::uint64_t file_bytes,
                                std::optional<std::string_view> sidecar, std::optional<TokenType> raw_type);

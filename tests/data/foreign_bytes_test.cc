@@ -45,6 +45,7 @@ TEST(ForeignBytes, IdsAreNotTakenForText) {
       for (int repeat = 0; repeat < (tokens < 1000 ? 200 : 5); ++repeat) {
         const auto check = [&](std::string_view bytes, std::string_view what) {
           EXPECT_FALSE(looks_like_text(bytes_of(bytes))) << what << " of " << vocab << ", " << tokens << " tokens";
+          EXPECT_FALSE(looks_like_bytes(bytes_of(bytes))) << what << " of " << vocab << ", " << tokens << " tokens";
           EXPECT_EQ(foreign_kind(bytes_of(bytes)), "") << what << " of " << vocab << ", " << tokens << " tokens";
         };
         // Frequent ids are low (GPT-2's), or anywhere.
@@ -58,11 +59,14 @@ TEST(ForeignBytes, IdsAreNotTakenForText) {
         check(anywhere, "u16");
         check(even, "even u16");
         check(wide, "u32");
-        EXPECT_FALSE(looks_like_u32(bytes_of(low))) << vocab << ", " << tokens;
-        EXPECT_FALSE(looks_like_u32(bytes_of(anywhere))) << vocab << ", " << tokens;
-        EXPECT_FALSE(looks_like_u32(bytes_of(even))) << vocab << ", " << tokens;
+        const std::string wider = bytes_of_ids<std::uint64_t>(tokens, [&] { return zipf(random, vocab * 3); });
+        check(wider, "u64");
+        for (const std::string& narrow : {low, anywhere, even}) {
+          EXPECT_EQ(wide_id_bytes(bytes_of(narrow)), 0u) << vocab << ", " << tokens;
+        }
         if (vocab >= 256 && tokens >= 256) {
-          EXPECT_TRUE(looks_like_u32(bytes_of(wide))) << vocab << ", " << tokens;
+          EXPECT_EQ(wide_id_bytes(bytes_of(wide)), 4u) << vocab << ", " << tokens;
+          EXPECT_EQ(wide_id_bytes(bytes_of(wider)), 8u) << vocab << ", " << tokens;
         }
       }
     }
@@ -83,6 +87,7 @@ TEST(ForeignBytes, ByteTokensAreNotTakenForText) {
   for (const std::string& tokens :
        {bytes_of_ids<std::uint16_t>(50'000, next), bytes_of_ids<std::uint32_t>(50'000, next)}) {
     EXPECT_FALSE(looks_like_text(bytes_of(tokens)));
+    EXPECT_FALSE(looks_like_bytes(bytes_of(tokens)));
     EXPECT_EQ(foreign_kind(bytes_of(tokens)), "");
   }
 }
@@ -91,7 +96,8 @@ TEST(ForeignBytes, DegenerateIdsAreNotTakenForText) {
   for (const std::string& bytes : {std::string(100'000, '\0'), repeated(std::string_view("\1\0", 2)),
                                    std::string(100'000, '\xff'), repeated(std::string_view("\0\1\2\3\4\5\6\7", 8))}) {
     EXPECT_FALSE(looks_like_text(bytes_of(bytes)));
-    EXPECT_FALSE(looks_like_u32(bytes_of(bytes)));
+    EXPECT_FALSE(looks_like_bytes(bytes_of(bytes)));
+    EXPECT_EQ(wide_id_bytes(bytes_of(bytes)), 0u);
   }
 }
 
@@ -134,9 +140,9 @@ TEST(ForeignBytes, KnowsTextInOtherEncodings) {
     }
     two_bytes += random() % 3 == 0 ? "\n" : random() % 2 == 0 ? "1" : "25";
   }
-  EXPECT_TRUE(looks_like_text(bytes_of(koi8)));
-  EXPECT_TRUE(looks_like_text(bytes_of(two_bytes)));
-  EXPECT_FALSE(looks_like_text(bytes_of(std::string_view(koi8).substr(0, 8 * 1024)))) << "too little to tell";
+  EXPECT_TRUE(looks_like_bytes(bytes_of(koi8)));
+  EXPECT_TRUE(looks_like_bytes(bytes_of(two_bytes)));
+  EXPECT_FALSE(looks_like_bytes(bytes_of(std::string_view(koi8).substr(0, 8 * 1024)))) << "too little to tell";
 }
 
 TEST(ForeignBytes, KnowsProgramsAndArchives) {

@@ -139,6 +139,9 @@ TEST(TokenFile, AsksForTheTypeOfBareIds) {
   const std::string wrong = thrown_by<DataError>([&] { TokenFile(folder.path() / "b.bin", TokenType::kU16); });
   EXPECT_NE(wrong.find("data.dtype says u16, but its ids are of 32 bits; set data.dtype = u32"), std::string::npos)
       << wrong;
+  write_file(folder.path() / "d.bin", ids(std::vector<std::uint64_t>(200, 50'000)));
+  const std::string longs = thrown_by<DataError>([&] { TokenFile(folder.path() / "d.bin", TokenType::kU32); });
+  EXPECT_NE(longs.find("expected ids of 16 or 32 bits, found 64"), std::string::npos) << longs;
   // What says it itself is believed.
   write_file(folder.path() / "c.bin", u16_file(1000));
   EXPECT_EQ(TokenFile(folder.path() / "c.bin", TokenType::kU32).info().type, TokenType::kU16);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <fstream>
 #include <numeric>
@@ -131,6 +132,25 @@ TEST_F(TokenFilesTest, LookForIdsOutOfRangeWhereNoSidecarSpeaks) {
   EXPECT_EQ(files.vocab(), 100);
   const std::string message = thrown_by<DataError>([&] { files.require_sampled_ids_below(200); });
   EXPECT_NE(message.find("/b\": token 200 is id 200"), std::string::npos) << message;
+}
+
+// 1,000 parts of 100 million tokens are no rare data set, and 1,024 descriptors the usual limit.
+TEST_F(TokenFilesTest, MayBeMoreThanTheUsualLimitOfOpenFiles) {
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  if (before.rlim_max <= 128) GTEST_SKIP() << "the hard limit is as low";
+  const auto a = write("a", 0, 5);
+  std::vector<std::filesystem::path> paths;
+  for (int i = 0; i < 100; ++i) {
+    paths.push_back(a.string() + fmt::format("-{}", i));
+    std::filesystem::copy_file(a, paths.back());
+  }
+  const rlimit low{.rlim_cur = 64, .rlim_max = before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &low), 0);
+  std::int64_t tokens = 0;
+  EXPECT_NO_THROW(tokens = TokenFiles(paths).tokens());
+  EXPECT_EQ(tokens, 500);
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 
 TEST_F(TokenFilesTest, NoticeAFileThatShrinksWhileInUse) {
