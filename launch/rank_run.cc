@@ -75,6 +75,7 @@ class RankRun {
                .columns = [] { return screen_of(STDERR_FILENO).columns; }}),
         breakdown_(ranks_) {
     parts_.log = parts_.log.to(view_);
+    if (parts_.watch != nullptr) voice_.emplace(*parts_.watch, parts_.log);
   }
 
   TrainResult run() {
@@ -554,7 +555,7 @@ class RankRun {
                            .first_step = result_.first_step,
                            .last_step = last_step(),
                            .steps = config_.train.steps,
-                           .train_tokens = config_.data.train,
+                           .train_tokens = inputs_.train->describe(),
                            .sequences = inputs_.train->sequences(config_.train.sequence),
                            .first_sample = first_sample_};
     const Work work{.last_step = facts.last_step,
@@ -598,7 +599,7 @@ class RankRun {
                    .duration = steady_clock::now() - began_,
                    .breakdown = {},
                    .checkpoint = checkpoint_,
-                   .generates = inputs_.train->info().tokenizer == data::ByteTokenizer::identity(),
+                   .generates = inputs_.train->tokenizer() == data::ByteTokenizer::identity(),
                    .command_line = command_line_};
     describe_launch(facts);
     if (breakdown_.steps() > 0) {
@@ -629,6 +630,7 @@ class RankRun {
   LineOutput error_output_{STDERR_FILENO,
                            [this](std::int64_t lines) { return LiveView::gap_text(view_style_, lines); }};
   LiveView view_;
+  std::optional<RankWatch::Voice> voice_;  // of the watch, through the view
   JobInputs inputs_;
   std::unique_ptr<data::TokenSource> wrapped_source_;
   std::optional<InitialWeights> initial_weights_;  // rank 0, of a new run that starts from others'

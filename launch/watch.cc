@@ -55,7 +55,6 @@ std::string seconds(milliseconds time) { return fmt::format("{:.0f} s", static_c
 
 struct RankWatch::Impl {
   Impl(Options options_in, StopSignals& signals_in) : options(std::move(options_in)), signals(signals_in) {
-    if (!options.say) options.say = [](const std::string& line) { Logger().write(LogLevel::kInfo, line); };
     handlers = {.where = [this] { return where(); },
                 .told =
                     [this](int rank, std::string_view text) {
@@ -103,8 +102,7 @@ struct RankWatch::Impl {
         look(hangs);
       } catch (const std::exception& error) {
         // A roll call that fails must not hide what it was called for; the training thread meets the same failure.
-        if (!std::exchange(failed, true))
-          options.say(fmt::format("the watch of this rank cannot ask others: {}", error.what()));
+        if (!std::exchange(failed, true)) log.warning("the watch of this rank cannot ask others: {}", error.what());
       }
       lock.lock();
     }
@@ -138,7 +136,7 @@ struct RankWatch::Impl {
       then = fmt::format("stopping after step {} at the latest, then a checkpoint; Ctrl-C once more to stop at once",
                          step + 2);
     }
-    options.say(fmt::format("{}{}: {}", signal, from, then));
+    log.info("{}{}: {}", signal, from, then);
   }
 
   std::string where() {
@@ -233,6 +231,7 @@ struct RankWatch::Impl {
 
   std::mutex call_mutex;  // of what the watch's thread calls; taken before `mutex`
   std::unique_ptr<comm::RollCall> roll_call;
+  Logger log;
   bool why_is_known = false;  // a peer has said why it ends the job
   bool has_left = false;      // had a roll call, and has none any more
   comm::Communicator* communicator = nullptr;
@@ -307,6 +306,16 @@ void RankWatch::ending() {
 void RankWatch::said_why() {
   const std::lock_guard lock(impl_->call_mutex);
   impl_->tell_all(kSaidWhy);
+}
+
+RankWatch::Voice::Voice(RankWatch& watch, const Logger& log) : watch_(watch) {
+  const std::lock_guard lock(watch_.impl_->call_mutex);
+  watch_.impl_->log = log;
+}
+
+RankWatch::Voice::~Voice() {
+  const std::lock_guard lock(watch_.impl_->call_mutex);
+  watch_.impl_->log = Logger();
 }
 
 RankWatch::Section::Section(RankWatch& watch, std::string what, Patience patience) : watch_(&watch) {

@@ -22,6 +22,7 @@
 #include "comm/roll_call.h"
 #include "launch/config.h"
 #include "launch/signals.h"
+#include "runtime/base/log.h"
 
 namespace strake::launch {
 
@@ -42,8 +43,7 @@ class RankWatch {
   struct Options {
     int rank = 0;
     int ranks = 1;
-    std::function<void(int exit_code)> end_job;             // from the watch's thread; must not return
-    std::function<void(const std::string& line)> say = {};  // a line for people; empty: standard error
+    std::function<void(int exit_code)> end_job;  // from the watch's thread; must not return
     std::chrono::milliseconds poll = std::chrono::milliseconds(20);
   };
   explicit RankWatch(Options options);
@@ -58,6 +58,17 @@ class RankWatch {
     ~Peers();
     Peers(const Peers&) = delete;
     Peers& operator=(const Peers&) = delete;
+
+   private:
+    RankWatch& watch_;
+  };
+  // While this lives, what the watch says for people goes to this log: a run's, which draws a bar below it.
+  class [[nodiscard]] Voice {
+   public:
+    Voice(RankWatch& watch, const Logger& log);
+    ~Voice();
+    Voice(const Voice&) = delete;
+    Voice& operator=(const Voice&) = delete;
 
    private:
     RankWatch& watch_;

@@ -240,9 +240,9 @@ TEST_P(BadInput, ACheckpointOfGpusIsNotLeftToTheCpu) {
   for (const char* choices : {R"({"device": "cuda"})", R"({"kernels": {}})"}) {
     manifest.meta.choices = choices;
     write_file_durably(files, checkpoint / checkpoint::kManifestName, checkpoint::serialize(manifest));
-    expect_one_report(
-        train({}), ExitCode::kConfig,
-        {"host " + host_name() + " has no GPU to compute on", "step-00000003 was computed on GPUs", "set run.device = cpu"});
+    expect_one_report(train({}), ExitCode::kConfig,
+                      {"host " + host_name() + " has no GPU to compute on", "step-00000003 was computed on GPUs",
+                       "set run.device = cpu"});
   }
   const ProgramEnd wanted = train({"run.device=cpu", "train.stop_at=6"});
   EXPECT_EQ(wanted.exit_code, 0) << wanted.output;

@@ -5,12 +5,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <cstring>
 #include <fstream>
 #include <sstream>
 #include <stdexcept>
+#include <string_view>
 #include <thread>
 
 namespace strake::test {
@@ -47,14 +49,32 @@ std::vector<std::string> ProgramEnd::errors() const {
 StrakeProgram::StrakeProgram(int ranks, std::vector<std::string> arguments, const std::filesystem::path& folder,
                              ProgramLimits limits)
     : ranks_(ranks) {
-  static std::atomic<int> started{0};
-  output_path_ = folder / ("output-" + std::to_string(++started) + ".txt");
   std::vector<std::string> words;
   if (ranks > 0) words = launcher_words(ranks);
   words.emplace_back(STRAKE_PROGRAM);
   words.insert(words.end(), arguments.begin(), arguments.end());
+  start(words, folder, limits);
+}
+
+StrakeProgram::StrakeProgram(const std::vector<OddRank>& ranks, const std::filesystem::path& folder)
+    : ranks_(static_cast<int>(ranks.size())) {
+  std::vector<std::string> words = launcher_words(1);
+  for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
+    if (rank > 0) words.insert(words.end(), {":", "-n", "1"});
+    if (!ranks[rank].folder.empty()) words.insert(words.end(), {"-wdir", ranks[rank].folder.string()});
+    words.push_back(ranks[rank].program.empty() ? std::string(STRAKE_PROGRAM) : ranks[rank].program.string());
+    words.insert(words.end(), ranks[rank].arguments.begin(), ranks[rank].arguments.end());
+  }
+  start(words, folder, {});
+}
+
+void StrakeProgram::start(const std::vector<std::string>& words, const std::filesystem::path& folder,
+                          ProgramLimits limits) {
+  static std::atomic<int> started{0};
+  output_path_ = folder / ("output-" + std::to_string(++started) + ".txt");
+  std::vector<std::string> own = words;
   std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
+  for (std::string& word : own) argv.push_back(word.data());
   argv.push_back(nullptr);
 
   const int output = ::open(output_path_.c_str(), O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC, 0600);
@@ -132,7 +152,23 @@ std::vector<pid_t> StrakeProgram::rank_processes() const {
     if (name_end == std::string::npos || name_end + 4 >= stat.size()) continue;
     if (std::stol(stat.substr(name_end + 4)) == process_) found.push_back(static_cast<pid_t>(std::stol(name)));
   }
+  // Process numbers may wrap around; within one job they do not in any test's time.
+  std::sort(found.begin(), found.end());
   return found;
+}
+
+bool StrakeProgram::ranks_handle(int signal, std::size_t ranks) const {
+  const std::vector<pid_t> processes = ranks_ == 0 ? std::vector<pid_t>{process_} : rank_processes();
+  if (processes.size() != ranks) return false;
+  return std::all_of(processes.begin(), processes.end(), [&](pid_t process) {
+    std::istringstream status(read_text(std::filesystem::path("/proc") / std::to_string(process) / "status"));
+    for (std::string line; std::getline(status, line);) {
+      constexpr std::string_view kCaught = "SigCgt:";
+      if (!line.starts_with(kCaught)) continue;
+      return ((std::stoull(line.substr(kCaught.size()), nullptr, 16) >> (signal - 1)) & 1) != 0;
+    }
+    return false;
+  });
 }
 
 ProgramEnd StrakeProgram::run(int ranks, std::vector<std::string> arguments, const std::filesystem::path& folder,

@@ -28,11 +28,20 @@ struct ProgramLimits {
   std::int64_t file_bytes = 0;  // largest file it may write, as on a full disk: writes fail. 0: no limit
 };
 
+// One rank of a job whose ranks are not started alike.
+struct OddRank {
+  std::vector<std::string> arguments;
+  std::filesystem::path folder = {};   // it is started in; empty: the test's own
+  std::filesystem::path program = {};  // empty: the program under test
+};
+
 class StrakeProgram {
  public:
   // `ranks` 0: without a launcher. `folder`: for its output.
   StrakeProgram(int ranks, std::vector<std::string> arguments, const std::filesystem::path& folder,
                 ProgramLimits limits = {});
+  // A rank for each, under one mpirun.
+  StrakeProgram(const std::vector<OddRank>& ranks, const std::filesystem::path& folder);
   ~StrakeProgram();
   StrakeProgram(const StrakeProgram&) = delete;
   StrakeProgram& operator=(const StrakeProgram&) = delete;
@@ -46,12 +55,16 @@ class StrakeProgram {
   void send(int signal);
   // SIGKILL to every rank at once, and no word to mpirun.
   void kill_ranks();
+  // Processes of the ranks that have started, in the order of their start, which is that of the ranks.
+  std::vector<pid_t> rank_processes() const;
+  // Every one of `ranks` processes handles `signal` itself by now.
+  bool ranks_handle(int signal, std::size_t ranks) const;
 
   static ProgramEnd run(int ranks, std::vector<std::string> arguments, const std::filesystem::path& folder,
                         ProgramLimits limits = {});
 
  private:
-  std::vector<pid_t> rank_processes() const;
+  void start(const std::vector<std::string>& words, const std::filesystem::path& folder, ProgramLimits limits);
 
   int ranks_;
   std::filesystem::path output_path_;

@@ -1,0 +1,230 @@
+// Asking a run to stop, and taking a rank or the whole job away, at random moments: what is done is kept, what is said
+// is true, and the run goes on to the bits of one that nobody touched.
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <functional>
+#include <random>
+#include <string>
+#include <thread>
+
+#include "checkpoint/directory.h"
+#include "runtime/base/error.h"
+#include "tests/integration/program_job.h"
+
+namespace strake::test {
+namespace {
+
+constexpr int kRanks = 2;
+constexpr int kTrials = 20;
+constexpr std::int64_t kSteps = 400;
+
+int exit_code(ExitCode code) { return static_cast<int>(code); }
+
+bool wait_until(const std::function<bool()>& done) {
+  const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (!done()) {
+    if (std::chrono::steady_clock::now() > give_up) return false;
+    std::this_thread::sleep_for(std::chrono::microseconds(500));
+  }
+  return true;
+}
+
+class Stop : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    job_ = new ProgramJob;
+    const ProgramEnd end = job_->train(kRanks, "straight", keys());
+    ASSERT_EQ(end.exit_code, 0) << end.output;
+  }
+  static void TearDownTestSuite() {
+    delete job_;
+    job_ = nullptr;
+  }
+
+  // Long enough that a signal meets it at work; checkpoints only where something asks for one.
+  static std::vector<std::string> keys() {
+    return {"train.steps=" + std::to_string(kSteps), "checkpoint.every=0", "eval.every=100", "log.every=1000"};
+  }
+
+  Stop() { SCOPED_TRACE(testing::Message() << "seed " << seed_); }
+
+  // The moment of trial `trial`: the first ones fall into the start, the others behind a random step.
+  void wait_for_a_moment(StrakeProgram& program, const std::string& name, int trial) {
+    EXPECT_TRUE(wait_until([&] { return program.ranks_handle(SIGUSR1, kRanks) || !program.running(); }));
+    if (trial >= kTrials / 4) {
+      const auto step = static_cast<std::int64_t>(random_() % (kSteps / 2));
+      EXPECT_TRUE(wait_until([&] { return job_->steps_done(name) >= step || !program.running(); }));
+    }
+    std::this_thread::sleep_for(std::chrono::microseconds(random_() % (trial < kTrials / 4 ? 400'000 : 20'000)));
+  }
+
+  std::vector<std::int64_t> committed(const std::string& name) const {
+    PosixFiles files;
+    const auto folder = launch::checkpoint_folder(job_->run_folder(name));
+    return files.is_directory(folder) ? checkpoint::committed_steps(files, folder) : std::vector<std::int64_t>();
+  }
+
+  void expect_resumes_to_the_straight_run(const std::string& name, std::size_t most_lost_lines = 0) {
+    const ProgramEnd end = job_->train(kRanks, name, keys());
+    EXPECT_EQ(end.exit_code, 0) << end.output;
+    expect_equal_metrics(job_->metrics(name), job_->metrics("straight"), most_lost_lines);
+    expect_equal_checkpoints(job_->checkpoint(name, kSteps), job_->checkpoint("straight", kSteps));
+  }
+
+  static ProgramJob* job_;
+  const std::uint64_t seed_ = std::random_device{}();
+  std::mt19937_64 random_{seed_};
+};
+
+ProgramJob* Stop::job_ = nullptr;
+
+TEST_F(Stop, OnRequestNoStepIsLost) {
+  for (int trial = 0; trial < kTrials; ++trial) {
+    SCOPED_TRACE(testing::Message() << "trial " << trial << ", seed " << seed_);
+    const std::string name = "asked-" + std::to_string(trial);
+    StrakeProgram program(kRanks, job_->arguments(name, keys()), job_->folder());
+    wait_for_a_moment(program, name, trial);
+    program.send(SIGUSR1);
+    const ProgramEnd end = program.wait();
+    ASSERT_EQ(end.exit_code, exit_code(ExitCode::kPreempted)) << end.output;
+    EXPECT_TRUE(end.errors().empty()) << end.output;
+    EXPECT_NE(end.output.find("SIGUSR1 on rank "), std::string::npos) << end.output;
+    const std::int64_t done = job_->steps_done(name);
+    if (done == 0) {
+      EXPECT_TRUE(committed(name).empty());
+    } else {
+      EXPECT_EQ(committed(name), std::vector<std::int64_t>{done}) << end.output;
+    }
+    expect_resumes_to_the_straight_run(name);
+    std::filesystem::remove_all(job_->run_folder(name));
+  }
+}
+
+// mpirun passes SIGTERM on a second late (odls_base_sigkill_timeout), kills a second after that, and returns 1 whatever
+// the ranks return.
+TEST_F(Stop, BySigtermToMpirunWhatIsLostIsWhatIsSaid) {
+  int kept_all = 0;
+  for (int trial = 0; trial < kTrials; ++trial) {
+    SCOPED_TRACE(testing::Message() << "trial " << trial << ", seed " << seed_);
+    const std::string name = "terminated-" + std::to_string(trial);
+    std::vector<std::string> slow = keys();
+    slow.push_back("debug.jitter_us=400");  // the second until it reaches the ranks must not see the end of the run
+    StrakeProgram program(kRanks, job_->arguments(name, slow), job_->folder());
+    wait_for_a_moment(program, name, trial);
+    program.send(SIGTERM);
+    const ProgramEnd end = program.wait();
+    EXPECT_FALSE(end.hung) << end.output;
+    const std::int64_t done = job_->steps_done(name);
+    const std::vector<std::int64_t> kept = committed(name);
+    if (end.output.find("its checkpoint is durable") != std::string::npos) {
+      EXPECT_EQ(kept, std::vector<std::int64_t>{done}) << end.output;
+      ++kept_all;
+    } else if (done > 0 && done < kSteps) {
+      // Not enough time, and no word of success.
+      EXPECT_TRUE(kept.empty() || kept == std::vector<std::int64_t>{done}) << end.output;
+    }
+    expect_resumes_to_the_straight_run(name, 1);
+    std::filesystem::remove_all(job_->run_folder(name));
+  }
+  // The save takes a few milliseconds of the second that there is.
+  EXPECT_GE(kept_all, kTrials / 2);
+}
+
+TEST_F(Stop, AfterTheDeathOfARankNoSaveStarts) {
+  for (int trial = 0; trial < kTrials; ++trial) {
+    SCOPED_TRACE(testing::Message() << "trial " << trial << ", seed " << seed_);
+    const std::string name = "bereft-" + std::to_string(trial);
+    StrakeProgram program(kRanks, job_->arguments(name, keys()), job_->folder());
+    wait_for_a_moment(program, name, trial);
+    const std::vector<pid_t> ranks = program.rank_processes();
+    const std::int64_t before = job_->steps_done(name);
+    if (ranks.size() == kRanks) ::kill(ranks[random_() % kRanks], SIGKILL);
+    const ProgramEnd end = program.wait();
+    EXPECT_FALSE(end.hung) << end.output;
+    EXPECT_NE(end.exit_code, 0) << end.output;
+    EXPECT_LT(job_->steps_done(name), before + kSteps / 2) << "it went on";
+    const auto folder = launch::checkpoint_folder(job_->run_folder(name));
+    if (std::filesystem::is_directory(folder)) {
+      for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+        EXPECT_FALSE(entry.path().filename().string().starts_with("step-")) << entry.path() << "\n" << end.output;
+      }
+    }
+    std::filesystem::remove_all(job_->run_folder(name));
+  }
+}
+
+TEST_F(Stop, ASecondInterruptEndsAtOnceWithItsOwnCode) {
+  StrakeProgram program(0, job_->arguments("interrupted", keys()), job_->folder());
+  EXPECT_TRUE(wait_until([&] { return program.ranks_handle(SIGINT, 1) || !program.running(); }));
+  // One after the other is seen: two at once may count as one.
+  program.send(SIGINT);
+  EXPECT_TRUE(wait_until([&] { return program.output().find("SIGINT: stopping") != std::string::npos; }));
+  program.send(SIGINT);
+  const ProgramEnd end = program.wait();
+  // It may have finished its checkpoint first.
+  EXPECT_TRUE(end.exit_code == 130 || end.exit_code == exit_code(ExitCode::kPreempted)) << end.output;
+}
+
+TEST_F(Stop, SigtermOfAPlainRunKeepsItsStep) {
+  StrakeProgram program(0, job_->arguments("plain", {"train.steps=20000", "checkpoint.every=0", "eval.every=0"}),
+                        job_->folder());
+  EXPECT_TRUE(wait_until([&] { return job_->steps_done("plain") >= 3 || !program.running(); }));
+  program.send(SIGTERM);
+  program.send(SIGTERM);  // once more changes nothing
+  const ProgramEnd end = program.wait();
+  EXPECT_EQ(end.exit_code, exit_code(ExitCode::kPreempted)) << end.output;
+  EXPECT_EQ(committed("plain"), std::vector<std::int64_t>{job_->steps_done("plain")});
+}
+
+// The last step was done: it was not cut short, and nothing is left to do.
+TEST_F(Stop, ARunWhoseLastStepIsDoneIsDone) {
+  StrakeProgram program(0, job_->arguments("late", {"train.steps=2", "eval.every=0", "debug.jitter_us=60000"}),
+                        job_->folder());
+  EXPECT_TRUE(wait_until([&] { return job_->steps_done("late") >= 1 || !program.running(); }));
+  program.send(SIGUSR1);
+  const ProgramEnd end = program.wait();
+  EXPECT_EQ(end.exit_code, 0) << end.output;
+  EXPECT_EQ(committed("late"), std::vector<std::int64_t>{2});
+}
+
+// --- ranks that stand still ---
+
+TEST_F(Stop, AStoppedRankEndsTheJobWithAVerdict) {
+  std::vector<std::string> words = keys();
+  words.insert(words.end(), {"run.hang_s=2", "train.steps=100000"});
+  StrakeProgram program(kRanks, job_->arguments("stands", words), job_->folder());
+  EXPECT_TRUE(wait_until([&] { return job_->steps_done("stands") >= 3 || !program.running(); }));
+  const std::vector<pid_t> ranks = program.rank_processes();
+  ASSERT_EQ(ranks.size(), 2u);
+  ::kill(ranks[1], SIGSTOP);
+  const ProgramEnd end = program.wait(std::chrono::seconds(60));
+  EXPECT_FALSE(end.hung);
+  EXPECT_EQ(end.exit_code, exit_code(ExitCode::kHang)) << end.output;
+  bool named = false;
+  for (const std::string& line : end.errors()) {
+    named |= line.starts_with("rank 0: hang: nothing moves at: step ") &&
+             line.find("all-reduce' waits for rank 1") != std::string::npos &&
+             line.find("No answer from rank 1") != std::string::npos && line.find("run.hang_s") != std::string::npos;
+  }
+  EXPECT_TRUE(named) << end.output;
+}
+
+TEST_F(Stop, AShortStandstillIsNoHang) {
+  std::vector<std::string> words = keys();
+  words.push_back("run.hang_s=30");
+  StrakeProgram program(kRanks, job_->arguments("pauses", words), job_->folder());
+  EXPECT_TRUE(wait_until([&] { return job_->steps_done("pauses") >= 3 || !program.running(); }));
+  const std::vector<pid_t> ranks = program.rank_processes();
+  ASSERT_EQ(ranks.size(), 2u);
+  ::kill(ranks[0], SIGSTOP);
+  std::this_thread::sleep_for(std::chrono::seconds(3));
+  ::kill(ranks[0], SIGCONT);
+  const ProgramEnd end = program.wait();
+  EXPECT_EQ(end.exit_code, 0) << end.output;
+  expect_equal_metrics(job_->metrics("pauses"), job_->metrics("straight"));
+}
+
+}  // namespace
+}  // namespace strake::test
