@@ -76,6 +76,7 @@ struct Checkpointer::Impl {
         files.make_directories(options.directory);
         lock = std::make_unique<FolderLock>(files, options.directory / kLockName, options.log);
         remove_leftovers(files, options.directory);
+        require_writable(files, options.directory);
       });
       return std::string();
     });
@@ -265,16 +266,21 @@ struct Checkpointer::Impl {
     hit(options.failpoints, "ckpt.durable");
   }
 
-  // Steps 10 and 11, on rank 0. The checkpoint is durable: what fails here is said and done without.
+  // Steps 10 and 11, on rank 0. The checkpoint is durable: what fails here is said and done without, each by itself.
   void tidy(std::int64_t step) {
-    try {
+    const auto attempt = [&](auto work) {
+      try {
+        work();
+      } catch (const Error& error) {
+        options.log(
+            fmt::format("the checkpoint of step {} is durable, tidying up behind it failed: {}", step, error.what()));
+      }
+    };
+    attempt([&] {
       replace_file(files, options.directory / kLatestName, step_name(step) + "\n");
       hit(options.failpoints, "ckpt.latest");
-      prune(files, options.directory, options.keep, loaded_step, options.failpoints);
-    } catch (const Error& error) {
-      options.log(
-          fmt::format("the checkpoint of step {} is durable, tidying up behind it failed: {}", step, error.what()));
-    }
+    });
+    attempt([&] { prune(files, options.directory, options.keep, loaded_step, options.failpoints); });
   }
 
   // An attempt failed: nothing of it may look committed, and its space is wanted back.

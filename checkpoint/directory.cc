@@ -19,6 +19,14 @@ constexpr std::string_view kTemporaryMark = ".tmp-";
 constexpr std::string_view kBadPrefix = ".bad-";
 constexpr std::string_view kTrashPrefix = ".trash-";
 
+// "step-00001234.tmp-5", and not what a person named nearly so.
+bool is_temporary(std::string_view name) {
+  const std::size_t mark = name.find(kTemporaryMark);
+  if (mark == name.npos || !step_of(name.substr(0, mark))) return false;
+  const std::string_view attempt = name.substr(mark + kTemporaryMark.size());
+  return !attempt.empty() && attempt.find_first_not_of("0123456789") == attempt.npos;
+}
+
 bool is_whole(Files& files, const fs::path& checkpoint) {
   try {
     check_sizes(files, checkpoint, read_manifest(files, checkpoint));
@@ -93,9 +101,14 @@ Manifest read_manifest(Files& files, const fs::path& checkpoint) {
 
 void remove_leftovers(Files& files, const fs::path& directory) {
   for (const std::string& name : files.list(directory)) {
-    const bool temporary = name.starts_with(kStepPrefix) && name.find(kTemporaryMark) != name.npos;
-    if (temporary || name.starts_with(kTrashPrefix)) files.remove_all(directory / name);
+    if (is_temporary(name) || name.starts_with(kTrashPrefix)) files.remove_all(directory / name);
   }
+}
+
+void require_writable(Files& files, const fs::path& directory) {
+  const fs::path probe = directory / fmt::format("{}start", kTrashPrefix);
+  files.make_directory(probe);
+  files.remove(probe);
 }
 
 std::string set_aside(Files& files, const fs::path& directory, std::int64_t step) {

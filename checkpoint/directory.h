@@ -50,6 +50,8 @@ Manifest read_manifest(Files& files, const std::filesystem::path& checkpoint);
 
 // Removes what dead attempts left: temporary and trash folders. REQUIRES: the lock.
 void remove_leftovers(Files& files, const std::filesystem::path& directory);
+// Makes and removes a folder here, so that missing rights show at the start and not at the first save.
+void require_writable(Files& files, const std::filesystem::path& directory);
 // Renames the checkpoint of `step` to `.bad-...` and returns the new name.
 std::string set_aside(Files& files, const std::filesystem::path& directory, std::int64_t step);
 // Deletes all checkpoints older than the `keep` newest whole ones (by size), except that of `spared_step`, and syncs.

@@ -22,6 +22,8 @@ auto naming_the_key(Work work) {
   constexpr std::string_view kKey = "train.init_from: ";
   try {
     return work();
+  } catch (const IoError& error) {
+    throw IoError(fmt::format("{}{}", kKey, error.what()), error.path, error.error_number);
   } catch (const CorruptError& error) {
     throw CorruptError(fmt::format("{}{}", kKey, error.what()), error.path, error.offset_bytes);
   } catch (const IncompatibleCheckpointError& error) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <exception>
 
 #include "checkpoint/directory.h"
 #include "launch/commands/commands.h"
@@ -35,25 +36,34 @@ std::vector<checkpoint::CheckpointSummary> summaries(Files& files, const std::fi
   return found;
 }
 
-// Reads every byte; empty: it is whole.
-std::string damage_of(Files& files, const std::filesystem::path& checkpoint) {
-  try {
-    checkpoint::verify_checkpoint(files, checkpoint);
-    return {};
-  } catch (const CorruptError& error) {
-    return error.what();
+// What verifying several checkpoints has found. All are judged before the first damage is reported: one bad checkpoint
+// does not hide the state of the others.
+class Findings {
+ public:
+  // Reads every byte of one; empty: it is whole.
+  std::string judge(Files& files, const std::filesystem::path& checkpoint) {
+    try {
+      checkpoint::verify_checkpoint(files, checkpoint);
+      return {};
+    } catch (const CorruptError& error) {
+      damage_ += fmt::format("{}{}", damage_.empty() ? "" : "\n", error.what());
+      return error.what();
+    } catch (const Error& error) {  // it cannot be read, which is not damage
+      if (!other_) other_ = std::current_exception();
+      return error.what();
+    }
   }
-}
+  // Behind the list of all.
+  void report(const std::filesystem::path& path) const {
+    std::fflush(stdout);
+    if (!damage_.empty()) throw CorruptError(damage_, path.string(), 0);
+    if (other_) std::rethrow_exception(other_);
+  }
 
-void add_line(std::string& text, const std::string& line) {
-  if (!line.empty()) text += fmt::format("{}{}", text.empty() ? "" : "\n", line);
-}
-
-void throw_damage(const std::string& damage, const std::filesystem::path& path) {
-  if (damage.empty()) return;
-  std::fflush(stdout);  // the list comes before what is said of it
-  throw CorruptError(damage, path.string(), 0);
-}
+ private:
+  std::string damage_;
+  std::exception_ptr other_;
+};
 
 double mebibytes(std::uint64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
@@ -62,13 +72,12 @@ double mebibytes(std::uint64_t bytes) { return static_cast<double>(bytes) / (1 <
 int list_checkpoints(const std::filesystem::path& path, bool verify) {
   PosixFiles files;
   const auto set_aside = checkpoint::set_aside_steps(files, holder(files, path));
-  std::string damage;
+  Findings findings;
   for (const auto& summary : set_aside.empty() ? summaries(files, path) : found_in(files, path)) {
     std::string judgement = summary.complete ? "not verified (manifest and file sizes are right)" : summary.problem;
     if (verify) {
-      const std::string found = damage_of(files, summary.path);
+      const std::string found = findings.judge(files, summary.path);
       judgement = found.empty() ? "whole, every byte is as written" : found;
-      add_line(damage, found);
     }
     fmt::print("{}  step {}  {} tokens  {:.1f} MiB  {}\n", summary.path.string(), summary.step, summary.tokens,
                mebibytes(summary.size_bytes), judgement);
@@ -76,7 +85,7 @@ int list_checkpoints(const std::filesystem::path& path, bool verify) {
   for (const checkpoint::SetAside& bad : set_aside) {
     fmt::print("{}  step {}  was found damaged and set aside\n", (holder(files, path) / bad.name).string(), bad.step);
   }
-  throw_damage(damage, path);
+  findings.report(path);
   return 0;
 }
 
@@ -88,14 +97,12 @@ int verify_checkpoints(const std::filesystem::path& path) {
   } else {
     for (const auto& summary : summaries(files, path)) paths.push_back(summary.path);
   }
-  // All are judged before the first damage is reported: one bad checkpoint does not hide the state of the others.
-  std::string damage;
+  Findings findings;
   for (const auto& each : paths) {
-    const std::string found = damage_of(files, each);
-    fmt::print("{}: {}\n", each.string(), found.empty() ? "every byte is as written" : "damaged");
-    add_line(damage, found);
+    const std::string found = findings.judge(files, each);
+    fmt::print("{}\n", found.empty() ? fmt::format("{}: every byte is as written", each.string()) : found);
   }
-  throw_damage(damage, path);
+  findings.report(path);
   return 0;
 }
 

@@ -39,6 +39,10 @@ std::string_view remedy(int error_number) {
       return "; check the path";
     case ENOTDIR:
       return "; a part of the path is not a folder";
+    case EISDIR:
+      return "; a folder of this name is in the way";
+    case EEXIST:
+      return "; something of this name is in the way";
     case ELOOP:
       return "; symbolic links are not followed here";
     case EMFILE:

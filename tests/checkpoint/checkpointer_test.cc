@@ -12,6 +12,7 @@
 #include "checkpoint/reader.h"
 #include "checkpoint/shard_plan.h"
 #include "runtime/device/order_checker.h"
+#include "runtime/io/forwarding_files.h"
 #include "tests/checkpoint/synthetic_run.h"
 #include "tests/support/faulty_device.h"
 #include "tests/support/faulty_files.h"
@@ -297,6 +298,48 @@ TEST(Checkpointer, AnUnusableFolderIsAConfigurationError) {
     EXPECT_EQ(end.code, ExitCode::kConfig);
     EXPECT_NE(end.message.find("cannot be used"), std::string::npos) << end.message;
   }
+}
+
+// Files in which nobody may make a folder.
+class NoNewFolders final : public ForwardingFiles {
+ public:
+  using ForwardingFiles::ForwardingFiles;
+  void make_directory(const fs::path& path) override { throw io_error("make the folder", path, EACCES); }
+};
+
+TEST(Checkpointer, MissingRightsShowAtTheStartAndNotAtTheFirstSave) {
+  MemoryFiles files;
+  ASSERT_TRUE(test::all_done(save_steps(files, 1, options_in("/run/ckpt"), {1})));
+  NoNewFolders denied(files);
+  for (const RankEnd& end : save_steps(denied, 2, options_in("/run/ckpt"), {})) {
+    EXPECT_EQ(end.code, ExitCode::kConfig) << end.message;
+    EXPECT_NE(end.message.find("cannot be used"), std::string::npos) << end.message;
+  }
+  EXPECT_EQ(files.list("/run/ckpt"), (std::vector<std::string>{"LATEST", "lock", "step-00000001"}));
+}
+
+// LATEST is for people: what is wrong with it must not fill the disk with old checkpoints.
+TEST(Checkpointer, RetentionGoesOnWithoutLatest) {
+  MemoryFiles files;
+  files.make_directories("/run/ckpt/LATEST");
+  LogLines lines;
+  Options options = options_in("/run/ckpt", &lines);
+  options.keep = 1;
+  EXPECT_TRUE(test::all_done(save_steps(files, 2, options, {1, 2, 3})));
+  EXPECT_EQ(committed_steps(files, "/run/ckpt"), std::vector<std::int64_t>{3});
+  EXPECT_EQ(lines.lines.size(), 3u) << lines.all();
+}
+
+TEST(Checkpointer, OnlyWhatItMadeIsLeftOver) {
+  MemoryFiles files;
+  const std::vector<std::string> kept = {"notes.tmp-1", "step-00000001.tmp-copy", "step-00000001.tmp-", "step-1.tmp-1"};
+  for (const std::string& name : kept) files.make_directories("/run/ckpt/" + name);
+  for (const char* name : {"step-00000001.tmp-12", ".trash-step-00000001"}) {
+    files.make_directories(fs::path("/run/ckpt") / name / "deep");
+  }
+  EXPECT_TRUE(test::all_done(save_steps(files, 1, options_in("/run/ckpt"), {})));
+  for (const std::string& name : kept) EXPECT_TRUE(files.exists("/run/ckpt/" + name)) << name;
+  EXPECT_EQ(files.list("/run/ckpt").size(), kept.size() + 1) << "and the lock";
 }
 
 // Whoever starts the job again must not be told that its configuration is wrong: with space, the same one works.

@@ -189,7 +189,10 @@ TEST_F(ReadCheckpoints, TheListSaysWholeOnlyOfWhatWasVerified) {
   EXPECT_NE(lines(verified)[0].find("checksum of chunk 0"), std::string::npos) << verified.output;
   EXPECT_TRUE(lines(verified)[1].ends_with("whole, every byte is as written")) << verified.output;
   EXPECT_EQ(verified.errors().size(), 2u) << verified.output;
-  EXPECT_EQ(strake({"ckpt", "verify", run().string()}).exit_code, static_cast<int>(ExitCode::kNoCheckpoint));
+  const ProgramEnd each = strake({"ckpt", "verify", run().string()});
+  EXPECT_EQ(each.exit_code, static_cast<int>(ExitCode::kNoCheckpoint)) << each.output;
+  EXPECT_NE(each.output.find(checkpoint(4).string() + ": every byte is as written"), std::string::npos) << each.output;
+  EXPECT_EQ(each.errors().size(), 2u) << each.output;
   EXPECT_TRUE(everything() == before) << "a command that reads has changed the run folder";
 }
 
