@@ -193,7 +193,11 @@ void FolderLock::require_held() {
   try {
     text = read_text();
   } catch (const IoError& error) {
-    if (error.error_number != ENOENT) throw;
+    if (error.error_number != ENOENT && error.error_number != ENOTDIR) throw;
+    throw ConfigError(
+        fmt::format("{}: the lock of this run is gone: somebody has removed or moved it or its folder; "
+                    "what is written here now might meet another run's",
+                    path_.string()));
   }
   if (is_ours(text)) return;
   throw ConfigError(fmt::format("{}: this run has lost its lock to {}; it must not write here any more",
