@@ -5,7 +5,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include <random>
+#include <atomic>
+#include <cerrno>
 
 #include "runtime/base/error.h"
 #include "runtime/io/forwarding_files.h"
@@ -35,6 +36,9 @@ class FilesOfHosts final : public ForwardingFiles {
   }
   // From now on the kernel's lock is there to be taken.
   void free() { answer_ = File::Lock::kTaken; }
+  // Writing fails until further notice.
+  void fail(bool on) { fails_ = on; }
+  std::int64_t failures() const { return failures_; }
 
  private:
   class FileOfHosts final : public ForwardingFile {
@@ -43,11 +47,20 @@ class FilesOfHosts final : public ForwardingFiles {
     Lock try_lock() override { return owner_.answer_ ? *owner_.answer_ : ForwardingFile::try_lock(); }
     LockReach lock_reach() const override { return owner_.reach_; }
 
+   protected:
+    std::ptrdiff_t write_some(std::span<const std::byte> bytes, std::uint64_t offset) override {
+      if (!owner_.fails_) return ForwardingFile::write_some(bytes, offset);
+      ++owner_.failures_;
+      return -EIO;
+    }
+
    private:
     FilesOfHosts& owner_;
   };
   LockReach reach_;
   std::optional<File::Lock> answer_;
+  std::atomic<bool> fails_{false};  // the lock's thread looks
+  std::atomic<std::int64_t> failures_{0};
 };
 
 // Stands still but for the waiting itself; what others do meanwhile is done at each wait.
@@ -263,9 +276,8 @@ TEST_F(Locked, AFileServerIsGivenTimeToFreeTheLockOfADeadHost) {
 }
 
 TEST_F(Locked, ATornTextIsNobodyWhereTheKernelKnowsAndWaitedForElsewhere) {
-  for (const std::string torn :
-       {"there 2", "there 200 boot-b 0000\n07\n", " \n", "a b\n", std::string(40, '\0').c_str()}) {
-    if (torn.empty()) continue;
+  for (const std::string& torn : {std::string("there 2"), std::string("there 200 boot-b 0000\n07\n"),
+                                  std::string(" \n"), std::string("a b\n"), std::string(40, '\0')}) {
     put(torn);
     take(memory_);
     put(torn);
@@ -295,14 +307,12 @@ TEST(FolderLock, GivesSignsOfLifeOnlyWhereTheyCount) {
 TEST(FolderLock, ASignOfLifeThatFailsIsNotTheLast) {
   MemoryFiles memory;
   memory.make_directories("/run");
-  test::FaultyFiles faulty(memory);
-  FilesOfHosts files(faulty, LockReach::kAllHosts, {});
+  FilesOfHosts files(memory, LockReach::kAllHosts, {});
   const FolderLock lock(files, kPath, [](std::string_view) {}, {.timing = {.beat = milliseconds(1)}, .self = kHere});
-  const std::int64_t now = faulty.changing_calls();
-  faulty.fill_disk_at(now + 1, EIO);
-  EXPECT_TRUE(test::wait_until([&] { return faulty.changing_calls() > now + 5; }));
+  files.fail(true);
+  EXPECT_TRUE(test::wait_until([&] { return files.failures() > 5; }));
   const std::string before = read_file(memory, kPath, 1000);
-  faulty.heal();
+  files.fail(false);
   EXPECT_TRUE(test::wait_until([&] { return read_file(memory, kPath, 1000) > before; }));
 }
 
