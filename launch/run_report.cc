@@ -42,7 +42,7 @@ std::string data_text(const StartFacts& facts) {
   const std::int64_t done = facts.first_sample / facts.sequences;
   const std::int64_t to_next = (done + 1) * facts.sequences - facts.first_sample;
   if (samples > to_next) {
-    out += fmt::format(";\nepoch {} begins in step {}: sequences are seen again from there on", done + 2,
+    out += fmt::format("\nepoch {} begins in step {}: sequences are seen again from there on", done + 2,
                        facts.first_step + to_next / facts.global_batch + 1);
   }
   return out;

@@ -60,7 +60,7 @@ TEST(StartText, OfResumedRanksOnGpus) {
             "device: 8 ranks, rank 0 on cuda:0 (NVIDIA H100, PCI 0000:18:00.0)\n"
             "memory: 13.5 GiB a rank (12.0 of the device, 1.5 of the host); gradients in 8 buckets\n"
             "batch: 16 x 8 ranks x 1 accumulated = 128 sequences of 128 tokens, 16384 a step\n"
-            "steps 201 to 1000 are 3.01 epochs of train.bin (34.0k sequences);\n"
+            "steps 201 to 1000 are 3.01 epochs of train.bin (34.0k sequences)\n"
             "epoch 2 begins in step 266: sequences are seen again from there on\n"
             "run folder: runs/a, attempt 3");
 }
