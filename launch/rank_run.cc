@@ -581,8 +581,11 @@ class RankRun {
   // After `step` steps.
   NextCheckpoint next_checkpoint(std::int64_t step) const {
     NextCheckpoint next;
-    const std::int64_t every = config_.checkpoint.every.value_or(0);
-    if (every > 0) next.step = std::min((step / every + 1) * every, last_step());
+    if (step >= last_step()) return next;
+    if (const std::int64_t every = config_.checkpoint.every.value_or(0); every > 0) {
+      next.step = (step / every + 1) * every;
+      if (*next.step > last_step()) next.step = config_.checkpoint.at_end ? std::optional(last_step()) : std::nullopt;
+    }
     if (const auto interval = checkpoint_interval()) next.in = *interval - (steady_clock::now() - last_save_);
     return next;
   }

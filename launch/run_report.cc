@@ -136,7 +136,7 @@ std::string start_text(const StartFacts& facts) {
   out += fmt::format("batch: {} x {} rank{} x {} accumulated = {} sequences of {} tokens, {} a step\n",
                      facts.micro_batch, facts.ranks, facts.ranks == 1 ? "" : "s", facts.accumulation,
                      facts.global_batch, facts.sequence, facts.tokens_per_step);
-  out += data_text(facts) + '\n';
+  if (facts.first_step < facts.last_step) out += data_text(facts) + '\n';
   out += fmt::format("run folder: {}", facts.run_dir);
   if (facts.attempt > 1) out += fmt::format(", attempt {}", facts.attempt);
   return out;

@@ -65,6 +65,12 @@ TEST(StartText, OfResumedRanksOnGpus) {
             "run folder: runs/a, attempt 3");
 }
 
+TEST(StartText, OfARunThatIsDoneSpeaksOfNoSteps) {
+  StartFacts facts = start_facts();
+  facts.first_step = facts.last_step;
+  EXPECT_EQ(start_text(facts).find("steps"), std::string::npos) << start_text(facts);
+}
+
 TEST(StartText, NamesTheTypeOnTheWireWhereItIsAnother) {
   StartFacts facts = start_facts();
   facts.ranks = 2;
