@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "launch/mfu.h"
+#include "runtime/base/line_output.h"
 
 namespace strake::launch {
 namespace {
@@ -94,6 +95,13 @@ ViewStyle view_style(LogFormat format, const Screen& screen) {
       break;
   }
   return screen.terminal && screen.columns > 0 && !screen.plain ? ViewStyle::kBar : ViewStyle::kLines;
+}
+
+void say_early(LogFormat format, const Logger& log, LogLevel level, std::string_view text) {
+  LiveView view(
+      view_style(format, screen_of(STDERR_FILENO)), log,
+      {.write = [](std::string_view lines) { write_lines(STDERR_FILENO, lines); }, .columns = [] { return 0; }});
+  log.to(view).write(level, text);
 }
 
 LiveView::LiveView(ViewStyle style, Logger log, Parts parts)

@@ -41,6 +41,9 @@ Screen screen_of(int descriptor);
 
 ViewStyle view_style(LogFormat format, const Screen& screen);
 
+// A message of a run that has no view yet, as its view will show them.
+void say_early(LogFormat format, const Logger& log, LogLevel level, std::string_view text);
+
 class LiveView final : public LogSink {
  public:
   struct Instant {

@@ -204,6 +204,7 @@ TEST_F(LiveOutput, AsJsonIsAnObjectALine) {
   std::map<std::string, int> events;
   std::istringstream text(end.output);
   for (std::string line; std::getline(text, line);) ++events[nlohmann::json::parse(line).at("event")];
+  events.erase("message");  // why it computes on the CPU, where that is a choice
   const std::map<std::string, int> expected{{"start", 1}, {"step", 3}, {"eval", 3}, {"checkpoint", 5}, {"end", 1}};
   EXPECT_EQ(events, expected) << end.output;
 }
