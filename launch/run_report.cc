@@ -154,9 +154,15 @@ std::string end_text(const EndFacts& facts) {
   if (const std::string text = losses(facts.result); !text.empty()) out += '\n' + text;
   if (!facts.breakdown.empty()) out += '\n' + facts.breakdown;
   out += fmt::format("\nrun folder: {}", facts.run_dir);
-  if (!facts.checkpoint.has_value()) return out + ", without a checkpoint: the weights are gone (checkpoint.every)";
-  if (*facts.checkpoint != facts.result.steps_done) {
-    out += fmt::format(", newest checkpoint: that of step {}", *facts.checkpoint);
+  if (!facts.checkpoint.has_value()) {
+    return out + (facts.result.steps_done == 0 ? ", without a checkpoint: no step was done"
+                                               : ", without a checkpoint: the weights are gone (checkpoint.at_end)");
+  }
+  if (*facts.checkpoint == facts.result.steps_done) {
+    out += fmt::format(", the checkpoint of step {} is durable", *facts.checkpoint);
+  } else {
+    out += fmt::format(", newest checkpoint: that of step {}; the steps behind it are gone (checkpoint.at_end)",
+                       *facts.checkpoint);
   }
   return out + '\n' + next_commands(facts);
 }
