@@ -208,4 +208,12 @@ Body adamw(const Tensor& weights, const Tensor& first_moment, const Tensor& seco
   });
 }
 
+Body fingerprint(const Tensor& out, const Tensor& tensor) {
+  return [=](NativeStream) {
+    const std::uint64_t sum =
+        kernel_table<float>().fingerprint(strake::cpu::bytes(tensor), static_cast<std::int64_t>(tensor.extent_bytes()));
+    data<std::int64_t>(out)[0] = static_cast<std::int64_t>(sum);
+  };
+}
+
 }  // namespace strake::kernels::cpu

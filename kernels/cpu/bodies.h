@@ -51,4 +51,6 @@ Body gradient_norm(const Tensor& norm, const Tensor& clip, const Tensor& block_s
 Body adamw(const Tensor& weights, const Tensor& first_moment, const Tensor& second_moment, const Tensor& gradients,
            const Tensor& clip, std::span<const FlatSegment> segments, const AdamWStep& step);
 
+Body fingerprint(const Tensor& out, const Tensor& data);
+
 }  // namespace strake::kernels::cpu

@@ -11,6 +11,7 @@
 #include "kernels/cpu/cross_entropy.h"
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/embedding.h"
+#include "kernels/cpu/fingerprint.h"
 #include "kernels/cpu/layer_norm.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/optimizer.h"
@@ -43,6 +44,7 @@ struct KernelTable {
   decltype(&reference::accumulate_loss<T>) accumulate_loss = reference::accumulate_loss<T>;
   decltype(&reference::sum_of_squares<T>) sum_of_squares = reference::sum_of_squares<T>;
   decltype(&reference::adamw<T>) adamw = reference::adamw<T>;
+  decltype(&reference::fingerprint) fingerprint = reference::fingerprint;
 };
 
 struct NamedKernelTable {

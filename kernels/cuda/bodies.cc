@@ -8,6 +8,7 @@
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/launches.h"
 #include "kernels/device_limits.h"
+#include "kernels/fingerprint.h"
 #include "kernels/layer_norm.h"
 #include "runtime/base/check.h"
 #include "runtime/device/cuda/cuda_call.h"
@@ -41,6 +42,8 @@ Body checked(Launch launch) {
 
 // What the .cu files know of the constants in kernels/, whose headers nvcc does not see.
 static_assert(kLayerNormEpsilon == static_cast<float>(kernels::kLayerNormEpsilon));
+static_assert(kFingerprintStep == kernels::kFingerprintStep && kFingerprintMix1 == kernels::kFingerprintMix1 &&
+              kFingerprintMix2 == kernels::kFingerprintMix2);
 static_assert(kNormBlockElems == kernels::kNormBlockElems);
 static_assert(kGroupElems == ParamLayout::kAlignmentElems);
 static_assert(kMaxSegments == limits_of(DeviceKind::kCuda, DType::kF32).most_segments);
@@ -280,6 +283,13 @@ Body adamw(const Tensor& weights, const Tensor& first_moment, const Tensor& seco
   return checked([=, table = table_of(segments, weights)](NativeStream native) {
     adamw(stream_of(native), at<float>(weights), at<float>(first_moment), at<float>(second_moment), operand(gradients),
           at(compute_weights), at<float>(clip), *table, values);
+  });
+}
+
+Body fingerprint(const Tensor& out, const Tensor& data) {
+  return checked([=](NativeStream native) {
+    STRAKE_CUDA(cudaMemsetAsync(at(out), 0, out.extent_bytes(), stream_of(native)));
+    fingerprint(stream_of(native), at(out), at(data), static_cast<std::int64_t>(data.extent_bytes()));
   });
 }
 

@@ -49,4 +49,6 @@ Body adamw(const Tensor& weights, const Tensor& first_moment, const Tensor& seco
            const Tensor& compute_weights, const Tensor& gradients, const Tensor& clip,
            std::span<const FlatSegment> segments, const AdamWStep& step);
 
+Body fingerprint(const Tensor& out, const Tensor& data);
+
 }  // namespace strake::kernels::cuda

@@ -67,6 +67,11 @@ void gradient_norm(cudaStream_t stream, float* norm, float* clip, double* block_
 void adamw(cudaStream_t stream, float* weights, float* first_moment, float* second_moment, Operand gradients,
            void* compute_weights, const float* clip, const SegmentTable& segments, const AdamW& step);
 
+// fingerprint.cu. Adds to out[0].
+constexpr std::uint64_t kFingerprintStep = 0x9e3779b97f4a7c15;
+constexpr std::uint64_t kFingerprintMix1 = 0xbf58476d1ce4e5b9, kFingerprintMix2 = 0x94d049bb133111eb;
+void fingerprint(cudaStream_t stream, void* out, const void* data, std::int64_t size_bytes);
+
 // plain_attention.cu: f32, head sizes up to 256.
 struct AttentionShape;
 void plain_attention_forward(cudaStream_t stream, const AttentionShape& shape, float* out, float* stats,

@@ -349,5 +349,22 @@ TEST_P(KernelTableTest, AdamW) {
   EXPECT_LE(relative_error(v_out, v_ref), kTolerance);
 }
 
+TEST_P(KernelTableTest, FingerprintHasTheReferencesBits) {
+  Random random(112);
+  for (const std::int64_t size_bytes : {0, 1, 7, 8, 9, 16, 31, 63, 64, 65, 127, 1000, 4096, 4103}) {
+    std::vector<std::byte> bytes(static_cast<std::size_t>(size_bytes + 3));
+    for (std::byte& byte : bytes) byte = static_cast<std::byte>(random.integer(0, 255));
+    for (const std::int64_t shift : {0, 3}) {
+      EXPECT_EQ(table().fingerprint(bytes.data() + shift, size_bytes),
+                reference::fingerprint(bytes.data() + shift, size_bytes))
+          << size_bytes << " bytes, " << shift << " behind";
+    }
+  }
+  // The first number of SplitMix64 from seed 1, and what a ninth byte adds.
+  const std::byte nine[9] = {std::byte{1}, {}, {}, {}, {}, {}, {}, {}, std::byte{0xff}};
+  EXPECT_EQ(table().fingerprint(nine, 8), 0x910a2dec89025cc1u);
+  EXPECT_EQ(table().fingerprint(nine, 9), 0x808ee794b52ee9d6u);
+}
+
 }  // namespace
 }  // namespace strake::kernels::cpu

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <memory>
 
 #include "kernels/attention.h"
@@ -10,6 +11,7 @@
 #include "kernels/cross_entropy.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
+#include "kernels/fingerprint.h"
 #include "kernels/layer_norm.h"
 #include "kernels/matmul.h"
 #include "kernels/optimizer.h"
@@ -406,6 +408,48 @@ TEST_F(OperationTest, AdamWKeepsItsPrecisionWithSlowDecay) {
   EXPECT_LE(relative_error(values(m), first), 1e-6);
   EXPECT_LE(relative_error(values(v), second), 1e-6);
   EXPECT_LE(relative_error(values(w), weights), 1e-6);
+}
+
+TEST_F(OperationTest, FingerprintSeesBitsAndPlacesOfEveryType) {
+  const Tensor out = tensor({1}, DType::kI64);
+  const std::vector<Tensor> tensors = {tensor({67}), tensor({33}, DType::kF64), tensor({131}, DType::kBF16),
+                                       tensor({70}, DType::kI32), tensor({77}, DType::kU8)};
+  allocate();
+  Random random(307);
+  const auto print = [&](const Tensor& data) {
+    fill(out, std::int64_t{-1});
+    fingerprint(stream_, kLabel, out, data);
+    return values<std::int64_t>(out)[0];
+  };
+  for (const Tensor& data : tensors) {
+    SCOPED_TRACE(data.describe());
+    std::byte* const bytes = strake::cpu::bytes(data);
+    for (std::size_t i = 0; i < data.extent_bytes(); ++i) bytes[i] = static_cast<std::byte>(random.integer(0, 255));
+    const std::int64_t whole = print(data);
+    EXPECT_EQ(print(data), whole);
+    expect_declared({data}, {out});
+    for (std::size_t bit = 0; bit < 8 * data.extent_bytes(); ++bit) {
+      const auto flip = static_cast<std::byte>(1u << bit % 8);
+      bytes[bit / 8] ^= flip;
+      EXPECT_NE(print(data), whole) << "bit " << bit;
+      bytes[bit / 8] ^= flip;
+    }
+    // Every element with the one behind it, and with the last.
+    const std::size_t elem = size_bytes(data.dtype());
+    for (std::size_t i = 0; i + 2 * elem <= data.extent_bytes(); i += elem) {
+      for (const std::size_t other : {i + elem, data.extent_bytes() - elem}) {
+        const bool same = std::memcmp(bytes + i, bytes + other, elem) == 0;
+        std::swap_ranges(bytes + i, bytes + i + elem, bytes + other);
+        EXPECT_EQ(print(data) == whole, same || i == other) << i << " and " << other;
+        std::swap_ranges(bytes + i, bytes + i + elem, bytes + other);
+      }
+    }
+    EXPECT_EQ(print(data), whole);
+  }
+  // A part is not the whole, nor zeros more or less at its end.
+  const Tensor zeros = tensors[0];
+  fill(zeros, 0.0f);
+  EXPECT_NE(print(zeros.flat(0, 64)), print(zeros.flat(0, 32)));
 }
 
 }  // namespace

@@ -1,6 +1,9 @@
 // The vector functions of one instruction set; what they compute is said in kernels/cpu/<operation>.h.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/optimizer.h"
 
@@ -32,5 +35,7 @@ void cross_entropy_forward(float* losses, const float* logits, const std::int32_
 double sum_of_squares(const float* gradients, std::int64_t elems);
 void adamw(float* weights, float* first_moment, float* second_moment, const float* gradients, std::int64_t elems,
            float clip, const reference::AdamWScalars& scalars);
+
+std::uint64_t fingerprint(const std::byte* data, std::int64_t size_bytes);
 
 }  // namespace strake::kernels::cpu::STRAKE_VECTOR_NAMESPACE

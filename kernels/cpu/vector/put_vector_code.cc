@@ -20,6 +20,7 @@ void put_vector_code(KernelTable<float>& table) {
   table.cross_entropy_forward = cross_entropy_forward;
   table.sum_of_squares = sum_of_squares;
   table.adamw = adamw;
+  table.fingerprint = fingerprint;
 }
 
 }  // namespace strake::kernels::cpu::STRAKE_VECTOR_NAMESPACE

@@ -1,0 +1,23 @@
+#include "kernels/cpu/fingerprint.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/fingerprint.h"
+
+namespace strake::kernels::reference {
+
+std::uint64_t fingerprint(const std::byte* data, std::int64_t size_bytes) {
+  std::uint64_t sum = 0, key = 0;
+  for (std::int64_t at = 0; at < size_bytes; at += 8) {
+    std::uint64_t z = 0;
+    std::memcpy(&z, data + at, static_cast<std::size_t>(std::min<std::int64_t>(8, size_bytes - at)));
+    z += key += kFingerprintStep;
+    z = (z ^ (z >> 30)) * kFingerprintMix1;
+    z = (z ^ (z >> 27)) * kFingerprintMix2;
+    sum += z ^ (z >> 31);
+  }
+  return sum;
+}
+
+}  // namespace strake::kernels::reference

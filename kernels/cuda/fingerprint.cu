@@ -1,0 +1,54 @@
+// Fingerprint of bytes (kernels/fingerprint.h): the sum has no order, so blocks add to it as they end.
+#include "kernels/cuda/device_code.cuh"
+#include "kernels/cuda/launches.h"
+
+namespace strake::kernels::cuda {
+namespace {
+
+using Word = unsigned long long;  // as atomicAdd has it
+constexpr int kThreads = 256;
+constexpr int kMostGridBlocks = 1056;  // eight a multiprocessor of the largest Hopper parts
+
+__device__ Word mixed(Word word, std::int64_t index) {
+  Word z = word + static_cast<Word>(index + 1) * kFingerprintStep;
+  z = (z ^ (z >> 30)) * kFingerprintMix1;
+  z = (z ^ (z >> 27)) * kFingerprintMix2;
+  return z ^ (z >> 31);
+}
+
+__global__ void __launch_bounds__(kThreads)
+    fingerprint_kernel(Word* out, const unsigned char* data, std::int64_t size_bytes) {
+  __shared__ Word cells[kWarp];
+  const std::int64_t pairs = size_bytes / 16;
+  const auto* const vectors = reinterpret_cast<const ulonglong2*>(data);
+  Word sum = 0;
+  const std::int64_t first = blockIdx.x * static_cast<std::int64_t>(kThreads) + threadIdx.x;
+  for (std::int64_t i = first; i < pairs; i += static_cast<std::int64_t>(gridDim.x) * kThreads) {
+    const ulonglong2 pair = __ldcs(vectors + i);
+    sum += mixed(pair.x, 2 * i) + mixed(pair.y, 2 * i + 1);
+  }
+  if (first == 0) {  // what is left: at most two words
+    for (std::int64_t at = 16 * pairs; at < size_bytes; at += 8) {
+      Word word = 0;
+      for (std::int64_t k = 0; k < 8 && at + k < size_bytes; ++k) word |= static_cast<Word>(data[at + k]) << (8 * k);
+      sum += mixed(word, at / 8);
+    }
+  }
+  sum = block_combine(sum, cells, Word{0}, [](Word value) {
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
+    return value;
+  });
+  if (threadIdx.x == 0) atomicAdd(out, sum);
+}
+
+}  // namespace
+
+void fingerprint(cudaStream_t stream, void* out, const void* data, std::int64_t size_bytes) {
+  const std::int64_t wanted = (size_bytes / 16 + kThreads - 1) / kThreads;
+  const int blocks = static_cast<int>(wanted < 1 ? 1 : wanted < kMostGridBlocks ? wanted : kMostGridBlocks);
+  fingerprint_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<Word*>(out), static_cast<const unsigned char*>(data),
+                                                      size_bytes);
+}
+
+}  // namespace strake::kernels::cuda
