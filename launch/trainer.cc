@@ -3,10 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <thread>
 
 #include "kernels/elementwise.h"
+#include "kernels/fingerprint.h"
+#include "launch/replicas.h"
 #include "models/initialize.h"
 #include "runtime/base/error.h"
 
@@ -18,6 +21,10 @@ static_assert(kSlots == static_cast<std::size_t>(comm::GradBuckets::kSlots), "on
 
 // Mailbox values of a step.
 constexpr std::size_t kLoss = 0, kGradNorm = 1, kEvalLoss = 2, kMailboxValues = 3;
+
+// Of what every rank holds a copy of: weights, first and second moments.
+constexpr std::size_t kReplicaParts = 3;
+constexpr const char* kReplicaNames[kReplicaParts] = {"weights", "first moments", "second moments"};
 
 data::LoaderOptions loader_options(const Job& job, std::string name, std::int64_t global_batch) {
   return {.name = std::move(name),
@@ -73,7 +80,8 @@ Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicato
                                       : ActivationMemory(memory_->activations, planned->activations)),
       schedule_(schedule_of(job.config, job.derived)),
       account_(device, *compute_, marks_of(job)),
-      updated_(device.make_event("weights updated")) {
+      updated_(device.make_event("weights updated")),
+      looked_at_(device.make_event("weights looked at")) {
   const bool rounds = job.dtype == DType::kBF16;
   const DType master = rounds ? DType::kF32 : job.dtype;
   const std::int64_t flat_elems = layout_.total_elems();
@@ -151,6 +159,10 @@ StepPlan Trainer::plan(const Job& job, comm::Communicator& communicator, TokenSo
 void Trainer::keep_checkpoints(Files& files, comm::Control& control, checkpoint::Options options) {
   checkpointer_ = std::make_unique<checkpoint::Checkpointer>(files, control, device_, *copy_out_, memory_->host,
                                                              state_table(), std::move(options));
+  control_ = &control;
+  if (control.size() == 1) return;
+  fingerprints_ = Tensor::reserve(memory_->scalars, DType::kI64, {kReplicaParts});
+  told_fingerprints_ = std::make_unique<ScalarMailbox>(memory_->host, DType::kI64, kReplicaParts, 1);
 }
 
 void Trainer::allocate() {
@@ -232,19 +244,47 @@ void Trainer::step(std::int64_t step) {
   last_step_ = step;
 }
 
-checkpoint::SaveReport Trainer::save(const checkpoint::Meta& meta) {
-  account_.mark(StepClass::kHostGap);
-  // The norm is the same on every rank, so all of them write or none does. Looking orders nothing: the snapshot's own
-  // wait for the weights is what makes it right.
-  while (!device_.complete(updated_)) std::this_thread::sleep_for(std::chrono::microseconds(50));
-  device_.check();  // events complete on a failed device too
+// On the compute stream, behind the update: stream order is what keeps the next one from the weights meanwhile.
+void Trainer::look_at_state() {
+  if (control_->size() > 1) {
+    const Tensor* const states[kReplicaParts] = {&weights_, &first_moment_, &second_moment_};
+    for (std::size_t part = 0; part < kReplicaParts; ++part) {
+      const Tensor fingerprint = fingerprints_.flat(static_cast<std::int64_t>(part), 1);
+      kernels::fingerprint(*compute_, {"fingerprint", Phase::kCheckpoint}, fingerprint, *states[part]);
+      told_fingerprints_->post(*compute_, {"fingerprint to host", Phase::kCheckpoint}, 0, part, fingerprint);
+    }
+  }
+  compute_->record(looked_at_);
+}
+
+void Trainer::require_sound_state() {
   const double norm = mailbox_->look(static_cast<std::size_t>(last_step_) % kSlots, kGradNorm);
+  if (control_->size() > 1) {
+    // With the norm, so that all ranks find it finite or none does.
+    constexpr std::uint64_t kNotFinite = ~std::uint64_t{0};
+    std::vector<ReplicaPart> parts{
+        {"gradient norm", std::isfinite(norm) ? std::bit_cast<std::uint64_t>(norm) : kNotFinite}};
+    for (std::size_t part = 0; part < kReplicaParts; ++part) {
+      const std::int64_t fingerprint = told_fingerprints_->look_integer(0, part);
+      parts.push_back({kReplicaNames[part], static_cast<std::uint64_t>(fingerprint)});
+    }
+    require_equal_replicas(*control_, last_step_ + 1, parts);
+  }
   if (!std::isfinite(norm)) {
     throw NonFiniteError(
         fmt::format("gradient norm is {} at step {}: no checkpoint is written. Resume from the last one with a "
                     "lower optimizer.learning_rate",
                     norm, last_step_ + 1));
   }
+}
+
+checkpoint::SaveReport Trainer::save(const checkpoint::Meta& meta) {
+  account_.mark(StepClass::kHostGap);
+  look_at_state();
+  // Looking orders nothing: the snapshot's own wait for the weights is what makes it right.
+  while (!device_.complete(looked_at_)) std::this_thread::sleep_for(std::chrono::microseconds(50));
+  device_.check();  // events complete on a failed device too
+  require_sound_state();
   checkpoint::SaveReport report = checkpointer_->save(updated_, meta);
   account_.mark(StepClass::kCheckpoint);
   return report;

@@ -107,7 +107,8 @@ class Trainer {
   // Enqueues step `step` (from 0), up to and including the weight update.
   void step(std::int64_t step);
   // Enqueues and waits for a checkpoint of the weights after the last step() enqueued. Throws NonFiniteError instead of
-  // writing if that step's gradient norm is not finite. Part of that step in the account.
+  // writing if that step's gradient norm is not finite, DivergenceError if ranks hold different weights or moments.
+  // Part of that step in the account.
   checkpoint::SaveReport save(const checkpoint::Meta& meta);
   // Mean loss of this rank over its part of `eval.batches` held-out batches, times its share: ranks' results add
   // up to the held-out loss in nats a token. Blocks the host; part of the last step in the account, if there is one.
@@ -140,7 +141,9 @@ class Trainer {
   ParamLayout layout_;
   std::unique_ptr<Memory> memory_;
   std::unique_ptr<Stream> compute_, comm_, copy_in_, copy_out_;
-  void round_weights();  // compute weights = weights, where they are apart
+  void round_weights();        // compute weights = weights, where they are apart
+  void look_at_state();        // enqueues fingerprints of weights and moments
+  void require_sound_state();  // REQUIRES: looked_at_ is complete
   // Adds every parameter's part of a flat tensor, as checkpoints name it.
   void append_to(TensorTable& table, const char* prefix, const Tensor& flat) const;
 
@@ -160,6 +163,11 @@ class Trainer {
   models::CosineSchedule schedule_;
   StepAccount account_;
   Event updated_;  // weights and moments of the last step are final
+  // Of weights and moments, where several ranks keep checkpoints.
+  comm::Control* control_ = nullptr;
+  Tensor fingerprints_;
+  std::unique_ptr<ScalarMailbox> told_fingerprints_;
+  Event looked_at_;  // the fingerprints are with the host
   std::int64_t last_step_ = -1;
 };
 

@@ -55,6 +55,10 @@ struct DisagreementError : CommError {
   explicit DisagreementError(const std::string& message, int peer = -1)
       : CommError(message, peer, ExitCode::kFailure) {}
 };
+// Ranks that should hold the same weights do not: trying again from here would end the same way.
+struct DivergenceError : Error {
+  explicit DivergenceError(const std::string& message) : Error(ExitCode::kFailure, message) {}
+};
 struct NonFiniteError : Error {
   explicit NonFiniteError(const std::string& message) : Error(ExitCode::kNonFinite, message) {}
 };

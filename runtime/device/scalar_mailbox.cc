@@ -7,7 +7,7 @@
 namespace strake {
 
 ScalarMailbox::ScalarMailbox(Arena& host, DType dtype, std::size_t values, std::size_t slots) : values_(values) {
-  STRAKE_CHECK(dtype == DType::kF32 || dtype == DType::kF64, "mailboxes hold f32 or f64");
+  STRAKE_CHECK(dtype == DType::kF32 || dtype == DType::kF64 || dtype == DType::kI64, "mailboxes hold f32, f64 or i64");
   for (std::size_t i = 0; i < values * slots; ++i) cells_.push_back(Tensor::reserve(host, dtype, {1}));
 }
 
@@ -24,6 +24,10 @@ double ScalarMailbox::look(std::size_t slot, std::size_t index) const {
     return std::atomic_ref(host_span<double>(target)[0]).load(std::memory_order_relaxed);
   }
   return static_cast<double>(std::atomic_ref(host_span<float>(target)[0]).load(std::memory_order_relaxed));
+}
+
+std::int64_t ScalarMailbox::look_integer(std::size_t slot, std::size_t index) const {
+  return std::atomic_ref(host_span<std::int64_t>(cell(slot, index))[0]).load(std::memory_order_relaxed);
 }
 
 }  // namespace strake

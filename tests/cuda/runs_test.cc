@@ -11,6 +11,7 @@
 #include <tuple>
 
 #include "tests/cuda/cuda_under_test.h"
+#include "tests/integration/diverged_rank.h"
 #include "tests/integration/dropped_wait.h"
 #include "tests/integration/small_job.h"
 #include "tests/integration/variants.h"
@@ -123,6 +124,12 @@ TEST_F(RunsOnTwoGpus, EveryWaitIsLoadBearing) {
   SmallJob job(kShape);
   GpuRanks gpus(/*deterministic=*/true);
   expect_every_wait_is_load_bearing(job, on(gpus));
+}
+
+TEST_F(RunsOnTwoGpus, AFlippedBitOnOneRankIsFoundBeforeTheNextCheckpoint) {
+  SmallJob job(kShape);
+  GpuRanks gpus(/*deterministic=*/true);
+  expect_a_flipped_bit_ends_the_run([&] { return gpu_config(job, 2, 1, ComputeType::kBF16); }, on(gpus));
 }
 
 TEST_F(RunsOnTwoGpus, WithoutDeterminismLossesDifferLittle) {

@@ -126,10 +126,8 @@ class CpuDevice final : public Device {
     // Fresh pages: zero-filled, and never shared with the C++ heap.
     void* memory = mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
-      throw DeviceError(
-          fmt::format("cannot allocate {} bytes for '{}' on the CPU device: {}. Use a smaller "
-                      "train.micro_batch or model",
-                      size_bytes, name, std::strerror(errno)));
+      throw DeviceError(fmt::format("cannot allocate {} bytes for '{}' on the CPU device: {}", size_bytes, name,
+                                         std::strerror(errno)));
     }
     const auto address = reinterpret_cast<std::uintptr_t>(memory);
     sizes_[address] = size_bytes;
@@ -179,10 +177,16 @@ class CpuDevice final : public Device {
   Body publish_body(const Tensor& host_dst, const Tensor& src) override {
     STRAKE_CHECK(src.elems() == 1 && src.dtype() == host_dst.dtype(), "published values are single elements");
     return [host_dst, src](NativeStream) {
-      if (src.dtype() == DType::kF64) {
-        std::atomic_ref(*cpu::data<double>(host_dst)).store(*cpu::data<double>(src), std::memory_order_relaxed);
-      } else {
-        std::atomic_ref(*cpu::data<float>(host_dst)).store(*cpu::data<float>(src), std::memory_order_relaxed);
+      const auto publish = [&]<typename T>(T* to, const T* from) {
+        std::atomic_ref(*to).store(*from, std::memory_order_relaxed);
+      };
+      switch (src.dtype()) {
+        case DType::kF64:
+          return publish(cpu::data<double>(host_dst), cpu::data<double>(src));
+        case DType::kI64:
+          return publish(cpu::data<std::int64_t>(host_dst), cpu::data<std::int64_t>(src));
+        default:
+          return publish(cpu::data<float>(host_dst), cpu::data<float>(src));
       }
     };
   }
