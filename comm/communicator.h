@@ -3,6 +3,8 @@
 // Reduction order is part of the contract: every reduced element is ((x0 + x1) + x2) + ... in group rank
 // order 0..N-1, whatever range it is reduced in and whatever else is in flight. f32 and f64 are added in
 // their own type; bf16 is added in f32 and rounded once. So overlap, bucket sizes and delays change no bit.
+// The exception is NCCL with more than two ranks, which promises less: every rank gets the same bits, but which ranks
+// are added first depends on the algorithm that it takes for the size, and a sum in bf16 is rounded at every addition.
 //
 // Ordering: a collective is an operation of `stream`: it starts when it reaches the head of the stream
 // and is complete when the stream moves on. Buffers must not be touched from another stream in between.

@@ -83,7 +83,7 @@ void bind_keys(ConfigReader& reader, Config& c) {
   reader.bind("comm.bucket_mib", c.comm.bucket_mib, {1e-6, 65536}, "Size of a gradient bucket.", kNoEffect);
   reader.bind<ComputeType>("comm.wire_dtype", c.comm.wire_dtype,
                            {{"auto", ComputeType::kAuto}, {"f32", ComputeType::kF32}, {"bf16", ComputeType::kBF16}},
-                           "What gradients are summed over ranks in; auto: as they are kept.");
+                           "What gradients are summed over ranks in; auto: as they are kept, but f32 above 8 ranks.");
 
   reader.bind("checkpoint.every", c.checkpoint.every, {0, kMany},
               "Steps between checkpoints; auto: by time (checkpoint.every_minutes); 0: none while the run goes on.",

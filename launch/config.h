@@ -87,7 +87,7 @@ struct Config {
   struct Comm {
     bool overlap = true;
     double bucket_mib = 25;                       // as it travels
-    ComputeType wire_dtype = ComputeType::kAuto;  // what gradients are summed over ranks in; auto: as they are kept
+    ComputeType wire_dtype = ComputeType::kAuto;  // what gradients are summed over ranks in; auto: job_inputs.h
   } comm;
 
   struct Checkpoint {

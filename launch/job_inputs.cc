@@ -94,9 +94,8 @@ void choose_types(Job& job, DeviceKind device) {
   job.dtype = bf16 ? DType::kBF16 : DType::kF32;
   job.gradient_dtype = bf16 && !wide ? DType::kBF16 : DType::kF32;
   const ComputeType wire = job.config.comm.wire_dtype;
-  job.wire_dtype = wire == ComputeType::kAuto   ? job.gradient_dtype
-                   : wire == ComputeType::kBF16 ? DType::kBF16
-                                                : DType::kF32;
+  const DType by_itself = job.ranks > kMostRanksOnANarrowWire ? DType::kF32 : job.gradient_dtype;
+  job.wire_dtype = wire == ComputeType::kAuto ? by_itself : wire == ComputeType::kBF16 ? DType::kBF16 : DType::kF32;
 }
 
 }  // namespace

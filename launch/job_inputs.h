@@ -14,6 +14,9 @@
 
 namespace strake::launch {
 
+// With more ranks comm.wire_dtype = auto sums gradients in f32: NCCL rounds a sum of bf16 at every addition.
+inline constexpr int kMostRanksOnANarrowWire = 8;
+
 struct JobInputs {
   Job job;
   std::unique_ptr<data::TokenFiles> train;

@@ -125,20 +125,26 @@ TEST(RunAsRank, LeavesTheErrorOfARankAloneToTheCaller) {
   EXPECT_THROW(run_as_rank([](JobRank&) -> int { throw DeviceError("lost"); }), DeviceError);
 }
 
-// A model that a GPU's kernels cannot compute is bad input, and is found on machines without one too.
-TEST(JobInputs, AModelThatGpusCannotComputeIsRefused) {
-  test::ScratchFolder folder;
+// 100 tokens of 16.
+std::string small_token_file(const test::ScratchFolder& folder) {
   PosixFiles files;
-  Config config;
-  config.data.train = {(folder.path() / "train.bin").string()};
-  config.train.global_batch = config.train.micro_batch = 1;
-  config.train.sequence = 8;
+  const std::filesystem::path path = folder.path() / "train.bin";
   data::TokenFileInfo info;
   info.vocab = 16;
-  data::TokenFileWriter writer(files, config.data.train.front(), info);
+  data::TokenFileWriter writer(files, path, info);
   writer.append(std::vector<std::int32_t>(100, 3));
   writer.finish();
   writer.publish();
+  return path.string();
+}
+
+// A model that a GPU's kernels cannot compute is bad input, and is found on machines without one too.
+TEST(JobInputs, AModelThatGpusCannotComputeIsRefused) {
+  test::ScratchFolder folder;
+  Config config;
+  config.data.train = {small_token_file(folder)};
+  config.train.global_batch = config.train.micro_batch = 1;
+  config.train.sequence = 8;
 
   config.model.layers = 1;
   config.model.channels = 36;
@@ -149,6 +155,31 @@ TEST(JobInputs, AModelThatGpusCannotComputeIsRefused) {
   EXPECT_NE(refused.find("set run.device = cpu"), std::string::npos) << refused;
   config.model.channels = 48;
   EXPECT_EQ(JobInputs::open(config, 0, 1, DeviceKind::kCuda).job.dtype, DType::kBF16);
+}
+
+// NCCL rounds a sum of bf16 at every addition: with many ranks only who asks for it gets it.
+TEST(JobInputs, AboveEightRanksGradientsAreSummedInF32) {
+  test::ScratchFolder folder;
+  Config config;
+  config.data.train = {small_token_file(folder)};
+  config.model.layers = 1;
+  config.model.channels = 64;
+  config.model.heads = 2;
+  config.train.micro_batch = 1;
+  config.train.sequence = 8;
+  const auto wire = [&](int ranks, ComputeType asked, int accumulation = 1, DeviceKind device = DeviceKind::kCuda) {
+    config.train.global_batch = ranks * accumulation;
+    config.comm.wire_dtype = asked;
+    return JobInputs::open(config, 0, ranks, device).job.wire_dtype;
+  };
+  EXPECT_EQ(wire(2, ComputeType::kAuto), DType::kBF16);
+  EXPECT_EQ(wire(8, ComputeType::kAuto), DType::kBF16);
+  EXPECT_EQ(wire(9, ComputeType::kAuto), DType::kF32);
+  EXPECT_EQ(wire(64, ComputeType::kAuto), DType::kF32);
+  EXPECT_EQ(wire(64, ComputeType::kBF16), DType::kBF16);
+  EXPECT_EQ(wire(2, ComputeType::kF32), DType::kF32);
+  EXPECT_EQ(wire(2, ComputeType::kAuto, 2), DType::kF32) << "gradients that add up are kept in f32";
+  EXPECT_EQ(wire(16, ComputeType::kAuto, 1, DeviceKind::kCpu), DType::kF32);
 }
 
 }  // namespace
