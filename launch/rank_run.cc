@@ -27,6 +27,7 @@
 #include "launch/metrics.h"
 #include "launch/mfu.h"
 #include "launch/rank_environment.h"
+#include "launch/rank_memory.h"
 #include "launch/resume.h"
 #include "launch/run_folder.h"
 #include "launch/same_on_all_ranks.h"
@@ -133,7 +134,7 @@ class RankRun {
            .attempt = attempt_,
            .log = [this](std::string_view line) { parts_.log.write(LogLevel::kWarning, line); }});
     });
-    agree(parts_.control, [&] { trainer_->allocate(); });
+    take_memory(parts_.control, parts_.device, *trainer_);
     parts_.log.debug("memory of each rank:\n{}", trainer_->memory_table());
   }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <functional>
 #include <thread>
 
 #include "kernels/elementwise.h"
@@ -357,6 +358,15 @@ void Trainer::append_to(TensorTable& table, const char* prefix, const Tensor& fl
                              .global_shape = spec.global_shape,
                              .view = layout_.view(flat, id).reshape({spec.elems()})});
   }
+}
+
+std::vector<Trainer::MemoryPart> Trainer::memory_parts() const {
+  std::vector<MemoryPart> parts;
+  for (const Arena* arena : memory_->all()) {
+    if (arena->size_bytes() > 0) parts.push_back({arena->name(), arena->kind(), arena->size_bytes()});
+  }
+  std::ranges::stable_sort(parts, std::ranges::greater(), &MemoryPart::size_bytes);
+  return parts;
 }
 
 TensorTable Trainer::state_table() const {

@@ -129,6 +129,12 @@ class Trainer {
   // Arena, kind, bytes: everything that allocate() takes, a line each, and the total.
   std::string memory_table() const;
   std::size_t memory_bytes(MemoryKind kind) const;  // of these, in one kind of memory
+  struct MemoryPart {
+    std::string name;
+    MemoryKind kind;
+    std::size_t size_bytes;
+  };
+  std::vector<MemoryPart> memory_parts() const;  // the same, largest first
   TensorTable state_table() const;
   const Tensor& weights() const { return weights_; }
   Stream& compute() { return *compute_; }

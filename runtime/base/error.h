@@ -42,6 +42,10 @@ struct ConfigError : Error {
 struct DataError : Error {
   explicit DataError(const std::string& message) : Error(ExitCode::kData, message) {}
 };
+// More memory than there is: smaller sizes or more ranks help, another try does not.
+struct OutOfMemoryError : Error {
+  explicit OutOfMemoryError(const std::string& message) : Error(ExitCode::kConfig, message) {}
+};
 struct DeviceError : Error {
   explicit DeviceError(const std::string& message) : Error(ExitCode::kPeerOrDeviceLost, message) {}
 };

@@ -38,7 +38,7 @@ class Arena {
 
   // Sets aside `size_bytes` and returns their offset. REQUIRES: not allocated yet.
   std::size_t reserve(std::size_t size_bytes);
-  // Takes the planned bytes from `device`, filled with zero. Throws DeviceError naming arena and bytes.
+  // Takes the planned bytes from `device`, filled with zero. Throws OutOfMemoryError naming arena and bytes.
   // REQUIRES: not allocated yet; `device` outlives the arena.
   void allocate(Device& device);
 

@@ -120,7 +120,7 @@ class Device {
   virtual std::unique_ptr<Stream> make_stream(std::string_view name, StreamPriority priority) = 0;
   virtual Event make_event(std::string_view name) = 0;
 
-  // Zero-filled memory. Throws DeviceError naming `name` and the bytes. Used by Arena only.
+  // Zero-filled memory. Throws OutOfMemoryError naming `name` and the bytes. Used by Arena only.
   virtual DeviceAddress allocate(std::string_view name, std::size_t size_bytes, MemoryKind kind) = 0;
   virtual void free(DeviceAddress address, MemoryKind kind) noexcept = 0;
   // Bytes handed out so far; constant after step 1.

@@ -87,7 +87,7 @@ TEST_F(CudaDevice, OutOfMemoryNamesArenaAndBytesAndLosesNothing) {
   Arena arena("activations", MemoryKind::kDevice);
   arena.reserve(std::size_t{1} << 50);
   const std::size_t before_bytes = device().allocated_bytes();
-  const std::string message = thrown_by<DeviceError>([&] { arena.allocate(device()); });
+  const std::string message = thrown_by<OutOfMemoryError>([&] { arena.allocate(device()); });
   EXPECT_NE(message.find("'activations'"), std::string::npos) << message;
   EXPECT_NE(message.find("1125899906842624 bytes"), std::string::npos) << message;
   EXPECT_EQ(device().allocated_bytes(), before_bytes);

@@ -85,6 +85,14 @@ TEST_P(BadInput, KeysThatContradictTheNumberOfRanks) {
   }
 }
 
+// The operating system would grant it, and end some process when it is touched.
+TEST_P(BadInput, MoreMemoryThanTheMachineHas) {
+  std::vector<std::string> parts{"out of memory",     "GiB are available", "optimizer state", "activations",
+                                 "train.micro_batch", "model.layers",      "model.channels"};
+  if (!alone()) parts.push_back("2 ranks on host");
+  expect_one_report(train({"model.layers=300", "model.channels=16384"}), ExitCode::kConfig, parts);
+}
+
 TEST_P(BadInput, MissingTokenFile) {
   expect_one_report(train({"data.train=/nowhere/train.bin"}), ExitCode::kData, {"/nowhere/train.bin", "prepare"});
 }

@@ -35,6 +35,12 @@ std::unique_ptr<Stream> FaultyDevice::make_stream(std::string_view name, StreamP
   return std::make_unique<FaultyStream>(*this, inner().make_stream(name, priority));
 }
 
+DeviceAddress FaultyDevice::allocate(std::string_view name, std::size_t size_bytes, MemoryKind kind) {
+  if (!faults_.memory_to_refuse.empty() && faults_.memory_to_refuse == name)
+    throw OutOfMemoryError("injected: no memory for '" + std::string(name) + "'");
+  return ForwardingDevice::allocate(name, size_bytes, kind);
+}
+
 Body FaultyDevice::with_faults(std::string_view stream, const Operation& operation, Body body) {
   std::chrono::nanoseconds on_host{0}, on_stream{0};
   for (Delay& delay : faults_.delays) {

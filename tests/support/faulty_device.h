@@ -1,4 +1,5 @@
-// FaultyDevice: a device with faults that a test chooses: waits left out, operations that start late or fail.
+// FaultyDevice: a device with faults that a test chooses: waits left out, operations that start late or fail,
+// memory that is not there.
 //
 // It wraps the outermost device, so that an order checker inside sees a dropped wait as missing:
 // FaultyDevice(CheckedDevice(CPU)). (With a PlanDevice innermost the checker finds the race and it never
@@ -50,6 +51,7 @@ struct Faults {
   std::int64_t drop_from_pass = 0;         // the first pass of that site that is dropped, from 0 since construction
   std::vector<Delay> delays = {};          // all that match add up
   std::vector<FaultTarget> failures = {};  // the bodies of these throw DeviceError instead of running
+  std::string memory_to_refuse = {};       // name of the arena that there is no memory for; empty: none
 };
 
 class FaultyDevice final : public ForwardingDevice {
@@ -58,6 +60,8 @@ class FaultyDevice final : public ForwardingDevice {
   explicit FaultyDevice(Device& inner, std::uint64_t seed = 1) : ForwardingDevice(inner), random_(seed) {}
 
   std::unique_ptr<Stream> make_stream(std::string_view name, StreamPriority priority) override;
+
+  DeviceAddress allocate(std::string_view name, std::size_t size_bytes, MemoryKind kind) override;
 
   Faults& faults() { return faults_; }
   // How often each wait site was passed, dropped ones included.

@@ -126,7 +126,7 @@ class CpuDevice final : public Device {
     // Fresh pages: zero-filled, and never shared with the C++ heap.
     void* memory = mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
-      throw DeviceError(fmt::format("cannot allocate {} bytes for '{}' on the CPU device: {}", size_bytes, name,
+      throw OutOfMemoryError(fmt::format("cannot allocate {} bytes for '{}' on the CPU device: {}", size_bytes, name,
                                          std::strerror(errno)));
     }
     const auto address = reinterpret_cast<std::uintptr_t>(memory);

@@ -22,8 +22,10 @@ namespace cuda {
 
 void call_failed(cudaError_t error, const char* call, std::source_location where) {
   cudaGetLastError();  // the next call must not report this one again
-  throw DeviceError(fmt::format("{} failed: {} ({}) [{}:{}]", call, cudaGetErrorName(error), cudaGetErrorString(error),
-                                where.file_name(), where.line()));
+  const std::string message = fmt::format("{} failed: {} ({}) [{}:{}]", call, cudaGetErrorName(error),
+                                          cudaGetErrorString(error), where.file_name(), where.line());
+  if (error == cudaErrorMemoryAllocation) throw OutOfMemoryError(message);
+  throw DeviceError(message);
 }
 
 void call_failed_in_destructor(cudaError_t error, const char* call) noexcept {
@@ -112,9 +114,10 @@ class CudaDevice final : public Device {
       cudaGetLastError();
       std::size_t free_bytes = 0, total_bytes = 0;
       STRAKE_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));
-      throw DeviceError(
+      if (error != cudaErrorMemoryAllocation) cuda::call_failed(error, "cudaMalloc");
+      throw OutOfMemoryError(
           fmt::format("cannot allocate {} bytes of {} memory for '{}': {} ({} of {} bytes are free on the "
-                      "GPU). Use a smaller train.micro_batch or model",
+                      "GPU)",
                       size_bytes, kind == MemoryKind::kDevice ? "GPU" : "page-locked host", name,
                       cudaGetErrorString(error), free_bytes, total_bytes));
     }

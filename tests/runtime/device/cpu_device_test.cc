@@ -183,7 +183,7 @@ TEST_P(CpuDevice, WaitingStreamIsNotStarved) {
 TEST_P(CpuDevice, OutOfMemoryNamesArenaAndBytes) {
   Arena arena("activations", MemoryKind::kDevice);
   arena.reserve(std::size_t{1} << 60);
-  const std::string message = thrown_by<DeviceError>([&] { arena.allocate(device()); });
+  const std::string message = thrown_by<OutOfMemoryError>([&] { arena.allocate(device()); });
   EXPECT_NE(message.find("'activations'"), std::string::npos) << message;
   EXPECT_NE(message.find("1152921504606846976 bytes"), std::string::npos) << message;
 }
