@@ -61,6 +61,11 @@ by_sanitizer() {
   # A program that was not instrumented proves nothing.
   if [ "$2" -eq 0 ] && [ -n "$summary" ]; then echo "PASS $summary"; else echo "FAIL exit code $2: ${summary:-$(tail -1 "$1")}"; fi
 }
+# How a program ended, for people: compute-sanitizer ends with the program's exit code, or 99 where it has something to report
+# and the program ended with 0, or is itself ended by a signal.
+ended_with() {  # EXIT_CODE
+  if [ "$1" -gt 128 ] && [ "$1" -lt 160 ]; then echo "signal $(kill -l $(($1 - 128)))"; else echo "exit code $1"; fi
+}
 # Every kernel is instrumented: with a filter on names racecheck itself fails on cuBLASLt's bf16 kernels. It does not know how
 # cuDNN's attention kernels order their asynchronous copies and reports them; that is not ours to judge.
 by_racecheck() {
@@ -68,7 +73,9 @@ by_racecheck() {
   reports=$(grep -E 'Race reported|hazard' "$1" | grep -v SUMMARY)
   ours=$(grep -v 'cudnn_generated' <<<"$reports" | grep -c . || true)
   if grep -q 'Internal Sanitizer Error' "$1" || ! grep -q 'RACECHECK SUMMARY' "$1" || { [ "$2" -ne 0 ] && [ "$2" -ne 99 ]; }; then
-    echo "FAIL exit code $2: $(grep -m1 -E 'Internal Sanitizer Error|[Ee]rror' "$1" || tail -1 "$1")"
+    # What the program itself says comes first: the tool's line only says that it ended.
+    echo "FAIL $(ended_with "$2"), $(grep -c . <<<"$reports") reports, $ours of them ours; $({
+      grep -m1 '^strake: ' "$1"; grep -m1 'Internal Sanitizer Error' "$1"; grep '=========' "$1" | tail -2; } | paste -sd'|')"
   elif [ "$ours" -gt 0 ]; then
     echo "FAIL $ours reports: $(grep -v 'cudnn_generated' <<<"$reports" | head -1)"
   else
@@ -123,6 +130,9 @@ sanitized() {
 sanitizers() {  # TOOL
   # With accumulation and without.
   sanitized "$1-train-bf16" 100 "$1" "$pack/bin/strake" train "$out/small.toml" "run.dir=$out/run-$1-bf16" train.dtype=bf16
+  if [ "$1" = racecheck ] && grep -q '^FAIL  racecheck-train-bf16 ' "$out/results"; then
+    "$here/racecheck.sh" "$pack" "$out" 2>&1 | tee "$out/racecheck-why.log"
+  fi
   sanitized "$1-train-f32" 100 "$1" "$pack/bin/strake" train "$out/small.toml" "run.dir=$out/run-$1-f32" train.dtype=f32 \
     train.global_batch=4
   # The products are cuBLASLt's, bf16 attention is cuDNN's.
@@ -148,7 +158,31 @@ resumed_run() {
   train "run.dir=$out/run-cut" checkpoint.every=8 checkpoint.resume=true comm.overlap=false comm.bucket_mib=10
   python3 "$here/compare_runs.py" "$out/run-uncut" "$out/run-cut"
 }
-export -f resumed_run
+# One of two ranks is stopped or killed in the middle of a run: the run ends by itself, with its code and words, in time.
+lost_rank() {  # SIGNAL WANTED_CODE WORDS
+  local signal=$1 wanted=$2 words=$3 log=$out/lost-$1-run.log code=0 pid victim begin
+  rm -rf "$out/run-lost"
+  mpirun --bind-to none -n 2 "$pack/bin/strake" train "$out/small.toml" "run.dir=$out/run-lost" train.steps=1000000 \
+    train.global_batch=16 run.hang_s=10 > "$log" 2>&1 &
+  pid=$!
+  until [ -s "$out/run-lost/metrics.jsonl" ] && [ "$(wc -l < "$out/run-lost/metrics.jsonl")" -ge 20 ]; do
+    kill -0 "$pid" 2> /dev/null || { echo "the run ended before step 20: $(tail -1 "$log")"; return 1; }
+    sleep 0.2
+  done
+  victim=$(pgrep -P "$pid" -x strake | tail -1)
+  kill "-$signal" "$victim"
+  begin=$SECONDS
+  wait "$pid" || code=$?
+  kill -KILL "$victim" 2> /dev/null
+  cat "$log"
+  if { [ "$wanted" != any ] && [ "$code" -ne "$wanted" ]; } || [ "$code" -eq 0 ]; then
+    echo "ended with $code, not with $wanted, $((SECONDS - begin)) s after SIG$signal"
+    return 1
+  fi
+  grep -Eq "$words" "$log" || { echo "ended with $code, but nothing in the log says '$words'"; return 1; }
+  echo "ended with $code $((SECONDS - begin)) s after SIG$signal: $(grep -E -m1 "$words" "$log")"
+}
+export -f resumed_run lost_rank
 export pack out here gpus
 
 rm -rf "$out"/run-*
@@ -171,6 +205,14 @@ if [ "$gpus" -eq 0 ]; then
   result SKIP resumed-processes 0 "no GPU"
 else
   item resumed-processes 90 by_exit_code bash -c resumed_run
+fi
+if [ "$gpus" -lt 2 ]; then
+  result SKIP stopped-rank 0 "needs 2 GPUs"
+  result SKIP killed-rank 0 "needs 2 GPUs"
+else
+  # Ten seconds of run.hang_s, and as many for whatever is being waited for to be given up.
+  item stopped-rank 60 by_exit_code bash -c "lost_rank STOP 15 'strake: error: .*rank [01]'"
+  item killed-rank 60 by_exit_code bash -c "lost_rank KILL any 'signal 9|Killed|rank [01]'"
 fi
 item breakdown 150 by_bench "$pack/bin/breakdown_bench" --device cuda --repeats 3
 rm -rf "$out"/run-* "$out/tokens.bin"
