@@ -71,6 +71,7 @@ Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicato
                  const StepPlan* planned)
     : job_(job),
       device_(device),
+      communicator_(communicator),
       layout_(models::Gpt::parameters(job.shape)),
       memory_(std::make_unique<Memory>()),
       compute_(device.make_stream("compute", StreamPriority::kNormal)),
@@ -284,7 +285,8 @@ checkpoint::SaveReport Trainer::save(const checkpoint::Meta& meta) {
   look_at_state();
   // Looking orders nothing: the snapshot's own wait for the weights is what makes it right.
   while (!device_.complete(looked_at_)) std::this_thread::sleep_for(std::chrono::microseconds(50));
-  device_.check();  // events complete on a failed device too
+  device_.check();        // events complete on a failed device too
+  communicator_.check();  // and behind a reduction that was given up, whose sums are not whole
   require_sound_state();
   checkpoint::SaveReport report = checkpointer_->save(updated_, meta);
   account_.mark(StepClass::kCheckpoint);

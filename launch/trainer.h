@@ -144,6 +144,7 @@ class Trainer {
 
   Job job_;
   Device& device_;
+  comm::Communicator& communicator_;
   ParamLayout layout_;
   std::unique_ptr<Memory> memory_;
   std::unique_ptr<Stream> compute_, comm_, copy_in_, copy_out_;

@@ -4,6 +4,7 @@
 #include "kernels/device_limits.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
+#include "kernels/fingerprint.h"
 #include "kernels/layer_norm.h"
 #include "kernels/matmul.h"
 #include "kernels/optimizer.h"
@@ -278,6 +279,38 @@ TEST_P(CudaKernels, Cast) {
                             kernels::cast(stream, {"test"}, t[2], t[0]);
                           });
   for (std::size_t i = 0; i < 1001; ++i) EXPECT_EQ(out[2][i], to_float(to_bfloat16(from.values[i])));
+}
+
+std::int64_t fingerprint_on(Device& device, const std::vector<std::uint8_t>& bytes) {
+  Arena memory("data", MemoryKind::kDevice), host("staging", MemoryKind::kHost);
+  const std::initializer_list<std::int64_t> shape = {static_cast<std::int64_t>(bytes.size())};
+  const Tensor data = Tensor::reserve(memory, DType::kU8, shape), staged = Tensor::reserve(host, DType::kU8, shape);
+  const Tensor out = Tensor::reserve(memory, DType::kI64, {1}), read = Tensor::reserve(host, DType::kI64, {1});
+  memory.allocate(device);
+  host.allocate(device);
+  std::ranges::copy(bytes, host_span<std::uint8_t>(staged).begin());
+  const auto stream = device.make_stream("compute", StreamPriority::kNormal);
+  stream->copy({"upload"}, data, staged);
+  kernels::fingerprint(*stream, {"test"}, out, data);
+  kernels::fingerprint(*stream, {"test"}, out, data);  // over what is there
+  stream->copy({"download"}, read, out);
+  stream->synchronize();
+  return host_span<std::int64_t>(read)[0];
+}
+
+TEST(CudaFingerprint, HasTheBitsOfTheCpus) {
+  STRAKE_NEEDS_GPU();
+  const auto cpu = make_cpu_device();
+  const auto cuda = make_cuda_device(0, nullptr);
+  std::mt19937 random(31);
+  for (const std::size_t size_bytes : {1u, 7u, 8u, 9u, 15u, 16u, 17u, 31u, 4096u, 100003u, 20000008u}) {
+    std::vector<std::uint8_t> bytes(size_bytes);
+    for (std::uint8_t& byte : bytes) byte = static_cast<std::uint8_t>(random());
+    const std::int64_t whole = fingerprint_on(*cuda, bytes);
+    EXPECT_EQ(whole, fingerprint_on(*cpu, bytes)) << size_bytes << " bytes";
+    bytes[size_bytes / 2] ^= 1;
+    EXPECT_NE(fingerprint_on(*cuda, bytes), whole) << size_bytes << " bytes";
+  }
 }
 
 }  // namespace

@@ -68,6 +68,7 @@ class DelayedCommunicator final : public comm::Communicator {
     delayed->delayed_ = delayed_;  // a rank is delayed in all of its groups
     return delayed;
   }
+  std::string waits_for() const override { return inner_->waits_for(); }
   void check() override { inner_->check(); }
   void abort() noexcept override { inner_->abort(); }
 
