@@ -145,6 +145,27 @@ TEST(Paths, MayBeginWithTheHomeFolder) {
   EXPECT_TRUE(end.output.starts_with("~")) << "a text is no path: " << end.output;
 }
 
+// The line people copy, in an environment that helps it with nothing: as root too, which Open MPI refuses otherwise.
+TEST(Readme, ItsMpirunLineWorksAsItStands) {
+  std::ifstream readme(STRAKE_SOURCE_FOLDER "/README.md");
+  std::string line;
+  while (std::getline(readme, line) && line.find("strake train CONFIG.toml [key=value ...]") == std::string::npos) {
+  }
+  ASSERT_TRUE(line.starts_with("mpirun ")) << line;
+  const ProgramJob job;
+  const auto replace = [&](const std::string& word, const std::string& by) {
+    const std::size_t at = line.find(word);
+    ASSERT_NE(at, std::string::npos) << word;
+    line.replace(at, word.size(), by);
+  };
+  replace("strake train", STRAKE_PROGRAM " train");
+  replace("CONFIG.toml", job.config_path().string());
+  replace("[key=value ...]", "train.steps=2 eval.every=0 run.dir=" + job.run_folder("run").string());
+  const ShellEnd end = shell("env -i PATH=\"$PATH\" HOME=\"$HOME\" " + line);
+  EXPECT_EQ(end.exit_code, 0) << line << '\n' << end.output;
+  EXPECT_EQ(job.steps_done("run"), 2) << end.output;
+}
+
 // What bash offers at the end of `line`.
 std::set<std::string> offered(const std::string& words, int cursor, const std::string& folder) {
   return lines_of(shell("eval \"$(strake completion bash)\"; cd '" + folder + "'; COMP_WORDS=(" + words +
