@@ -4,10 +4,15 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
+#include <iostream>
 #include <string>
+#include <system_error>
 #include <type_traits>
 #include <vector>
 
@@ -51,13 +56,23 @@ CLI::Validator one_of(const std::vector<std::string>& words) {
       "");
 }
 
-// `~` where no shell has expanded it: --out=~/weights, in quotes.
+// A result that did not arrive is no success: `strake bench step --json > FILE` on a full disk.
+void require_printed() {
+  std::cout.flush();
+  errno = 0;
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0 && std::cout.good()) return;
+  throw IoError(
+      fmt::format("standard output cannot be written{}", errno != 0 ? fmt::format(": {}", std::strerror(errno)) : ""),
+      "standard output", errno);
+}
+
+// `~` where no shell has expanded it: --out=~/weights, in quotes. No path is empty.
 void expand_home_in_paths(CLI::App& command) {
   for (CLI::Option* option : command.get_options([](const CLI::Option* each) { return takes_path(*each); })) {
     option->transform(CLI::Validator(
         [](std::string& path) {
           path = expand_home(path);
-          return std::string();
+          return std::string(path.empty() ? "\"\" is not accepted; write a path" : "");
         },
         ""));
   }
@@ -230,10 +245,20 @@ int run_command_line(int argc, char** argv) {
   try {
     app.parse(arguments);
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    throw parse_problem(app, error);
+    if (error.get_exit_code() != 0) throw parse_problem(app, error);
+    app.exit(error);  // --help, --version
+    require_printed();
+    return 0;
   }
-  return run();
+  int code = 0;
+  try {
+    code = run();
+  } catch (const std::system_error&) {
+    require_printed();  // how fmt::print says it
+    throw;
+  }
+  require_printed();
+  return code;
 }
 
 }  // namespace strake::launch

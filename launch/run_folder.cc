@@ -27,9 +27,10 @@ std::uint64_t new_run() {
 
 RunFolder RunFolder::start(Files& files, const std::filesystem::path& path, Resume resume, checkpoint::Log log) {
   if (!log) log = [](std::string_view line) { Logger().write(LogLevel::kWarning, line); };
-  if (files.exists(path) && !files.is_directory(path)) {
-    throw ConfigError(fmt::format("run.dir: {} is a file; name a folder", path.string()));
-  }
+  const std::string what = fmt::format("run.dir: {}", path.string());
+  checkpoint::use_folder(what, [&] {
+    if (files.exists(path) && !files.is_directory(path)) throw ConfigError(what + " is a file; name a folder");
+  });
   const bool has_checkpoints =
       files.is_directory(checkpoint_folder(path)) && !files.list(checkpoint_folder(path)).empty();
   const bool has_run = has_checkpoints || files.exists(path / "manifest.json") || files.exists(metrics_path(path));
@@ -49,7 +50,7 @@ RunFolder RunFolder::start(Files& files, const std::filesystem::path& path, Resu
 
   RunFolder folder;
   folder.path_ = path;
-  checkpoint::use_folder(fmt::format("run.dir: {}", path.string()), [&] {
+  checkpoint::use_folder(what, [&] {
     files.make_directories(path);
     folder.lock_ = std::make_unique<checkpoint::FolderLock>(files, path / kLockName, std::move(log));
   });
@@ -77,7 +78,9 @@ std::filesystem::path checkpoint_folder(const std::filesystem::path& run_folder)
 
 std::filesystem::path checkpoint_from_gpus(Files& files, const std::filesystem::path& run_folder) {
   const std::filesystem::path folder = checkpoint_folder(run_folder);
-  if (!files.is_directory(folder)) return {};
+  bool exists = false;
+  checkpoint::use_folder(fmt::format("run.dir: {}", run_folder.string()), [&] { exists = files.is_directory(folder); });
+  if (!exists) return {};
   const auto found = checkpoint::find_newest(files, folder);
   if (!found.has_value()) return {};
   const auto choices = nlohmann::json::parse(found->manifest.meta.choices, nullptr, false);

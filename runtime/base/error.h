@@ -80,6 +80,7 @@ struct IoError : Error {
       case EACCES:
       case EPERM:
       case EEXIST:
+      case ENOENT:
       case ENOTDIR:
       case EISDIR:
       case ELOOP:

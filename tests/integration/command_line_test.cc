@@ -112,6 +112,8 @@ INSTANTIATE_TEST_SUITE_P(
     Values, BadLineTest,
     testing::Values(
         BadLine{"generate r --device gpu", "--device: \"gpu\" is not accepted; write auto, cpu or cuda; see"},
+        BadLine{"train ''", "\"\" is not accepted; write a path"},
+        BadLine{"ckpt list ''", "\"\" is not accepted; write a path"},
         BadLine{"generate r --device ''", "--device: \"\" is not accepted; write auto, cpu or cuda"},
         BadLine{"export r --out o --dtype f16", "--dtype: \"f16\" is not accepted; write f32 or bf16"},
         BadLine{"completion fish", "\"fish\" is not accepted; write bash or zsh"},
@@ -143,6 +145,34 @@ TEST(Paths, MayBeginWithTheHomeFolder) {
   end = shell(in + "strake generate '~/run' --prompt '~' --tokens 1");
   EXPECT_EQ(end.exit_code, 0) << end.output;
   EXPECT_TRUE(end.output.starts_with("~")) << "a text is no path: " << end.output;
+}
+
+// But not where nobody wants it: closed.
+TEST(Output, ThatIsLostIsAnError) {
+  for (const char* line : {"info", "info --keys", "--help", "--version", "completion bash"}) {
+    const ShellEnd end = shell(std::string("strake ") + line + " > /dev/full");
+    EXPECT_EQ(end.exit_code, static_cast<int>(ExitCode::kStorage)) << line << '\n' << end.output;
+    EXPECT_TRUE(end.output.starts_with("strake: error: standard output cannot be written")) << line << end.output;
+    EXPECT_EQ(shell(std::string("strake ") + line + " >&-").exit_code, 0) << line;
+  }
+}
+
+TEST(Paths, MayHoldAnythingOrNotBeThere) {
+  const ProgramJob job;
+  for (const char* name : {"a b", "\u00fc \u65e5\u672c", "x=y", "-x", "a'\"b$c", "\xff"}) {
+    const ProgramEnd end = job.train(0, name, {"train.steps=1", "train.stop_at=1", "eval.every=0"});
+    EXPECT_EQ(end.exit_code, 0) << name << '\n' << end.output;
+    EXPECT_EQ(job.steps_done(name), 1) << name;
+    const ProgramEnd listed = StrakeProgram::run(0, {"ckpt", "list", job.run_folder(name)}, job.folder());
+    EXPECT_EQ(listed.exit_code, 0) << name << '\n' << listed.output;
+  }
+  for (const std::string& bad :
+       {std::string("/proc/run"), std::string("/dev/null/run"), "/tmp/" + std::string(300, 'x')}) {
+    const ProgramEnd end = StrakeProgram::run(0, {"train", job.config_path(), "run.dir=" + bad}, job.folder());
+    EXPECT_EQ(end.exit_code, static_cast<int>(ExitCode::kConfig)) << end.output;
+    ASSERT_EQ(end.errors().size(), 1u) << end.output;
+    EXPECT_TRUE(end.errors()[0].starts_with("run.dir: " + bad + " cannot be used")) << end.output;
+  }
 }
 
 // The line people copy, in an environment that helps it with nothing: as root too, which Open MPI refuses otherwise.

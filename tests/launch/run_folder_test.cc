@@ -158,6 +158,7 @@ TEST(RunFolder, TheLockOfAnotherHostIsTakenOverIfTheKernelsIsFree) {
 
 TEST(RunFolder, OnlyAPathThatCanNeverBeUsedIsConfiguration) {
   for (const auto& [error_number, code] : {std::pair{EACCES, ExitCode::kConfig},
+                                           {ENOENT, ExitCode::kConfig},
                                            {ENAMETOOLONG, ExitCode::kConfig},
                                            {ENOSPC, ExitCode::kStorage},
                                            {EROFS, ExitCode::kStorage},
