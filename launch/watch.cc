@@ -119,7 +119,7 @@ struct RankWatch::Impl {
       }
     }
     if (signals.terminated() && !std::exchange(said_termination, true)) judge_termination();
-    if (hangs) judge_hang();
+    if (hangs && !has_ended) judge_hang();
   }
 
   // On rank 0, once for all ranks.
@@ -219,6 +219,7 @@ struct RankWatch::Impl {
   }
 
   void end(const Error& error) {
+    has_ended = true;
     const int code = report_error(error, options.rank, options.ranks);
     ::alarm(10);  // if not even ending works
     tell_all(kSaidWhy);
@@ -232,6 +233,7 @@ struct RankWatch::Impl {
   std::mutex call_mutex;  // of what the watch's thread calls; taken before `mutex`
   std::unique_ptr<comm::RollCall> roll_call;
   Logger log;
+  bool has_ended = false;     // the job, by this watch
   bool why_is_known = false;  // a peer has said why it ends the job
   bool has_left = false;      // had a roll call, and has none any more
   comm::Communicator* communicator = nullptr;

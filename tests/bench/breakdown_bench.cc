@@ -123,7 +123,10 @@ int run(const BenchOptions& options) {
   launch::Config& config = setup.config;
   const std::int64_t size = options.gpus ? 64 : 16;  // a head that the GPU's attention takes
   config.model = {.layers = 1, .channels = size, .heads = 1};
-  config.train = {.steps = options.smoke ? 12 : 48, .global_batch = kRanks, .micro_batch = 1, .sequence = size};
+  config.train.steps = options.smoke ? 12 : 48;
+  config.train.global_batch = kRanks;
+  config.train.micro_batch = 1;
+  config.train.sequence = size;
   config.optimizer.warmup_steps = 2;
   TrainingBed bed;
 

@@ -39,7 +39,7 @@ TEST(SteadyState, TheResultDoesNotGrowWithTheSteps) {
   static_assert(std::is_trivially_copyable_v<launch::TrainResult>);
   SmallJob job;
   launch::Config config = job.config(2, 1, 2, 9);
-  config.data.val = job.val_tokens().string();
+  config.data.val = {job.val_tokens().string()};
   config.eval.every = 2;
   const std::vector<RankOutcome> ranks = run_threads(config, 2, [](int, const RunRank& run) {
     const auto device = make_cpu_device();
