@@ -47,8 +47,10 @@ std::uint64_t control_group_limit_bytes() {
 
 // What its own memory is for, and what makes it smaller.
 std::string needs_of(const Trainer& trainer) {
+  const std::size_t all_bytes = trainer.memory_bytes(MemoryKind::kDevice) + trainer.memory_bytes(MemoryKind::kHost);
   std::string text;
   for (const Trainer::MemoryPart& part : trainer.memory_parts()) {
+    if (part.size_bytes < all_bytes / 100) break;  // the rest is no more
     text += fmt::format("{}{} {:.2f} GiB{}", text.empty() ? "" : ", ", part.name, gib(part.size_bytes),
                         part.kind == MemoryKind::kHost ? " of host memory" : "");
   }
