@@ -179,7 +179,7 @@ struct RankWatch::Impl {
       signals.request(SIGTERM);
       return;
     }
-    if (why_is_known) options.end_job(static_cast<int>(ExitCode::kPeerOrDeviceLost));
+    if (why_is_known) return options.end_job(static_cast<int>(ExitCode::kPeerOrDeviceLost));
     std::int64_t kept = -1;
     {
       const std::lock_guard lock(mutex);

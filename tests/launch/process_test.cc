@@ -206,6 +206,16 @@ TEST(StopSignals, ASecondInterruptEndsTheProcessAtOnce) {
       ::testing::ExitedWithCode(130), "");
 }
 
+TEST(StopSignals, SigtermIsNotedApart) {
+  StopSignals signals;
+  ::raise(SIGTERM);
+  EXPECT_TRUE(signals.terminated());
+  EXPECT_EQ(signals.requested(), 0);
+  signals.request(SIGTERM);
+  signals.request(SIGUSR1);  // the first counts
+  EXPECT_EQ(signals.requested(), SIGTERM);
+}
+
 TEST(StopSignals, RepeatedRequestsToStopDoNotEndIt) {
   const StopSignals signals;
   ::raise(SIGUSR1);
