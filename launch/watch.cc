@@ -133,8 +133,8 @@ struct RankWatch::Impl {
     } else if (step == 0) {
       then = "stopping before the first step";
     } else {
-      then = fmt::format("stopping after step {} at the latest, then a checkpoint; Ctrl-C once more to stop at once",
-                         step + 2);
+      then = fmt::format("stopping after step {} at the latest, then a checkpoint", step + 2);
+      if (signal == name_of_signal(SIGINT)) then += "; Ctrl-C once more to stop at once";
     }
     log.info("{}{}: {}", signal, from, then);
   }

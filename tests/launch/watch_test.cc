@@ -182,6 +182,17 @@ TEST_F(WatchTest, ARequestIsAcknowledgedOnceAndAtOnce) {
   const std::size_t at = said.find("SIGUSR1 on rank 0: stopping after step 5 at the latest");
   ASSERT_NE(at, std::string::npos) << said;
   EXPECT_EQ(said.find("SIGUSR1", at + 1), std::string::npos) << said;
+  // It would take two of them, and behind mpirun none reaches a rank.
+  EXPECT_EQ(said.find("Ctrl-C"), std::string::npos) << said;
+}
+
+TEST_F(WatchTest, AfterCtrlCTheSecondOneIsAnnounced) {
+  start();
+  watch_->at_step(3);
+  ::raise(SIGINT);
+  std::this_thread::sleep_for(100ms);
+  const std::string said = ended(0ms).second;
+  EXPECT_NE(said.find("at the latest, then a checkpoint; Ctrl-C once more to stop at once"), std::string::npos) << said;
 }
 
 TEST_F(WatchTest, AnotherRankLeavesTheWordToRankZero) {
