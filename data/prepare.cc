@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "data/byte_tokenizer.h"
+#include "data/foreign_bytes.h"
 #include "data/token_file_writer.h"
 #include "runtime/base/error.h"
 #include "runtime/base/text.h"
@@ -90,6 +91,7 @@ class Text {
         add(spooled(options, pipe.descriptor, path), path);
       } else {
         add(path, path);
+        refuse_foreign(path);
       }
     }
   }
@@ -140,6 +142,18 @@ class Text {
     }
     parts_.push_back({path, name, size_bytes_, size_bytes_ + static_cast<std::int64_t>(*bytes)});
     size_bytes_ = parts_.back().end_bytes;
+  }
+
+  // A packed file would be trained on as it lies there, without a word. What a pipe brings is taken as it is.
+  void refuse_foreign(const std::filesystem::path& path) {
+    std::vector<std::byte> head(512);
+    head.resize(files_.open(path, OpenMode::kRead)->read(head, 0));
+    const std::string_view kind = foreign_kind(head);
+    if (kind.empty()) return;
+    throw DataError(
+        fmt::format("input {}: expected text, found {}. Unpack or convert it; through a pipe, `... | strake data "
+                    "prepare -` reads whatever comes",
+                    json_quote(path.string()), kind));
   }
 
   std::filesystem::path spooled(const PrepareOptions& options, int descriptor, const std::filesystem::path& name) {

@@ -254,6 +254,8 @@ TEST_F(Prepare, RefusesWhatCannotWork) {
          fmt::format("found a folder. Name the files in it, as in {}/*.txt", folder_.path().string()));
   expect(options_of({"/dev/zero"}), "found a device");
   expect(options_of({input("empty", "")}), "expected text, found 1 empty file(s)");
+  const auto packed = input("book.txt.xz", std::string_view("\3757zXZ\0 and so on", 16));
+  expect(options_of({good, packed}), "book.txt.xz\": expected text, found an xz file. Unpack or convert it");
   expect(options_of({input("tiny", "ab")}), "too few to hold out a fraction of 0.1");
   PrepareOptions options = options_of({good});
   for (const double fraction : {-0.1, 1.0, 7.0, std::nan("")}) {
