@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <string_view>
 
 namespace strake::launch {
@@ -154,10 +155,13 @@ std::string StepBreakdown::table() const {
   double explained_ms = 0;
   for (const double value : average.class_ms) explained_ms += value;
   const double exposed_ms = average.of(StepClass::kExposedComm);
-  out += fmt::format("communication {} ms, {:.1f} % of it hidden; unexplained {:+.3f} % of the time",
-                     ms_text(average.comm_busy_ms),
-                     average.comm_busy_ms > 0 ? 100 * std::max(0.0, 1 - exposed_ms / average.comm_busy_ms) : 100.0,
-                     average.wall_ms > 0 ? 100 * (average.wall_ms - explained_ms) / average.wall_ms : 0.0);
+  if (ranks.size() > 1) {
+    out += fmt::format("communication {} ms, {:.1f} % of it hidden; ", ms_text(average.comm_busy_ms),
+                       average.comm_busy_ms > 0 ? 100 * std::max(0.0, 1 - exposed_ms / average.comm_busy_ms) : 100.0);
+  }
+  double unexplained = average.wall_ms > 0 ? 100 * (average.wall_ms - explained_ms) / average.wall_ms : 0.0;
+  if (std::abs(unexplained) < 0.0005) unexplained = 0;  // not "-0.000"
+  out += fmt::format("unexplained {:+.3f} % of the time", unexplained);
   if (ranks.size() > 1) {
     const Slowest late = slowest();
     out += fmt::format("\nslowest rank {}: {:.2f}x the mean of ranks, by {}", late.rank, late.factor,

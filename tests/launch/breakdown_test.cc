@@ -26,6 +26,19 @@ TEST(StepBreakdown, TheTableFitsIntoAHundredColumnsBehindPrefixAndTime) {
   }
 }
 
+// Numbers that mean nothing are not shown.
+TEST(StepBreakdown, OfOneRankTellsNothingOfCommunication) {
+  RankStep step{.wall_ms = 10, .class_ms = {}, .comm_busy_ms = 0.002};
+  step.class_ms[static_cast<std::size_t>(StepClass::kForward)] = 10.00001;
+  StepBreakdown alone(1), two(2);
+  alone.add(std::vector<RankStep>(1, step));
+  two.add(std::vector<RankStep>(2, step));
+  EXPECT_TRUE(alone.table().ends_with("\nunexplained +0.000 % of the time")) << alone.table();
+  EXPECT_NE(two.table().find("\ncommunication 0.002 ms, 100.0 % of it hidden; unexplained +0.000 % of the time\n"),
+            std::string::npos)
+      << two.table();
+}
+
 TEST(StepBreakdown, NamesTheRankThatComputesLongestAndWhy) {
   RankStep quick{.wall_ms = 10, .class_ms = {}};
   quick.class_ms[static_cast<std::size_t>(StepClass::kForward)] = 4;
