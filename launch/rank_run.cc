@@ -306,7 +306,8 @@ class RankRun {
   void loop() {
     const std::int64_t last = last_step();
     if (result_.first_step >= last) {
-      parts_.log.info("nothing to do: step {} of {} is done", result_.first_step, last);
+      parts_.log.info("nothing to do: step {} of {} is done; raise train.{} to go on", result_.first_step, last,
+                      last < config_.train.steps ? "stop_at" : "steps");
       if (inputs_.val != nullptr) evaluate(result_.first_step, false);
       return;
     }
@@ -558,7 +559,8 @@ class RankRun {
                            .steps = config_.train.steps,
                            .train_tokens = inputs_.train->describe(),
                            .sequences = inputs_.train->sequences(config_.train.sequence),
-                           .first_sample = first_sample_};
+                           .first_sample = first_sample_,
+                           .how_to_stop = stop_text(StopTarget::detect())};
     const Work work{.last_step = facts.last_step,
                     .evaluates = inputs_.val != nullptr,
                     .eval_every = config_.eval.every,

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <initializer_list>
 
 namespace strake::launch {
 namespace {
@@ -127,6 +129,45 @@ std::string next_commands(const EndFacts& facts) {
 
 }  // namespace
 
+StopTarget StopTarget::detect() {
+  StopTarget target;
+  target.launcher = RankEnvironment::detect().launcher;
+  const auto text = [](const char* variable) {
+    const char* value = std::getenv(variable);
+    return std::string(value == nullptr ? "" : value);
+  };
+  if (target.launcher == RankEnvironment::Launcher::kPlain) target.process = ::getpid();
+  if (target.launcher == RankEnvironment::Launcher::kMpirun) {
+    // On another host than mpirun the parent is a daemon of it, which passes no signals on.
+    std::string parent;
+    std::getline(std::ifstream(fmt::format("/proc/{}/comm", ::getppid())), parent);
+    for (const std::string_view name : {"mpirun", "mpiexec", "orterun", "prterun"}) {
+      if (parent.starts_with(name)) target.process = ::getppid();
+    }
+    // Travels to the ranks when it is exported; mpirun's own --mca does too.
+    if (const std::string grace = text("OMPI_MCA_odls_base_sigkill_timeout"); !grace.empty()) target.grace_s = grace;
+  }
+  if (target.launcher == RankEnvironment::Launcher::kSrun) {
+    target.slurm_step = fmt::format("{}.{}", text("SLURM_JOB_ID"), text("SLURM_STEP_ID"));
+  }
+  return target;
+}
+
+std::string stop_text(const StopTarget& target) {
+  const std::string begin = "to stop with a checkpoint: ";
+  switch (target.launcher) {
+    case RankEnvironment::Launcher::kPlain:
+      return begin + fmt::format("Ctrl-C or kill -USR1 {}", target.process);
+    case RankEnvironment::Launcher::kMpirun:
+      return begin +
+             (target.process == 0 ? "SIGUSR1 to mpirun" : fmt::format("kill -USR1 {} (mpirun)", target.process)) +
+             fmt::format("; Ctrl-C leaves {} s for it", target.grace_s);
+    case RankEnvironment::Launcher::kSrun:
+      return begin + fmt::format("scancel --signal=USR1 {}", target.slurm_step);
+  }
+  return "";
+}
+
 std::string start_text(const StartFacts& facts) {
   std::string out = fmt::format("{}: {} layers, {} channels, {} parameters; {}\n", facts.model, facts.layers,
                                 facts.channels, count_text(static_cast<double>(facts.parameters)), types_text(facts));
@@ -136,7 +177,10 @@ std::string start_text(const StartFacts& facts) {
   out += fmt::format("batch: {} x {} rank{} x {} accumulated = {} sequences of {} tokens, {} a step\n",
                      facts.micro_batch, facts.ranks, facts.ranks == 1 ? "" : "s", facts.accumulation,
                      facts.global_batch, facts.sequence, facts.tokens_per_step);
-  if (facts.first_step < facts.last_step) out += data_text(facts) + '\n';
+  if (facts.first_step < facts.last_step) {
+    out += data_text(facts) + '\n';
+    if (!facts.how_to_stop.empty()) out += facts.how_to_stop + '\n';
+  }
   out += fmt::format("run folder: {}", facts.run_dir);
   if (facts.attempt > 1) out += fmt::format(", attempt {}", facts.attempt);
   return out;

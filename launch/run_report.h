@@ -37,7 +37,21 @@ struct StartFacts {
   std::string train_tokens;                    // as the config names it
   std::int64_t sequences = 0;                  // in it
   std::int64_t first_sample = 0;               // that this attempt trains on, counted from the run's beginning
+  std::string how_to_stop;                     // stop_text()
 };
+
+// Who is told to stop so that the ranks write a checkpoint.
+struct StopTarget {
+  RankEnvironment::Launcher launcher = RankEnvironment::Launcher::kPlain;
+  std::int64_t process = 0;   // mpirun, or this one without a launcher; 0: not known, on another host
+  std::string grace_s = "1";  // from Ctrl-C at mpirun until the ranks hear of it, and again until they are killed
+  std::string slurm_step;     // "4242.0"
+
+  // Of this process.
+  static StopTarget detect();
+};
+// One line; empty: not known.
+std::string stop_text(const StopTarget& target);
 
 // Several lines, none ends in a newline.
 std::string start_text(const StartFacts& facts);
