@@ -154,7 +154,7 @@ StopTarget StopTarget::detect() {
 }
 
 std::string stop_text(const StopTarget& target) {
-  const std::string begin = "to stop with a checkpoint: ";
+  const std::string begin = "to stop with a checkpoint, within two steps: ";
   switch (target.launcher) {
     case RankEnvironment::Launcher::kPlain:
       return begin + fmt::format("Ctrl-C or kill -USR1 {}", target.process);

@@ -81,8 +81,9 @@ TEST(StartText, NamesTheTypeOnTheWireWhereItIsAnother) {
 TEST(StartText, SaysHowToStopWhereThereAreStepsToCome) {
   StartFacts facts = start_facts();
   facts.how_to_stop = stop_text({.process = 4242});
-  EXPECT_NE(start_text(facts).find("\nto stop with a checkpoint: Ctrl-C or kill -USR1 4242\nrun folder"),
-            std::string::npos)
+  EXPECT_NE(
+      start_text(facts).find("\nto stop with a checkpoint, within two steps: Ctrl-C or kill -USR1 4242\nrun folder"),
+      std::string::npos)
       << start_text(facts);
   facts.first_step = facts.last_step;
   EXPECT_EQ(start_text(facts).find("to stop"), std::string::npos) << start_text(facts);
@@ -92,11 +93,11 @@ TEST(StartText, SaysHowToStopWhereThereAreStepsToCome) {
 TEST(StopText, NamesTheSignalAndWhoGetsIt) {
   using enum RankEnvironment::Launcher;
   EXPECT_EQ(stop_text({.launcher = kMpirun, .process = 4242}),
-            "to stop with a checkpoint: kill -USR1 4242 (mpirun); Ctrl-C leaves 1 s for it");
+            "to stop with a checkpoint, within two steps: kill -USR1 4242 (mpirun); Ctrl-C leaves 1 s for it");
   EXPECT_EQ(stop_text({.launcher = kMpirun, .process = 0, .grace_s = "30"}),
-            "to stop with a checkpoint: SIGUSR1 to mpirun; Ctrl-C leaves 30 s for it");
+            "to stop with a checkpoint, within two steps: SIGUSR1 to mpirun; Ctrl-C leaves 30 s for it");
   EXPECT_EQ(stop_text({.launcher = kSrun, .slurm_step = "7.0"}),
-            "to stop with a checkpoint: scancel --signal=USR1 7.0");
+            "to stop with a checkpoint, within two steps: scancel --signal=USR1 7.0");
 }
 
 // The step that the start announces is the step in which it is said.
