@@ -211,7 +211,7 @@ if [ "$gpus" -lt 2 ]; then
   result SKIP killed-rank 0 "needs 2 GPUs"
 else
   # Ten seconds of run.hang_s, and as many for whatever is being waited for to be given up.
-  item stopped-rank 60 by_exit_code bash -c "lost_rank STOP 15 'strake: error: .*rank [01]'"
+  item stopped-rank 60 by_exit_code bash -c "lost_rank STOP 15 'hang: nothing moves at.*No answer from rank [01]'"
   item killed-rank 60 by_exit_code bash -c "lost_rank KILL any 'signal 9|Killed|rank [01]'"
 fi
 item breakdown 150 by_bench "$pack/bin/breakdown_bench" --device cuda --repeats 3
