@@ -43,9 +43,9 @@ struct StartFacts {
 // Who is told to stop so that the ranks write a checkpoint.
 struct StopTarget {
   RankEnvironment::Launcher launcher = RankEnvironment::Launcher::kPlain;
-  std::int64_t process = 0;   // mpirun, or this one without a launcher; 0: not known, on another host
-  std::string grace_s = "1";  // from Ctrl-C at mpirun until the ranks hear of it, and again until they are killed
-  std::string slurm_step;     // "4242.0"
+  std::int64_t process = 0;     // mpirun, or this one without a launcher; 0: not known, on another host
+  std::string grace_s = "1";    // from Ctrl-C at mpirun until the ranks hear of it, and again until they are killed
+  std::string slurm_step = {};  // "4242.0"
 
   // Of this process.
   static StopTarget detect();

@@ -7,6 +7,7 @@
 #include "launch/agreement.h"
 #include "launch/devices.h"
 #include "launch/job_inputs.h"
+#include "launch/live_view.h"
 #include "launch/same_on_all_ranks.h"
 #include "launch/world.h"
 
@@ -41,6 +42,9 @@ int train(const TrainArguments& arguments, JobRank& job) {
     return 0;
   }
 
+  if (rank == 0 && !device.no_gpus_because().empty()) {
+    say_early(config.log.format, Logger(), LogLevel::kInfo, "computing on the CPU: " + device.no_gpus_because());
+  }
   PosixFiles files;
   const TrainHooks hooks{.stop_requested = {},
                          .wrap_train_source = {},

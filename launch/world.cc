@@ -9,7 +9,6 @@
 #include "launch/agreement.h"
 #include "launch/devices.h"
 #include "launch/exit_report.h"
-#include "launch/live_view.h"
 #include "launch/rank_environment.h"
 #include "launch/run_folder.h"
 #include "runtime/base/error.h"
@@ -75,9 +74,7 @@ RankDevice::RankDevice(const Config& config, comm::Control& control, const std::
   }
   agree(control, [&] {
     const ChosenDevice chosen = choose_device(config.run.device, offers, gpus_before);
-    if (rank == 0 && chosen.kind == DeviceKind::kCpu && config.run.device == DeviceChoice::kAuto) {
-      say_early(config.log.format, Logger(), LogLevel::kInfo, "computing on the CPU: " + chosen.no_gpus_because);
-    }
+    if (config.run.device == DeviceChoice::kAuto) no_gpus_because_ = chosen.no_gpus_because;
     base_ = make_device(chosen.kind, config.train.deterministic);
   });
   outer_ = base_.get();

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "comm/communicator.h"
 #include "comm/control.h"
@@ -39,6 +40,8 @@ class RankDevice {
   RankDevice(const RankDevice&) = delete;
   RankDevice& operator=(const RankDevice&) = delete;
 
+  // Why run.device = auto took the CPU; empty: it did not.
+  const std::string& no_gpus_because() const { return no_gpus_because_; }
   Device& base() { return *base_; }
   Device& outer() { return *outer_; }
 
@@ -47,6 +50,7 @@ class RankDevice {
   std::optional<CheckedDevice> checked_;
   std::optional<JitterDevice> jittery_;
   Device* outer_ = nullptr;
+  std::string no_gpus_because_;
 };
 
 }  // namespace strake::launch
