@@ -306,8 +306,8 @@ class RankRun {
   void loop() {
     const std::int64_t last = last_step();
     if (result_.first_step >= last) {
-      parts_.log.info("nothing to do: step {} of {} is done; raise train.{} to go on", result_.first_step, last,
-                      last < config_.train.steps ? "stop_at" : "steps");
+      parts_.log.info("nothing to do: {} steps are done, and train.{} is {}; raise it to go on", result_.first_step,
+                      last < config_.train.steps ? "stop_at" : "steps", last);
       if (inputs_.val != nullptr) evaluate(result_.first_step, false);
       return;
     }

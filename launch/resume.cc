@@ -20,6 +20,7 @@ std::vector<std::string> changes_since(const std::string& saved, const Config& n
     for (const auto& [key, value] : keys.items()) {
       if (!before[section].contains(key) || before[section][key] == value) continue;
       lines.push_back(fmt::format("{}.{}: {} -> {}", section, key, before[section][key].dump(), value.dump()));
+      if (section == "train" && key == "init_from") lines.back() += ", which a run that has begun does not read";
     }
   }
   if (lines.empty()) return lines;

@@ -44,6 +44,13 @@ TEST(ChangesSince, WhatTheyDoNow) {
   EXPECT_EQ(lines[3], "samples go on at 784, 64 a step instead of 16");
 }
 
+TEST(ChangesSince, WhatHasNoEffectAnyMore) {
+  Config before, now;
+  now.train.init_from = "runs/a";
+  EXPECT_EQ(changes_since(config_to_json(before), now, 10, 160),
+            (Lines{"train.init_from: \"\" -> \"runs/a\", which a run that has begun does not read"}));
+}
+
 // Of an older program: keys that it did not have say nothing, keys that are gone neither.
 TEST(ChangesSince, KeysOfAnotherVersion) {
   const std::string saved = R"({"train": {"steps": 500, "gone": 3}, "was": {"there": 1}})";
