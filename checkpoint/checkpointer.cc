@@ -183,7 +183,7 @@ struct Checkpointer::Impl {
     const std::uint64_t free_bytes = files.free_bytes(options.directory);
     if (free_bytes < needed_bytes) {
       throw io_error(
-          fmt::format("write a checkpoint: {:.1f} MiB are needed, {:.1f} MiB are free",
+          fmt::format("write a checkpoint: {:.3f} MiB are needed, {:.3f} MiB are free",
                       static_cast<double>(needed_bytes) / (1 << 20), static_cast<double>(free_bytes) / (1 << 20)),
           options.directory, ENOSPC);
     }

@@ -54,6 +54,7 @@ checkpoint::FoundCheckpoint CheckpointSource::next() {
   while (!steps_.empty()) {
     given_ = steps_.back();
     steps_.pop_back();
+    seen_.insert(given_);
     checkpoint::FoundCheckpoint found{folder_ / checkpoint::step_name(given_), {}};
     try {
       found.manifest = checkpoint::read_manifest(files_, found.path);
@@ -79,6 +80,12 @@ checkpoint::FoundCheckpoint CheckpointSource::next() {
 
 void CheckpointSource::damaged(const CorruptError& why) {
   if (named_) throw named_is_damaged(why, folder_);
+  if (!files_.exists(folder_ / checkpoint::step_name(given_))) {
+    steps_ = checkpoint::committed_steps(files_, folder_);
+    std::erase_if(steps_, [&](std::int64_t step) { return seen_.contains(step); });
+    std::reverse(steps_.begin(), steps_.end());
+    if (!steps_.empty()) return;
+  }
   passed_over_.push_back({given_, why.what()});
 }
 

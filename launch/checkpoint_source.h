@@ -2,12 +2,13 @@
 // train.init_from): the newest of a run folder or of its ckpt folder, or the one that is named.
 //
 // A damaged one is passed over as when a run resumes, with a line that says so; older weights are never used in
-// silence. Nothing is renamed or written. Threads: one. Errors: NoCheckpointError, CorruptError, IoError,
-// IncompatibleCheckpointError.
+// silence. One that vanishes while it is read was retired by the run at work there: a newer one is looked for. Nothing
+// is renamed or written. Threads: one. Errors: NoCheckpointError, CorruptError, IoError, IncompatibleCheckpointError.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -42,6 +43,7 @@ class CheckpointSource {
   checkpoint::Log log_;
   bool named_ = false;               // one checkpoint, and no other will do
   std::vector<std::int64_t> steps_;  // to be looked at, oldest first
+  std::set<std::int64_t> seen_;      // given, or found damaged
   std::int64_t given_ = -1;          // what next() gave last
   std::vector<PassedOver> passed_over_;
 };

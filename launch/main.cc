@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
 #include <exception>
 #include <thread>
 
@@ -28,6 +29,7 @@ void fill_standard_descriptors() {
 int main(int argc, char** argv) {
   using namespace strake;
   fill_standard_descriptors();
+  ::signal(SIGXFSZ, SIG_IGN);  // a file at its size limit is an error of the write, with its path
   std::set_terminate(launch::end_uncaught);
   const auto rank = launch::RankEnvironment::detect();
   try {

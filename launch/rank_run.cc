@@ -172,9 +172,37 @@ class RankRun {
     attempt_ = told.at(0);
     run_ = told.at(1);
     holds_run_ = told.at(2);
+    require_shared_folder();
     agree(parts_.control, [&] {
       records_.emplace(parts_.files, step_record_path(config_.run.dir, rank_));
       if (leads()) metrics_.emplace(parts_.files, metrics_path(config_.run.dir));
+    });
+  }
+
+  // All ranks must see the folder that rank 0 has taken: another one, as where a file system is not mounted, would
+  // split the checkpoints between two places, and make every one look damaged.
+  void require_shared_folder() {
+    const std::filesystem::path path = std::filesystem::path(config_.run.dir) / "run.seen";
+    const std::string token = fmt::format("{:016x} {}\n", run_, unix_ns());
+    agree(parts_.control, [&] {
+      if (leads()) replace_file(parts_.files, path, token);
+    });
+    const std::string told = parts_.control.broadcast(token, 0);
+    agree(parts_.control, [&] {
+      // A network file system may show a new file late.
+      const auto give_up = steady_clock::now() + std::chrono::seconds(ranks_ == 1 ? 0 : 5);
+      while (true) {
+        if (parts_.files.exists(path) && read_file(parts_.files, path, 100) == told) return;
+        if (steady_clock::now() >= give_up) break;
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      }
+      throw ConfigError(
+          fmt::format("run.dir: {} on host {} is not the folder that rank 0 has there; all ranks need one "
+                      "shared folder: mount it, or name another",
+                      config_.run.dir, host_name()));
+    });
+    agree(parts_.control, [&] {
+      if (leads()) parts_.files.remove(path);
     });
   }
 
@@ -218,6 +246,7 @@ class RankRun {
       result_.first_step = meta->step;
       first_tokens_ = meta->tokens;
       if (!meta->data_cursor.empty()) first_sample_ = data::cursor_from_json(meta->data_cursor).next_sample;
+      same_held_out_ = evaluates_the_same(meta->config);
       recall_initial_weights();
       if (meta->data_cursor.empty()) {
         parts_.log.info("starting from the weights that were imported into {}", config_.run.dir);
@@ -235,7 +264,7 @@ class RankRun {
                         "to start from the beginning",
                         config_.run.dir));
       }
-      if (holds_run_)
+      if (holds_run_ && leads())
         parts_.log.warning("{} holds a run without a checkpoint: starting from the beginning", config_.run.dir);
       initialize();
     }
@@ -244,12 +273,27 @@ class RankRun {
     write_run_manifest();
   }
 
+  // As the run that wrote `saved`, so that losses compare.
+  bool evaluates_the_same(const std::string& saved) const {
+    if (saved.empty()) return false;
+    const Config before = config_from_json(saved);
+    return before.data.val == config_.data.val && before.eval.batches == config_.eval.batches &&
+           before.train.micro_batch == config_.train.micro_batch && before.train.sequence == config_.train.sequence;
+  }
+
   // Imported weights have an empty cursor: no data went into them here, and any of their tokenizer may.
   void require_data_of(const checkpoint::Meta& meta) const {
     if (meta.data_cursor.empty()) {
       data::require_same_tokenizer(data::tokenizer_from_json(meta.tokenizer, "tokenizer of the checkpoint"), cursor(0));
     } else {
-      data::require_same_data(data::cursor_from_json(meta.data_cursor), cursor(0));
+      const data::DataCursor saved = data::cursor_from_json(meta.data_cursor);
+      if (saved.seed != static_cast<std::uint64_t>(config_.run.seed) || saved.sequence != config_.train.sequence) {
+        throw ConfigError(
+            fmt::format("{} was begun with run.seed = {} and train.sequence = {}, which order its samples; set them "
+                        "so, or start in a new run.dir",
+                        config_.run.dir, saved.seed, saved.sequence));
+      }
+      data::require_same_data(saved, cursor(0));
     }
   }
 
@@ -309,6 +353,7 @@ class RankRun {
       parts_.log.info("nothing to do: {} steps are done, and train.{} is {}; raise it to go on", result_.first_step,
                       last < config_.train.steps ? "stop_at" : "steps", last);
       if (inputs_.val != nullptr) evaluate(result_.first_step, false);
+      if (leads()) say_summary();
       return;
     }
     if (lost_evaluation(result_.first_step)) evaluate(result_.first_step, false);
@@ -325,6 +370,9 @@ class RankRun {
       result_.steps_done = step + 1;
       finish_exchange();
       stopping = result_.stop_signal != 0;
+      if (stopping && step + 1 < last && parts_.watch != nullptr) {
+        parts_.watch->stops_behind(step + 1, result_.stop_signal, stop_rank_);
+      }
       if (step > result_.first_step) start_exchange(step - 1);
       parts_.device.check();
       parts_.communicator.check();
@@ -349,6 +397,16 @@ class RankRun {
       result_.stop_signal = stopped_by;  // what is asked for now comes too late
     }
     if (leads()) say_summary();
+  }
+
+  // What to do then.
+  std::string after_divergence() const {
+    const std::string lower = "optimizer.learning_rate lower, or optimizer.clip_norm set";
+    if (!checkpoint_.has_value()) return fmt::format("There is no checkpoint: start again with {}", lower);
+    return fmt::format(
+        "Resume from the checkpoint of step {} with {}; if that diverges at once, its weights had diverged "
+        "already: move {} away to take an older one",
+        *checkpoint_, lower, (checkpoint_folder(config_.run.dir) / checkpoint::step_name(*checkpoint_)).string());
   }
 
   bool evaluation_due(std::int64_t step) const { return config_.eval.every > 0 && step % config_.eval.every == 0; }
@@ -427,7 +485,10 @@ class RankRun {
     for (std::size_t rank = 0; rank < static_cast<std::size_t>(ranks_); ++rank) {
       const std::span<const double> note = std::span(values).subspan(rank * StepNote::kValues, StepNote::kValues);
       loss += note[0];
-      if (note[1] != 0 && result_.stop_signal == 0) result_.stop_signal = static_cast<int>(note[1]);
+      if (note[1] != 0 && result_.stop_signal == 0) {
+        result_.stop_signal = static_cast<int>(note[1]);
+        stop_rank_ = static_cast<int>(rank);
+      }
       times.push_back(RankStep::from(note.subspan(StepNote::kOwnValues)));
     }
     if (values[2] != 0) checkpoint_due_ = true;  // rank 0's
@@ -439,9 +500,8 @@ class RankRun {
     if (!std::isfinite(loss) || !std::isfinite(report.grad_norm)) {
       // The same numbers on every rank: all of them leave here.
       throw AgreedError(ExitCode::kNonFinite,
-                        fmt::format("step {}: loss {}, gradient norm {}: not finite. Lower optimizer.learning_rate or "
-                                    "set optimizer.clip_norm, and resume from the last checkpoint",
-                                    step, loss, report.grad_norm));
+                        fmt::format("step {}: the loss or the gradient norm is not finite: training has diverged. {}",
+                                    step, after_divergence()));
     }
     if (report.step - result_.first_step >= kWarmupSteps) breakdown_.add(times);
     say_progress({step, loss, report.grad_norm}, times);
@@ -498,6 +558,11 @@ class RankRun {
     if (leads() && (in_step || evaluation_due(step))) {
       metrics_->append(
           EvalMetrics{.step = step, .attempt = attempt_, .val_loss = loss, .tokens = trainer_->held_out_tokens()});
+    }
+    if (!std::isfinite(loss)) {
+      throw AgreedError(
+          ExitCode::kNonFinite,
+          fmt::format("step {}: the held-out loss is not finite: training has diverged. {}", step, after_divergence()));
     }
   }
 
@@ -573,6 +638,7 @@ class RankRun {
 
   // Of the attempts before, up to where this one begins.
   void take_best_held_out() {
+    if (!same_held_out_) return;
     for (const EvalMetrics& eval : folder_->evaluations()) {
       if (eval.step > result_.first_step || !std::isfinite(eval.val_loss)) continue;
       if (!result_.best_held_out.has_value() || eval.val_loss < result_.best_held_out->loss) {
@@ -654,7 +720,9 @@ class RankRun {
   std::int64_t first_sample_ = 0, first_tokens_ = 0;  // of this attempt
   std::optional<std::int64_t> checkpoint_;            // the newest durable one: its step
   steady_clock::time_point last_save_ = steady_clock::now();
+  int stop_rank_ = 0;            // that was asked first
   bool checkpoint_due_ = false;  // by time, and all ranks know
+  bool same_held_out_ = false;   // as the attempt that wrote the checkpoint
   TrainResult result_;
 };
 

@@ -25,7 +25,7 @@ void on_signal(int signal) {
 
 }  // namespace
 
-StopSignals::StopSignals() {
+StopSignals::StopSignals(After after) : after_(after) {
   STRAKE_CHECK(!installed.exchange(true), "one StopSignals at a time");
   requested_signal = 0;
   interrupts = 0;
@@ -38,6 +38,7 @@ StopSignals::StopSignals() {
   sigemptyset(&ours);
   for (std::size_t i = 0; i < kSignals.size(); ++i) {
     sigaction(kSignals[i], &action, &old_[i]);
+    if (kSignals[i] == SIGHUP && old_[i].sa_handler == SIG_IGN) sigaction(SIGHUP, &old_[i], nullptr);
     sigaddset(&ours, kSignals[i]);
   }
   // Whoever started us may have had them blocked, and that is inherited.
@@ -46,7 +47,11 @@ StopSignals::StopSignals() {
 
 StopSignals::~StopSignals() {
   pthread_sigmask(SIG_SETMASK, &old_mask_, nullptr);
-  for (std::size_t i = 0; i < kSignals.size(); ++i) sigaction(kSignals[i], &old_[i], nullptr);
+  struct sigaction ignored {};
+  ignored.sa_handler = SIG_IGN;
+  for (std::size_t i = 0; i < kSignals.size(); ++i) {
+    sigaction(kSignals[i], after_ == After::kRestore ? &old_[i] : &ignored, nullptr);
+  }
   installed = false;
 }
 

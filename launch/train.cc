@@ -62,7 +62,14 @@ int train(const TrainArguments& arguments, JobRank& job) {
 }  // namespace
 
 int run_train(const TrainArguments& arguments) {
-  return run_as_rank([&](JobRank& job) { return train(arguments, job); });
+  // Of this rank's configuration, for what may hang before the ranks can compare them. What is wrong with it they say
+  // then.
+  Config config;
+  try {
+    config = load_config(arguments.config_path, arguments.overrides);
+  } catch (const ConfigError&) {
+  }
+  return run_as_rank([&](JobRank& job) { return train(arguments, job); }, hang_limit(config));
 }
 
 }  // namespace strake::launch

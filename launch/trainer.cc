@@ -274,9 +274,9 @@ void Trainer::require_sound_state() {
   }
   if (!std::isfinite(norm)) {
     throw NonFiniteError(
-        fmt::format("gradient norm is {} at step {}: no checkpoint is written. Resume from the last one with a "
-                    "lower optimizer.learning_rate",
-                    norm, last_step_ + 1));
+        fmt::format("the gradient norm of step {} is not finite: training has diverged, and no checkpoint is written. "
+                    "Resume from the last one with a lower optimizer.learning_rate",
+                    last_step_ + 1));
   }
 }
 

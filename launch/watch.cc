@@ -42,6 +42,8 @@ std::string_view name_of_signal(int signal) {
       return "SIGUSR1";
     case SIGINT:
       return "SIGINT";
+    case SIGHUP:
+      return "SIGHUP";
     case SIGTERM:
       return "SIGTERM";
     default:
@@ -55,6 +57,7 @@ std::string seconds(milliseconds time) { return fmt::format("{:.0f} s", static_c
 
 struct RankWatch::Impl {
   Impl(Options options_in, StopSignals& signals_in) : options(std::move(options_in)), signals(signals_in) {
+    limit = options.limit;
     handlers = {.where = [this] { return where(); },
                 .told =
                     [this](int rank, std::string_view text) {
@@ -94,7 +97,8 @@ struct RankWatch::Impl {
     while (!stopping) {
       wake.wait_for(lock, options.poll);
       const steady_clock::time_point now = steady_clock::now();
-      still += std::min(std::chrono::duration_cast<milliseconds>(now - last), kMostBetweenLooks);
+      const milliseconds most = limit.count() > 0 ? std::min(kMostBetweenLooks, limit / 4) : kMostBetweenLooks;
+      still += std::min(std::chrono::duration_cast<milliseconds>(now - last), most);
       last = now;
       const bool hangs = limit.count() > 0 && still > limit * static_cast<int>(patience);
       lock.unlock();
@@ -125,7 +129,7 @@ struct RankWatch::Impl {
   // On rank 0, once for all ranks.
   void acknowledge(int rank, std::string_view signal) {
     if (std::exchange(acknowledged, true)) return;
-    const std::string from = options.ranks == 1 ? "" : fmt::format(" on rank {}", rank);
+    const std::string from = on_rank(rank);
     const std::lock_guard lock(mutex);
     std::string then;
     if (is_ending) {
@@ -138,6 +142,8 @@ struct RankWatch::Impl {
     }
     log.info("{}{}: {}", signal, from, then);
   }
+
+  std::string on_rank(int rank) const { return options.ranks == 1 ? "" : fmt::format(" on rank {}", rank); }
 
   std::string where() {
     std::string text;
@@ -171,7 +177,7 @@ struct RankWatch::Impl {
 
   void judge_termination() {
     if (options.ranks > 1 && roll_call == nullptr) {
-      if (has_left) options.end_job(static_cast<int>(ExitCode::kPeerOrDeviceLost));  // why was said already
+      if (has_left) return;  // this rank is ending already, with a code of its own
       end(PeerDiedError("SIGTERM while the ranks are not connected: nothing is trained and nothing lost"));
     }
     const std::vector<std::size_t> missing = silent(ask(kTerminationLimit));
@@ -204,12 +210,13 @@ struct RankWatch::Impl {
     }
     std::string others;
     const std::vector<std::size_t> missing = silent(answers);
+    if (roll_call == nullptr && options.ranks > 1) others += ". The ranks are not connected";
     if (!missing.empty()) {
       others += fmt::format(". No answer from rank {}: stopped, dead or cut off", fmt::join(missing, ", "));
     }
     constexpr std::size_t kMostShown = 8;
     std::size_t shown = 0;
-    for (std::size_t rank = 0; rank < answers.size() && shown < kMostShown; ++rank) {
+    for (std::size_t rank = 0; roll_call != nullptr && rank < answers.size() && shown < kMostShown; ++rank) {
       if (rank == static_cast<std::size_t>(options.rank) || !answers[rank].has_value()) continue;
       others += fmt::format(". Rank {} is at: {}", rank, *answers[rank]);
       ++shown;
@@ -257,10 +264,12 @@ struct RankWatch::Impl {
 };
 
 milliseconds hang_limit(const Config& config) {
-  return std::chrono::duration_cast<milliseconds>(std::chrono::duration<double>(config.run.hang_s));
+  // Rounded up: zero means never.
+  return std::chrono::ceil<milliseconds>(std::chrono::duration<double>(config.run.hang_s));
 }
 
-RankWatch::RankWatch(Options options) : impl_(std::make_unique<Impl>(std::move(options), signals_)) {}
+RankWatch::RankWatch(Options options)
+    : signals_(options.after), impl_(std::make_unique<Impl>(std::move(options), signals_)) {}
 
 RankWatch::~RankWatch() = default;
 
@@ -305,6 +314,13 @@ void RankWatch::ending() {
   impl_->is_ending = true;
 }
 
+void RankWatch::stops_behind(std::int64_t step, int signal, int rank) {
+  const std::lock_guard lock(impl_->call_mutex);
+  if (impl_->options.rank != 0 || std::exchange(impl_->acknowledged, true)) return;
+  impl_->log.info("{}{}: stopping after step {}, then a checkpoint", name_of_signal(signal), impl_->on_rank(rank),
+                  step);
+}
+
 void RankWatch::said_why() {
   const std::lock_guard lock(impl_->call_mutex);
   impl_->tell_all(kSaidWhy);
@@ -318,6 +334,7 @@ RankWatch::Voice::Voice(RankWatch& watch, const Logger& log) : watch_(watch) {
 RankWatch::Voice::~Voice() {
   const std::lock_guard lock(watch_.impl_->call_mutex);
   watch_.impl_->log = Logger();
+  watch_.impl_->acknowledged = true;  // the run has said how it ended
 }
 
 RankWatch::Section::Section(RankWatch& watch, std::string what, Patience patience) : watch_(&watch) {

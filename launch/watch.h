@@ -45,6 +45,8 @@ class RankWatch {
     int ranks = 1;
     std::function<void(int exit_code)> end_job;  // from the watch's thread; must not return
     std::chrono::milliseconds poll = std::chrono::milliseconds(20);
+    std::chrono::milliseconds limit{0};  // the first deadline; zero: none
+    StopSignals::After after = StopSignals::After::kRestore;
   };
   explicit RankWatch(Options options);
   ~RankWatch();
@@ -91,6 +93,8 @@ class RankWatch {
   void durable(std::int64_t step);
   // The last step is done: what is left is to end.
   void ending();
+  // The ranks have agreed to stop behind `step`, because of `signal` on `rank`: said now, if it was not yet.
+  void stops_behind(std::int64_t step, int signal, int rank);
   // This rank has said why it ends the job: the others need not, when that reaches them. Before Control::abort.
   void said_why();
 

@@ -40,12 +40,14 @@ int run_in(std::unique_ptr<comm::Communicator> host, comm::Control& control, Ran
 
 }  // namespace
 
-int run_as_rank(const RankWork& work) {
+int run_as_rank(const RankWork& work, std::chrono::milliseconds hang_limit) {
   const RankEnvironment environment = RankEnvironment::detect();
   // Before anything that can wait or take long: signals are heard and hangs are noticed from here on.
-  RankWatch watch({.rank = environment.rank, .ranks = environment.ranks, .end_job = [](int exit_code) {
-                     comm::MpiWorld::abort(exit_code);
-                   }});
+  RankWatch watch({.rank = environment.rank,
+                   .ranks = environment.ranks,
+                   .end_job = [](int exit_code) { comm::MpiWorld::abort(exit_code); },
+                   .limit = hang_limit,
+                   .after = StopSignals::After::kIgnore});
   if (environment.under_launcher()) {
     const auto section = watch.enter("MPI_Init and MPI_Finalize", Patience::kLong);
     comm::MpiWorld world;

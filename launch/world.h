@@ -2,6 +2,7 @@
 // Threads: the training thread. Errors: CommError; AgreedError for a device that is not here; DeviceError.
 #pragma once
 
+#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -29,7 +30,8 @@ struct JobRank {
 // code. An AgreedError is reported once; any other exception of one of several ranks is
 // reported and ends the job on all of them, since they may be waiting for this one.
 using RankWork = std::function<int(JobRank& rank)>;
-int run_as_rank(const RankWork& work);
+// `hang_limit`: the watch's first deadline, from before MPI starts.
+int run_as_rank(const RankWork& work, std::chrono::milliseconds hang_limit = std::chrono::milliseconds(0));
 
 // The device that run.device names, within the wrappers that debug.* asks for.
 class RankDevice {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "comm/mpi/mpi_call.h"
 #include "comm/rank_order_sum.h"
@@ -139,6 +140,14 @@ void MpiCommunicator::meet(const std::string& name, Note mine, std::span<const s
           world_rank);
     }
   }
+}
+
+Body MpiCommunicator::watched(const std::string&, Body body) {
+  return [this, body = std::move(body)](NativeStream native) {
+    body(native);
+    const std::lock_guard lock(at_mutex_);
+    at_.clear();
+  };
 }
 
 std::string MpiCommunicator::waits_for() const {

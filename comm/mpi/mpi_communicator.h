@@ -45,6 +45,7 @@ class MpiCommunicator final : public HostCommunicator {
   void run_all_to_all(const std::string& name, const Tensor& out, const std::vector<std::int64_t>& recv_elems,
                       const Tensor& in, const std::vector<std::int64_t>& send_elems) override;
   void run_barrier(const std::string& name) override;
+  Body watched(const std::string& name, Body body) override;
 
  private:
   static constexpr std::int64_t kRoundBytes = std::int64_t{1} << 20;    // of a piece; fits a core's cache

@@ -120,6 +120,13 @@ TEST_P(Keep, TheCursorOverAChangeOfTheBatch) {
   EXPECT_EQ(next_sample("run", 14), 60 + 2 * 24 + 6 + 12);
 }
 
+TEST_P(Keep, WhatOrdersTheSamplesStays) {
+  EXPECT_EQ(train("run", {"train.stop_at=4"}).exit_code, 0);
+  const ProgramEnd end = train("run", {"run.seed=9"});
+  EXPECT_EQ(end.exit_code, static_cast<int>(ExitCode::kConfig)) << end.output;
+  EXPECT_NE(end.output.find("run.seed = 1 and train.sequence = 16"), std::string::npos) << end.output;
+}
+
 TEST_P(Keep, NothingIsSaidToHaveChangedWhereNothingHas) {
   EXPECT_EQ(train("run", {"train.stop_at=4"}).exit_code, 0);
   const ProgramEnd end = train("run", {"train.stop_at=4"});

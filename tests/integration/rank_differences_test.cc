@@ -92,6 +92,26 @@ TEST_F(RankDifferences, FoldersOfTheRun) {
                  {"run.dir: the ranks differ", "other"});
 }
 
+// The same relative path in two folders, as where a file system is not mounted on a host: nothing is written there, and
+// checkpoints that only rank 0 sees are not called damaged.
+TEST_F(RankDifferences, AFolderThatIsNotShared) {
+  const fs::path a = own_folder("a"), b = own_folder("b");
+  const std::vector<std::string> words{"run.dir=here", "train.steps=4"};
+  for (const bool is_there : {false, true}) {
+    SCOPED_TRACE(is_there);
+    if (is_there) fs::create_directories(b / "here" / "ckpt");
+    const ProgramEnd end = StrakeProgram(ranks_in(a, b, words), job_.folder()).wait();
+    EXPECT_EQ(end.exit_code, static_cast<int>(ExitCode::kConfig)) << end.output;
+    ASSERT_EQ(end.errors().size(), 1u) << end.output;
+    EXPECT_NE(end.errors()[0].find("rank 1: run.dir: here on host "), std::string::npos) << end.output;
+  }
+  const ProgramEnd shared = StrakeProgram(ranks_in(a, a, words), job_.folder()).wait();
+  EXPECT_EQ(shared.exit_code, 0) << shared.output;
+  const ProgramEnd end = StrakeProgram(ranks_in(a, b, {"run.dir=here", "train.steps=6"}), job_.folder()).wait();
+  EXPECT_EQ(end.exit_code, static_cast<int>(ExitCode::kConfig)) << end.output;
+  EXPECT_TRUE(fs::exists(a / "here" / "ckpt" / "step-00000004")) << end.output;
+}
+
 TEST_F(RankDifferences, SeveralAtOnceAreAllNamed) {
   const ProgramEnd end =
       StrakeProgram({rank_with({}), rank_with({"run.seed=9", "train.micro_batch=6"}), rank_with({})}, job_.folder())

@@ -190,7 +190,54 @@ TEST_F(Stop, ARunWhoseLastStepIsDoneIsDone) {
   EXPECT_EQ(committed("late"), std::vector<std::int64_t>{2});
 }
 
+// What comes after the last word does not change how the run ended.
+TEST_F(Stop, SignalsBehindTheEndChangeNothing) {
+  for (const int ranks : {0, kRanks}) {
+    for (const int signal : {SIGUSR1, SIGTERM}) {
+      SCOPED_TRACE(testing::Message() << ranks << " ranks, signal " << signal);
+      const std::string name = "over-" + std::to_string(ranks) + "-" + std::to_string(signal);
+      StrakeProgram program(ranks, job_->arguments(name, {"train.steps=12", "checkpoint.every=0", "eval.every=0"}),
+                            job_->folder());
+      EXPECT_TRUE(
+          wait_until([&] { return program.output().find("done: ") != std::string::npos || !program.running(); }));
+      while (program.running()) {
+        if (ranks == 0) {
+          program.send(signal);
+        } else {
+          for (const pid_t rank : program.rank_processes()) ::kill(rank, signal);
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+      const ProgramEnd end = program.wait();
+      EXPECT_EQ(end.exit_code, 0) << end.signal << "\n" << end.output;
+    }
+  }
+}
+
+TEST_F(Stop, AClosedTerminalKeepsTheStep) {
+  StrakeProgram program(0, job_->arguments("hung-up", {"train.steps=20000", "checkpoint.every=0", "eval.every=0"}),
+                        job_->folder());
+  EXPECT_TRUE(wait_until([&] { return job_->steps_done("hung-up") >= 3 || !program.running(); }));
+  program.send(SIGHUP);
+  EXPECT_EQ(program.wait().exit_code, exit_code(ExitCode::kPreempted));
+  EXPECT_EQ(committed("hung-up"), std::vector<std::int64_t>{job_->steps_done("hung-up")});
+}
+
 // --- ranks that stand still ---
+
+// Before the ranks have compared their configurations.
+TEST_F(Stop, ARankThatStandsStillAtTheStartEndsTheJob) {
+  std::vector<std::string> words = keys();
+  words.insert(words.end(), {"run.hang_s=0.5", "train.steps=100000"});
+  StrakeProgram program(kRanks, job_->arguments("early", words), job_->folder());
+  EXPECT_TRUE(wait_until([&] { return program.ranks_handle(SIGUSR1, kRanks) || !program.running(); }));
+  const std::vector<pid_t> ranks = program.rank_processes();
+  ASSERT_EQ(ranks.size(), 2u);
+  ::kill(ranks[1], SIGSTOP);
+  const ProgramEnd end = program.wait(std::chrono::seconds(60));
+  EXPECT_FALSE(end.hung) << end.output;
+  EXPECT_EQ(end.exit_code, exit_code(ExitCode::kHang)) << end.output;
+}
 
 TEST_F(Stop, AStoppedRankEndsTheJobWithAVerdict) {
   std::vector<std::string> words = keys();

@@ -195,6 +195,32 @@ TEST(StopSignals, RestoreWhatWasThere) {
   EXPECT_EQ(before.sa_handler, after.sa_handler);
 }
 
+TEST(StopSignals, HangupIsARequestUnlessItWasIgnored) {
+  {
+    const StopSignals signals;
+    ::raise(SIGHUP);
+    EXPECT_EQ(signals.requested(), SIGHUP);
+  }
+  ::signal(SIGHUP, SIG_IGN);  // as nohup does
+  {
+    const StopSignals signals;
+    ::raise(SIGHUP);
+    EXPECT_EQ(signals.requested(), 0);
+  }
+  ::signal(SIGHUP, SIG_DFL);
+}
+
+// A process that has nothing left but to end must not be ended by what comes too late.
+TEST(StopSignals, AreIgnoredAfterwardsIfAskedSo) {
+  EXPECT_EXIT(
+      {
+        { const StopSignals signals(StopSignals::After::kIgnore); }
+        for (const int signal : {SIGUSR1, SIGINT, SIGHUP, SIGTERM}) ::raise(signal);
+        ::_exit(7);
+      },
+      ::testing::ExitedWithCode(7), "");
+}
+
 TEST(StopSignals, ASecondInterruptEndsTheProcessAtOnce) {
   EXPECT_EXIT(
       {

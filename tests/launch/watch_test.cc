@@ -195,6 +195,24 @@ TEST_F(WatchTest, AfterCtrlCTheSecondOneIsAnnounced) {
   EXPECT_NE(said.find("at the latest, then a checkpoint; Ctrl-C once more to stop at once"), std::string::npos) << said;
 }
 
+// Steps may be shorter than a look: what the ranks have agreed on is said by who knows it first, once.
+TEST_F(WatchTest, WhatTheRanksAgreedOnIsSaidOnce) {
+  start();
+  watch_->stops_behind(8, SIGUSR1, 1);
+  ::raise(SIGUSR1);
+  std::this_thread::sleep_for(50ms);
+  const std::string said = ended(0ms).second;
+  EXPECT_EQ(said, "strake: SIGUSR1 on rank 1: stopping after step 8, then a checkpoint\n");
+}
+
+// Its run is over, and has a code of its own.
+TEST_F(WatchTest, SigtermToARankThatHasLeftChangesNothing) {
+  start();
+  peers_.reset();
+  ::raise(SIGTERM);
+  EXPECT_EQ(ended(100ms), std::pair(-1, std::string()));
+}
+
 TEST_F(WatchTest, AnotherRankLeavesTheWordToRankZero) {
   start(1);
   ::raise(SIGUSR1);

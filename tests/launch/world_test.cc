@@ -45,15 +45,18 @@ TEST(ChooseDevice, AGpuForEachRankIsTaken) {
 TEST(ChooseDevice, OneRankWithoutAGpuAmongOthersIsAnError) {
   const std::vector offers{gpu("GPU-a", "n1"), gpu("GPU-b", "n1"), none("no NVIDIA driver", "n2")};
   EXPECT_EQ(refusal([&] { choose_device(DeviceChoice::kAuto, offers); }),
-            "rank 2 on host n2 has no GPU to compute on: no NVIDIA driver (rank 0 on host n1 has one). To compute on the CPU, on "
+            "rank 2 on host n2 has no GPU to compute on: no NVIDIA driver (rank 0 on host n1 has one). To compute on "
+            "the CPU, on "
             "purpose, set run.device = cpu");
   EXPECT_EQ(refusal([&] { choose_device(DeviceChoice::kCuda, offers); }),
-            "rank 2 on host n2 has no GPU to compute on: no NVIDIA driver (run.device = cuda). To compute on the CPU, on purpose, "
+            "rank 2 on host n2 has no GPU to compute on: no NVIDIA driver (run.device = cuda). To compute on the CPU, "
+            "on purpose, "
             "set run.device = cpu");
   EXPECT_EQ(choose_device(DeviceChoice::kCpu, offers).kind, DeviceKind::kCpu);
   const std::vector first_lacks{none("busy", "n1"), gpu("GPU-b", "n2")};
   const std::string refused = refusal([&] { choose_device(DeviceChoice::kAuto, first_lacks); });
-  EXPECT_TRUE(refused.starts_with("rank 0 on host n1 has no GPU to compute on: busy (rank 1 on host n2 has one)")) << refused;
+  EXPECT_TRUE(refused.starts_with("rank 0 on host n1 has no GPU to compute on: busy (rank 1 on host n2 has one)"))
+      << refused;
 }
 
 TEST(ChooseDevice, RanksThatWouldShareAGpuAreAnError) {
@@ -74,14 +77,16 @@ TEST(ChooseDevice, WithoutAnyGpuTheCpuIsTaken) {
   EXPECT_EQ(chosen.kind, DeviceKind::kCpu);
   EXPECT_EQ(chosen.no_gpus_because, "rank 0 on host n1 has no GPU to compute on: no driver");
   EXPECT_EQ(refusal([&] { choose_device(DeviceChoice::kCuda, std::vector{none("no driver")}, "", "--device "); }),
-            "host n1 has no GPU to compute on: no driver (--device cuda). To compute on the CPU, on purpose, set --device cpu")
+            "host n1 has no GPU to compute on: no driver (--device cuda). To compute on the CPU, on purpose, set "
+            "--device cpu")
       << "alone: no rank is named";
 }
 
 TEST(ChooseDevice, ARunThatWasOnGpusDoesNotLeaveThemUnasked) {
   const std::vector offers{none("no driver")};
   EXPECT_EQ(refusal([&] { choose_device(DeviceChoice::kAuto, offers, "r/ckpt/step-00000009"); }),
-            "host n1 has no GPU to compute on: no driver (r/ckpt/step-00000009 was computed on GPUs). To compute on the CPU, on "
+            "host n1 has no GPU to compute on: no driver (r/ckpt/step-00000009 was computed on GPUs). To compute on "
+            "the CPU, on "
             "purpose, set run.device = cpu");
   EXPECT_EQ(choose_device(DeviceChoice::kCpu, offers, "r/ckpt/step-00000009").kind, DeviceKind::kCpu);
   EXPECT_EQ(choose_device(DeviceChoice::kAuto, std::vector{gpu("GPU-a")}, "r/ckpt/step-00000009").kind,
