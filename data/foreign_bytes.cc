@@ -42,6 +42,7 @@ constexpr Magic kMagics[] = {
     {"PAR1"sv, 0, "a Parquet file"},
     {"ARROW1\0\0"sv, 0, "an Arrow file"},
     {"\0\0\0\0{\""sv, 4, "a safetensors file"},
+    {"STRP\1\0\x40\1"sv, 0, "step records of a run"},
 };
 
 bool has(std::span<const std::byte> head, const Magic& magic) {
@@ -99,12 +100,6 @@ double printable_share(std::span<const std::byte> sample) {
   return static_cast<double>(printable) / static_cast<double>(sample.size());
 }
 
-// No text has it; the upper byte of ids below 256 is it, and that of ids of 32 bits.
-bool has_zeros(std::span<const std::byte> sample) {
-  const auto zeros = static_cast<std::size_t>(std::count(sample.begin(), sample.end(), std::byte{0}));
-  return zeros * 1000 > sample.size();
-}
-
 template <typename Id>
 bool are_ids(std::span<const std::byte> sample) {
   constexpr Id kUsual = 1 << 20;       // few vocabularies have more
@@ -120,6 +115,11 @@ bool are_ids(std::span<const std::byte> sample) {
 }
 
 }  // namespace
+
+bool has_zeros(std::span<const std::byte> sample) {
+  const auto zeros = static_cast<std::size_t>(std::count(sample.begin(), sample.end(), std::byte{0}));
+  return zeros * 1000 > sample.size();
+}
 
 std::string_view foreign_kind(std::span<const std::byte> head) {
   for (const Magic& magic : kMagics) {

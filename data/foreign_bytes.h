@@ -14,6 +14,10 @@ namespace strake::data {
 // 512 of them if it has so many.
 std::string_view foreign_kind(std::span<const std::byte> head);
 
+// Is more than a thousandth of these bytes zero? Of no text (but in UTF-16 and UTF-32); of ids below 256 the upper byte
+// is it, of ids of 32 bits two, and one of 256 bytes of what is packed.
+bool has_zeros(std::span<const std::byte> sample);
+
 // For the following: parts of a file that begin at multiples of 8, one behind the other.
 
 // Is it text in UTF-8, or nearly? Most bytes of text print; in ids of 16 or 32 bits they cannot, for the lower byte of

@@ -17,7 +17,6 @@
 #include <vector>
 
 #include "data/byte_tokenizer.h"
-#include "data/foreign_bytes.h"
 #include "data/token_file_writer.h"
 #include "runtime/base/error.h"
 #include "runtime/base/text.h"
@@ -79,6 +78,16 @@ class Spool {
   std::filesystem::path path_;
 };
 
+std::filesystem::path sidecar_of(std::filesystem::path token_file) {
+  token_file += ".json";
+  return token_file;
+}
+
+bool holds_sidecar(Files& files, const std::filesystem::path& path) {
+  const std::optional<std::uint64_t> bytes = files.file_size_bytes(path);
+  return bytes && *bytes <= kMaxSidecarBytes && is_sidecar(read_file(files, path, kMaxSidecarBytes));
+}
+
 // Several files read as one text.
 class Text {
  public:
@@ -91,7 +100,7 @@ class Text {
         add(spooled(options, pipe.descriptor, path), path);
       } else {
         add(path, path);
-        refuse_foreign(path);
+        refuse_no_text(path);
       }
     }
   }
@@ -144,16 +153,39 @@ class Text {
     size_bytes_ = parts_.back().end_bytes;
   }
 
-  // A packed file would be trained on as it lies there, without a word. What a pipe brings is taken as it is.
-  void refuse_foreign(const std::filesystem::path& path) {
-    std::vector<std::byte> head(512);
-    head.resize(files_.open(path, OpenMode::kRead)->read(head, 0));
-    const std::string_view kind = foreign_kind(head);
+  // A packed file would be trained on as it lies there, and tokens would be made of tokens, without a word. What a pipe
+  // brings is taken as it is.
+  void refuse_no_text(const std::filesystem::path& path) {
+    if (const auto sidecar = sidecar_of(path); holds_sidecar(files_, sidecar)) {
+      throw DataError(
+          fmt::format("input {}: expected text, found a token file: {} is its sidecar. Name it in data.train; if it is "
+                      "text, move the sidecar away",
+                      json_quote(path.string()), json_quote(sidecar.string())));
+    }
+    const std::string_view kind = kind_of_no_text(sample_of(path));
     if (kind.empty()) return;
     throw DataError(
         fmt::format("input {}: expected text, found {}. Unpack or convert it; through a pipe, `... | strake data "
                     "prepare -` reads whatever comes",
                     json_quote(path.string()), kind));
+  }
+
+  // Its first bytes, and parts that stand for the rest.
+  std::vector<std::byte> sample_of(const std::filesystem::path& path) {
+    constexpr std::uint64_t kParts = 8, kPartBytes = 16 * 1024;
+    static_assert(kPartBytes >= kTokenHeadBytes);
+    const std::unique_ptr<File> file = files_.open(path, OpenMode::kRead);
+    const std::uint64_t bytes = file->size_bytes();
+    std::vector<std::byte> sample(static_cast<std::size_t>(std::min(bytes, kParts * kPartBytes)));
+    std::size_t have = 0;
+    for (std::uint64_t i = 0; i < kParts && have < sample.size(); ++i) {
+      const std::span<std::byte> rest = std::span(sample).subspan(have);
+      const std::uint64_t last = (bytes - std::min(bytes, kPartBytes)) / 8 * 8;
+      const std::uint64_t begin = bytes <= kParts * kPartBytes ? have : last * i / (kParts - 1) / 8 * 8;
+      have += file->read(rest.first(std::min<std::size_t>(rest.size(), kPartBytes)), begin);
+    }
+    sample.resize(have);
+    return sample;
   }
 
   std::filesystem::path spooled(const PrepareOptions& options, int descriptor, const std::filesystem::path& name) {

@@ -41,6 +41,10 @@ std::int32_t word(std::span<const std::byte> head, std::size_t index) {
   return value;
 }
 
+std::string_view text_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
 // For a shell: as it is, if that is safe.
 std::string shell_word(std::string_view text) {
   constexpr std::string_view kSafe = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+,:@%-";
@@ -63,6 +67,14 @@ std::string prepare_command(std::string_view name) {
                      output("val.bin"));
 }
 
+// What a sidecar that is named instead of its token file is the sidecar of.
+std::string owner_of_sidecar(std::string_view name) {
+  constexpr std::string_view kSuffix = ".json";
+  return name.ends_with(kSuffix) && name.size() > kSuffix.size()
+             ? json_quote(name.substr(0, name.size() - kSuffix.size()))
+             : "the token file";
+}
+
 std::string_view kind_of_other_file(std::span<const std::byte> sample) {
   if (sample.size() >= 4) {
     const std::int32_t magic = word(sample, 0);
@@ -83,6 +95,11 @@ void refuse_foreign(std::string_view name, std::span<const std::byte> sample) {
         "token file {}: expected token ids, found {}. Make tokens of text with `strake data prepare TEXT... "
         "--train train.bin --val val.bin`",
         json_quote(name), kind));
+  }
+  if (is_sidecar(text_of(sample))) {
+    const std::string owner = owner_of_sidecar(name);
+    throw DataError(fmt::format("token file {}: expected token ids, found the sidecar of {}. Name {}", json_quote(name),
+                                owner, owner));
   }
   const bool text = looks_like_text(sample);
   if (!text && !looks_like_bytes(sample)) return;
@@ -183,6 +200,23 @@ void read_header(std::string_view name, std::span<const std::byte> head, bool fr
 }
 
 }  // namespace
+
+bool is_sidecar(std::string_view text) {
+  if (text.size() > kMaxSidecarBytes || !text.starts_with('{')) return false;
+  try {
+    const nlohmann::json object = parse_object(text, "");
+    const auto format = object.find("format");
+    return format != object.end() && *format == kFormatName;
+  } catch (const DataError&) {
+    return false;  // JSON of somebody else, or none
+  }
+}
+
+std::string_view kind_of_no_text(std::span<const std::byte> sample) {
+  if (sample.size() >= 4 && kind_of(word(sample, 0)) != nullptr) return "a token file (name it in data.train)";
+  if (const std::string_view kind = kind_of_other_file(sample); !kind.empty()) return kind;
+  return has_zeros(sample) ? "bytes of no text (zeros)" : "";
+}
 
 TokenFileInfo parse_token_file(std::string_view name, std::span<const std::byte> sample, std::uint64_t file_bytes,
                                std::optional<std::string_view> sidecar, std::optional<TokenType> raw_type) {

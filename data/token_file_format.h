@@ -56,5 +56,11 @@ TokenFileInfo parse_token_file(std::string_view name, std::span<const std::byte>
 // REQUIRES: layout kHeader, tokens <= kMaxHeaderTokens.
 std::array<std::byte, kTokenHeaderBytes> token_header(const TokenFileInfo& info);
 std::string sidecar_json(const TokenFileInfo& info);
+// Does this text say that it is the sidecar of a token file, whatever else it says?
+bool is_sidecar(std::string_view text);
+
+// What a file is that plainly is no text, as a message says it ("a token file"); empty: it may be text, in any
+// encoding. `sample` as in parse_token_file.
+std::string_view kind_of_no_text(std::span<const std::byte> sample);
 
 }  // namespace strake::data

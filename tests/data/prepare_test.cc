@@ -17,6 +17,7 @@
 #include "data/token_file.h"
 #include "runtime/base/error.h"
 #include "runtime/io/crc32c.h"
+#include "runtime/telemetry/step_record.h"
 #include "tests/support/faulty_files.h"
 #include "tests/support/memory_files.h"
 #include "tests/support/scratch_folder.h"
@@ -232,14 +233,68 @@ TEST_F(Prepare, AFullDiskLeavesNothingOfStandardInput) {
   while (::read(pipe.read_end(), rest, sizeof rest) > 0) continue;
 }
 
+// Zeros come only through a pipe: a file that has them is not taken for text.
 TEST_F(Prepare, EveryByteIsAToken) {
   std::string text;
   for (int i = 0; i < 4; ++i) {
     for (int byte = 0; byte < 256; ++byte) text.push_back(static_cast<char>(byte));
   }
-  const auto result = prepare(files_, options_of({input("a", text)}));
+  const FilledPipe pipe(text);
+  PrepareOptions options = options_of({"-"});
+  options.standard_input = pipe.read_end();
+  const auto result = prepare(files_, options);
   TokenFile train(result.train), val(result.val);
   EXPECT_EQ(text_of(train) + text_of(val), text);
+}
+
+TEST_F(Prepare, RefusesWhatPlainlyIsNoText) {
+  const auto refused = [&](std::string_view bytes) { return message_of(options_of({input("a", bytes)})); };
+  const auto expect = [](const std::string& message, std::string_view part) {
+    EXPECT_NE(message.find(part), std::string::npos) << message;
+  };
+  std::mt19937_64 random(13);
+  std::string narrow, wide, noise;
+  for (int i = 0; i < 200'000; ++i) {
+    const auto id = static_cast<std::uint32_t>(random() % 50'257);
+    narrow.append(reinterpret_cast<const char*>(&id), 2);
+    wide.append(reinterpret_cast<const char*>(&id), 4);
+    noise.push_back(static_cast<char>(random()));
+  }
+  expect(refused(narrow), "a\": expected text, found bytes of no text (zeros)");
+  expect(refused(wide), "found bytes of no text");
+  expect(refused(noise), "found bytes of no text");
+  expect(refused(std::string(100'000, '\0')), "found bytes of no text");
+  // Text at the beginning only.
+  expect(refused(lines(1'000, 14) + std::string(100'000, '\0')), "found bytes of no text");
+  StepRecord record;
+  record.step = 1;
+  expect(refused(encode(record)), "found step records of a run");
+
+  // Tokens: by their magic, by their sidecar, and nothing is made of either.
+  PrepareOptions options = options_of({input("good", lines(1'000, 15))});
+  options.train = folder_.path() / "mine.bin";
+  options.val.clear();
+  prepare(files_, options);
+  expect(message_of(options_of({options.train})), "mine.bin.json\" is its sidecar. Name it in data.train");
+  ASSERT_TRUE(std::filesystem::remove(folder_.path() / "mine.bin.json"));
+  expect(message_of(options_of({options.train})), "expected text, found a token file");
+  EXPECT_EQ(names_of_outputs(), std::vector<std::string>{});
+}
+
+// Whatever encoding, with a stray zero in it too.
+TEST_F(Prepare, TakesTextOfAnyEncoding) {
+  std::string latin1, koi8;
+  for (int i = 0; i < 2'000; ++i) {
+    latin1 += "Tout \xe9tait noir, et l'esprit d\xe9j\xe0 pr\xeat \xe0 na\xeetre.\n";
+    koi8 += "\xf7 \xce\xc1\xde\xc1\xcc\xc5 \xd3\xcf\xd4\xd7\xcf\xd2\xc9\xcc\n";
+  }
+  std::string stray = latin1;
+  stray[5'000] = '\0';
+  for (const std::string& text : {latin1, koi8, stray}) {
+    const auto result = prepare(files_, options_of({input("a", text)}));
+    TokenFile train(result.train), val(result.val);
+    EXPECT_EQ(text_of(train) + text_of(val), text);
+  }
 }
 
 TEST_F(Prepare, RefusesWhatCannotWork) {

@@ -177,6 +177,22 @@ TEST(TokenFile, RefusesTextWithTheLineThatPreparesIt) {
   EXPECT_EQ(evil.find('\x1b'), std::string::npos);
 }
 
+// Making tokens of it would not help.
+TEST(TokenFile, KnowsASidecarNamedInsteadOfItsFile) {
+  const ScratchFolder folder;
+  write_file(folder.path() / "a.bin.json", sidecar());
+  const std::string file = (folder.path() / "a.bin").string();
+  for (const std::optional<TokenType> type : {std::optional<TokenType>(), {TokenType::kU16}}) {
+    EXPECT_EQ(
+        thrown_by<DataError>([&] { TokenFile(file + ".json", type); }),
+        fmt::format("token file \"{0}.json\": expected token ids, found the sidecar of \"{0}\". Name \"{0}\"", file));
+  }
+  // JSON of somebody else is text.
+  write_file(folder.path() / "b.json", sidecar("format", "\"another\""));
+  const std::string other = thrown_by<DataError>([&] { TokenFile(folder.path() / "b.json"); });
+  EXPECT_NE(other.find("found text"), std::string::npos) << other;
+}
+
 TEST(TokenFile, TellsFilesApartByParts) {
   const ScratchFolder folder;
   const auto path = folder.path() / "a.bin";
