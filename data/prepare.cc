@@ -235,10 +235,34 @@ void tokenize(Text& text, std::int64_t begin, std::int64_t end, TokenFileWriter&
 
 bool same_file(const std::filesystem::path& a, const std::filesystem::path& b) {
   std::error_code ignored;  // of a file that is not there yet: then the names decide
-  return std::filesystem::equivalent(a, b, ignored) || a.lexically_normal() == b.lexically_normal();
+  if (std::filesystem::equivalent(a, b, ignored)) return true;
+  const auto place = [&](const std::filesystem::path& path) {
+    return std::filesystem::weakly_canonical(std::filesystem::absolute(path, ignored), ignored);
+  };
+  return a.lexically_normal() == b.lexically_normal() || (!place(a).empty() && place(a) == place(b));
 }
 
-void check_output(Files& files, const std::filesystem::path& path) {
+// What stands there that is no file and cannot be replaced by one; empty: nothing of the kind.
+std::string_view obstacle(const std::filesystem::path& path) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  switch (fs::status(path, ignored).type()) {
+    case fs::file_type::block:
+    case fs::file_type::character:
+      return "a device";
+    case fs::file_type::fifo:
+      return "a pipe";
+    case fs::file_type::socket:
+      return "a socket";
+    case fs::file_type::not_found:
+      return fs::is_symlink(path, ignored) ? "a link to nothing" : "";
+    default:
+      return "";
+  }
+}
+
+// Where an output is written: a link is followed, as by every program that writes.
+std::filesystem::path place_of(Files& files, const std::filesystem::path& path) {
   const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
   if (!path.has_filename() || files.is_directory(path)) {
     throw ConfigError(fmt::format("data prepare: {} is a folder: expected the name of the token file to write",
@@ -248,9 +272,67 @@ void check_output(Files& files, const std::filesystem::path& path) {
     throw ConfigError(fmt::format("data prepare: there is no folder {} to write {} in. Make it, or correct the path",
                                   json_quote(folder.string()), json_quote(path.filename().string())));
   }
+  if (const std::string_view found = obstacle(path); !found.empty()) {
+    throw ConfigError(fmt::format("data prepare: {} is {}: expected the name of the token file to write",
+                                  json_quote(path.string()), found));
+  }
+  std::error_code error;
+  if (!std::filesystem::is_symlink(path, error)) return path;
+  std::filesystem::path target = std::filesystem::canonical(path, error);
+  if (error) throw io_error("follow the link", path, error.value());
+  return target;
 }
 
-void check_options(Files& files, const PrepareOptions& options) {
+// What is there and would be lost, or be taken for what it is not.
+void check_sidecar(Files& files, const std::filesystem::path& output, const std::filesystem::path& place) {
+  if (holds_sidecar(files, place)) {
+    throw ConfigError(fmt::format("data prepare: {} is the sidecar of a token file: choose another name for the tokens",
+                                  json_quote(output.string())));
+  }
+  const std::filesystem::path sidecar = sidecar_of(place), beside_link = sidecar_of(output);
+  std::error_code ignored;
+  const bool link = std::filesystem::is_symlink(sidecar, ignored);
+  if (link || (files.exists(sidecar) && !holds_sidecar(files, sidecar))) {
+    throw ConfigError(fmt::format(
+        "data prepare: {} is in the way of the sidecar of {}: it is {}. Move it away, or choose another name for the "
+        "tokens",
+        json_quote(sidecar.string()), json_quote(output.string()),
+        link ? "a link" : "not the sidecar of a token file"));
+  }
+  if (place != output && files.exists(beside_link) && !same_file(beside_link, sidecar)) {
+    throw ConfigError(fmt::format(
+        "data prepare: {} is a link to {}, where the sidecar is written too: {} would be the sidecar of other tokens. "
+        "Remove it",
+        json_quote(output.string()), json_quote(place.string()), json_quote(beside_link.string())));
+  }
+}
+
+// Of what is read and what is written no two may be one file.
+void check_collisions(const PrepareOptions& options) {
+  struct Name {
+    std::filesystem::path path;
+    std::string_view what;
+  };
+  std::vector<Name> names{{options.train, "--train"}, {sidecar_of(options.train), "the sidecar of --train"}};
+  if (!options.val.empty()) {
+    names.push_back({options.val, "--val"});
+    names.push_back({sidecar_of(options.val), "the sidecar of --val"});
+  }
+  const std::size_t outputs = names.size();
+  for (const auto& input : options.inputs) {
+    if (input != kStandardInput) names.push_back({input, "input"});
+  }
+  for (std::size_t i = 0; i < outputs; ++i) {
+    for (std::size_t j = i + 1; j < names.size(); ++j) {
+      if (!same_file(names[i].path, names[j].path)) continue;
+      throw ConfigError(fmt::format(
+          "data prepare: {} ({}) and {} ({}) are one file: choose another name for the tokens",
+          json_quote(names[i].path.string()), names[i].what, json_quote(names[j].path.string()), names[j].what));
+    }
+  }
+}
+
+void check_options(const PrepareOptions& options) {
   const double fraction = options.val_fraction.value_or(PrepareOptions::kValFraction);
   if (!(fraction >= 0 && fraction < 1)) {
     throw ConfigError(fmt::format("--val-fraction: expected a number from 0 to below 1, found {}", fraction));
@@ -268,20 +350,6 @@ void check_options(Files& files, const PrepareOptions& options) {
   }
   if (options.train.empty())
     throw ConfigError("data prepare: expected the name of the token file to write, found none");
-  std::vector<std::filesystem::path> outputs{options.train};
-  if (!options.val.empty()) outputs.push_back(options.val);
-  if (outputs.size() == 2 && same_file(options.train, options.val)) {
-    throw ConfigError(fmt::format("data prepare: training and held-out tokens cannot both go to {}",
-                                  json_quote(options.train.string())));
-  }
-  for (const auto& output : outputs) {
-    check_output(files, output);
-    for (const auto& input : options.inputs) {
-      if (input == kStandardInput || !same_file(input, output)) continue;
-      throw ConfigError(fmt::format("data prepare: {} is input and output: choose another name for the tokens",
-                                    json_quote(input.string())));
-    }
-  }
 }
 
 std::string names_of(const std::vector<std::filesystem::path>& inputs) {
@@ -293,8 +361,14 @@ std::string names_of(const std::vector<std::filesystem::path>& inputs) {
 }  // namespace
 
 PrepareResult prepare(Files& files, const PrepareOptions& options) {
-  check_options(files, options);
-  Text text(files, options);
+  check_options(options);
+  PrepareOptions placed = options;
+  placed.train = place_of(files, options.train);
+  if (!options.val.empty()) placed.val = place_of(files, options.val);
+  check_collisions(placed);
+  check_sidecar(files, options.train, placed.train);
+  if (!options.val.empty()) check_sidecar(files, options.val, placed.val);
+  Text text(files, placed);
   const std::int64_t total = text.size_bytes();
   if (total == 0) {
     throw DataError(
@@ -325,8 +399,8 @@ PrepareResult prepare(Files& files, const PrepareOptions& options) {
     return writer;
   };
   // Both are complete before either gets its name.
-  const auto train = writer_of(options.train, 0, cut);
-  const auto val = cut < total ? writer_of(options.val, cut, total) : nullptr;
+  const auto train = writer_of(placed.train, 0, cut);
+  const auto val = cut < total ? writer_of(placed.val, cut, total) : nullptr;
   train->publish();
   if (val != nullptr) val->publish();
   return {.input_bytes = total,

@@ -4,6 +4,8 @@
 // once (standard input, a pipe) is put beside the output for as long as it takes: the held-out part is the text's tail,
 // cut behind the end of a line, and where that begins is known only at the end.
 // A token file of more tokens than a header can count has none (layout raw): its sidecar says what it holds.
+// An output that is a link is written where the link leads, its sidecar too. Nothing but token files and their sidecars
+// is replaced, and nothing that is read.
 // Threads: one call at a time for each output. Errors: DataError for the inputs, ConfigError for the options, IoError
 // for the outputs; then the old outputs, if any, are as they were, unless only the last renaming failed.
 #pragma once

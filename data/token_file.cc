@@ -57,7 +57,13 @@ std::optional<std::string> read_sidecar_text(const std::filesystem::path& token_
   std::filesystem::path path = token_file;
   path += ".json";
   const int descriptor = open_regular_file("sidecar", path);
-  if (descriptor < 0) return std::nullopt;
+  if (descriptor < 0) {
+    // A link to a token file need not have another to its sidecar.
+    std::error_code ignored;
+    if (!std::filesystem::is_symlink(token_file, ignored)) return std::nullopt;
+    const std::filesystem::path target = std::filesystem::canonical(token_file, ignored);
+    return target.empty() ? std::nullopt : read_sidecar_text(target);  // empty: of a descriptor, its file removed
+  }
   std::string text(kMaxSidecarBytes + 1, '\0');
   std::size_t size = 0;
   int error_number = 0;

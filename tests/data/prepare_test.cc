@@ -2,12 +2,15 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <fstream>
 #include <functional>
+#include <iterator>
 #include <random>
 #include <string>
 #include <thread>
@@ -319,7 +322,8 @@ TEST_F(Prepare, RefusesWhatCannotWork) {
   }
   options = options_of({good});
   options.val = options.train;
-  expect(options, "cannot both go to");
+  expect(options, "train.bin\" (--train) and");
+  expect(options, "(--val) are one file");
   options.val.clear();
   options.val_fraction = 0.1;
   expect(options, "expected the name of the held-out token file");
@@ -331,7 +335,8 @@ TEST_F(Prepare, RefusesWhatCannotWork) {
   expect(options, "expected the name of the token file to write");
   options = options_of({good});
   options.train = folder_.path() / "." / "good";
-  expect(options, "is input and output");
+  expect(options, "good\" (--train) and");
+  expect(options, "good\" (input) are one file");
   options = options_of({good});
   options.train = good / "train.bin";  // the folder is a file
   expect(options, fmt::format("there is no folder \"{}\" to write \"train.bin\" in", good.string()));
@@ -344,6 +349,128 @@ TEST_F(Prepare, RefusesWhatCannotWork) {
   expect(options, "is a folder: expected the name of the token file");
   options.train = folder_.path() / "out" / "";
   expect(options, "is a folder: expected the name of the token file");
+  EXPECT_EQ(names_of_outputs(), std::vector<std::string>{});
+}
+
+std::string content(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+// Nothing but files is replaced, whoever may: root could take /dev/null away.
+TEST_F(Prepare, ReplacesNothingThatIsNoFile) {
+  const auto out = folder_.path() / "out";
+  ASSERT_EQ(::mkfifo((out / "pipe").c_str(), 0600), 0);
+  const int socket = ::socket(AF_UNIX, SOCK_STREAM, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const std::string name = (out / "socket").string();
+  ASSERT_LT(name.size(), sizeof address.sun_path);
+  name.copy(address.sun_path, name.size());
+  ASSERT_EQ(::bind(socket, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  ::close(socket);
+  std::filesystem::create_symlink("/dev/null", out / "device");
+  std::filesystem::create_symlink("nowhere", out / "lost");
+  std::filesystem::create_symlink("/dev/null", out / "x.bin.json");
+  const auto good = input("good", lines(100, 16));
+  const std::pair<const char*, const char*> cases[] = {{"pipe", "pipe\" is a pipe: expected the name"},
+                                                       {"socket", "socket\" is a socket: expected"},
+                                                       {"device", "device\" is a device: expected"},
+                                                       {"lost", "lost\" is a link to nothing: expected"},
+                                                       {"x.bin", "x.bin.json\" is in the way of the sidecar of"}};
+  for (const auto& [output, expected] : cases) {
+    for (const bool as_val : {false, true}) {
+      PrepareOptions options = options_of({good});
+      (as_val ? options.val : options.train) = out / output;
+      EXPECT_THROW(prepare(files_, options), ConfigError);
+      const std::string message = message_of(options);
+      EXPECT_NE(message.find(expected), std::string::npos) << message;
+    }
+  }
+  EXPECT_TRUE(std::filesystem::is_fifo(out / "pipe"));
+  EXPECT_TRUE(std::filesystem::is_socket(out / "socket"));
+  EXPECT_EQ(std::filesystem::read_symlink(out / "device"), "/dev/null");
+  EXPECT_EQ(names_of_outputs(), (std::vector<std::string>{"device", "lost", "pipe", "socket", "x.bin.json"}));
+}
+
+TEST_F(Prepare, FollowsLinks) {
+  const std::string text = lines(1'000, 17);
+  std::filesystem::create_directory(folder_.path() / "big");
+  const auto big = folder_.path() / "big" / "tokens.bin";
+  std::ofstream(big) << "old";
+  PrepareOptions options = options_of({input("a", text)});
+  options.val.clear();
+  std::filesystem::create_symlink("../big/tokens.bin", options.train);
+  for (int again = 0; again < 2; ++again) {
+    const auto result = prepare(files_, options);
+    EXPECT_EQ(result.train, options.train);
+    EXPECT_TRUE(std::filesystem::is_symlink(options.train));
+    for (const auto& path : {big, options.train}) {
+      TokenFile file(path);
+      EXPECT_EQ(text_of(file), text);
+      EXPECT_EQ(file.info().tokenizer, ByteTokenizer::identity()) << "the sidecar is found";
+    }
+    EXPECT_EQ(names_of_outputs(), std::vector<std::string>{"train.bin"});
+    EXPECT_EQ(files_.list(big.parent_path()), (std::vector<std::string>{"tokens.bin", "tokens.bin.json"}));
+  }
+  // A sidecar of its own would be that of other tokens.
+  std::filesystem::copy_file(big.string() + ".json", options.train.string() + ".json");
+  EXPECT_NE(message_of(options).find("would be the sidecar of other tokens. Remove it"), std::string::npos);
+  std::filesystem::remove(options.train.string() + ".json");
+  std::filesystem::create_symlink("../big/tokens.bin.json", options.train.string() + ".json");
+  EXPECT_EQ(message_of(options), "no error");
+  EXPECT_EQ(TokenFile(options.train).info().tokenizer, ByteTokenizer::identity());
+}
+
+TEST_F(Prepare, ReplacesNoFileOfAnother) {
+  const std::string text = lines(100, 18);
+  const auto good = input("good", text), notes = input("notes.json", text);
+  PrepareOptions options = options_of({good, notes});
+  options.val.clear();
+  options.train = folder_.path() / "notes";
+  std::string message = message_of(options);
+  EXPECT_NE(message.find("notes.json\" (the sidecar of --train) and"), std::string::npos) << message;
+  EXPECT_NE(message.find("notes.json\" (input) are one file"), std::string::npos) << message;
+  options.inputs = {good};
+  message = message_of(options);
+  EXPECT_NE(message.find("notes.json\" is in the way of the sidecar of"), std::string::npos) << message;
+  EXPECT_NE(message.find("not the sidecar of a token file. Move it away"), std::string::npos) << message;
+  EXPECT_EQ(content(notes), text);
+  EXPECT_FALSE(files_.exists(options.train));
+
+  // A sidecar is replaced together with its tokens only.
+  options.train = folder_.path() / "out" / "g.bin";
+  EXPECT_EQ(message_of(options), "no error");
+  EXPECT_EQ(message_of(options), "no error");
+  const std::string sidecar = content(folder_.path() / "out" / "g.bin.json");
+  options.train += ".json";
+  message = message_of(options);
+  EXPECT_NE(message.find("g.bin.json\" is the sidecar of a token file: choose another name"), std::string::npos)
+      << message;
+  EXPECT_EQ(content(options.train), sidecar);
+  EXPECT_EQ(names_of_outputs(), (std::vector<std::string>{"g.bin", "g.bin.json"}));
+}
+
+TEST_F(Prepare, WritesNoFileTwice) {
+  const auto good = input("good", lines(100, 19));
+  const auto out = folder_.path() / "out";
+  const auto refused = [&](const std::filesystem::path& train, const std::filesystem::path& val) {
+    PrepareOptions options = options_of({good});
+    options.train = train;
+    options.val = val;
+    EXPECT_THROW(prepare(files_, options), ConfigError);
+    return message_of(options);
+  };
+  std::string message = refused(out / "f.bin", out / "f.bin.json");
+  EXPECT_NE(message.find("f.bin.json\" (the sidecar of --train) and"), std::string::npos) << message;
+  EXPECT_NE(message.find("f.bin.json\" (--val) are one file"), std::string::npos) << message;
+  message = refused(out / "f.bin.json", out / "f.bin");
+  EXPECT_NE(message.find("(--train) and"), std::string::npos) << message;
+  EXPECT_NE(message.find("(the sidecar of --val) are one file"), std::string::npos) << message;
+  // Under other names of the folder.
+  std::filesystem::create_directory_symlink("out", folder_.path() / "alias");
+  EXPECT_NE(refused(out / "f.bin", folder_.path() / "alias" / "f.bin").find("are one file"), std::string::npos);
+  EXPECT_NE(refused(out / "f.bin", std::filesystem::relative(out / "f.bin")).find("are one file"), std::string::npos);
   EXPECT_EQ(names_of_outputs(), std::vector<std::string>{});
 }
 
