@@ -41,42 +41,25 @@ struct OpenPipe {
   const int descriptor;
 };
 
-// A file of our own that holds what comes out of a pipe, for as long as this lives.
-class Spool {
- public:
-  Spool(Files& files, std::filesystem::path path) : files_(files), path_(std::move(path)) {}
-  ~Spool() {
-    try {
-      files_.remove(path_);
-    } catch (...) {
-      // Nothing more can be done about a temporary file that cannot be removed.
-    }
+// What comes out of a pipe, in a file without a name: the system removes it however the program ends. `name` is what
+// messages call the pipe.
+std::unique_ptr<File> spool(Files& files, const std::filesystem::path& path, int descriptor,
+                            const std::filesystem::path& name) {
+  std::unique_ptr<File> file = files.open(path, OpenMode::kReplace);
+  files.remove(path);
+  std::vector<std::byte> buffer(kBufferBytes);
+  std::uint64_t offset_bytes = 0;
+  while (true) {
+    const ssize_t got = ::read(descriptor, buffer.data(), buffer.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw io_error("read", name, errno);
+    if (got == 0) break;
+    file->write(std::span(buffer).first(static_cast<std::size_t>(got)), offset_bytes);
+    offset_bytes += static_cast<std::uint64_t>(got);
   }
-  Spool(const Spool&) = delete;
-  Spool& operator=(const Spool&) = delete;
-
-  const std::filesystem::path& path() const { return path_; }
-
-  // `name` is what messages call it.
-  void fill(int descriptor, const std::filesystem::path& name) {
-    const std::unique_ptr<File> file = files_.open(path_, OpenMode::kReplace);
-    std::vector<std::byte> buffer(kBufferBytes);
-    std::uint64_t offset_bytes = 0;
-    while (true) {
-      const ssize_t got = ::read(descriptor, buffer.data(), buffer.size());
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0) throw io_error("read", name, errno);
-      if (got == 0) break;
-      file->write(std::span(buffer).first(static_cast<std::size_t>(got)), offset_bytes);
-      offset_bytes += static_cast<std::uint64_t>(got);
-    }
-    file->close();
-  }
-
- private:
-  Files& files_;
-  std::filesystem::path path_;
-};
+  file->sync();  // a network file system may find out only now that it is full; what is read back would be zeros
+  return file;
+}
 
 std::filesystem::path sidecar_of(std::filesystem::path token_file) {
   token_file += ".json";
@@ -94,12 +77,12 @@ class Text {
   Text(Files& files, const PrepareOptions& options) : files_(files) {
     for (const auto& path : options.inputs) {
       if (path == kStandardInput) {
-        add(spooled(options, options.standard_input, "standard input"), "standard input");
+        add_pipe(options, options.standard_input, "standard input");
       } else if (std::error_code ignored; std::filesystem::is_fifo(path, ignored)) {
         const OpenPipe pipe(path);
-        add(spooled(options, pipe.descriptor, path), path);
+        add_pipe(options, pipe.descriptor, path);
       } else {
-        add(path, path);
+        add_file(path);
         refuse_no_text(path);
       }
     }
@@ -112,14 +95,12 @@ class Text {
   // Fills `out` from byte `begin`. REQUIRES: in range.
   void read(std::int64_t begin, std::span<char> out) {
     while (!out.empty()) {
-      if (begin < parts_[current_].begin_bytes || begin >= parts_[current_].end_bytes || file_ == nullptr)
-        open_part(begin);
-      const Part& part = parts_[current_];
+      const Part& part = part_at(begin);
       const auto here = static_cast<std::size_t>(
           std::min<std::int64_t>(static_cast<std::int64_t>(out.size()), part.end_bytes - begin));
       const std::span<char> piece = out.first(here);
       const auto offset = static_cast<std::uint64_t>(begin - part.begin_bytes);
-      const std::size_t got = file_->read(std::as_writable_bytes(piece), offset);
+      const std::size_t got = (part.spool != nullptr ? part.spool : file_)->read(std::as_writable_bytes(piece), offset);
       if (got != here) {
         throw DataError(
             fmt::format("input {}: expected {} bytes, found its end at {}: it changed while being read. "
@@ -133,24 +114,36 @@ class Text {
 
  private:
   struct Part {
-    std::filesystem::path path;
-    std::filesystem::path name;  // in messages
+    std::filesystem::path name;  // of a spooled one only for messages
     std::int64_t begin_bytes;
     std::int64_t end_bytes;
+    std::unique_ptr<File> spool;  // nullptr: it is read under its name
   };
 
-  void add(const std::filesystem::path& path, const std::filesystem::path& name) {
+  void add(const std::filesystem::path& name, std::uint64_t bytes, std::unique_ptr<File> spool) {
+    parts_.push_back({name, size_bytes_, size_bytes_ + static_cast<std::int64_t>(bytes), std::move(spool)});
+    size_bytes_ = parts_.back().end_bytes;
+  }
+
+  void add_file(const std::filesystem::path& path) {
     const std::optional<std::uint64_t> bytes = files_.file_size_bytes(path);
     if (!bytes) {
       const std::string_view found = files_.is_directory(path) ? "a folder"
                                      : files_.exists(path)     ? "a device"
                                                                : "nothing of that name";
       throw DataError(fmt::format(
-          "input {}: expected a text file, found {}. {}", json_quote(name.string()), found,
+          "input {}: expected a text file, found {}. {}", json_quote(path.string()), found,
           found == "a folder" ? fmt::format("Name the files in it, as in {}/*.txt", path.string()) : "Check the path"));
     }
-    parts_.push_back({path, name, size_bytes_, size_bytes_ + static_cast<std::int64_t>(*bytes)});
-    size_bytes_ = parts_.back().end_bytes;
+    add(path, *bytes, nullptr);
+  }
+
+  void add_pipe(const PrepareOptions& options, int descriptor, const std::filesystem::path& name) {
+    std::filesystem::path path = options.train;
+    path += fmt::format(".{}-{}.text.tmp", ::getpid(), parts_.size());
+    std::unique_ptr<File> file = spool(files_, path, descriptor, name);
+    const std::uint64_t bytes = file->size_bytes();
+    add(name, bytes, std::move(file));
   }
 
   // A packed file would be trained on as it lies there, and tokens would be made of tokens, without a word. What a pipe
@@ -188,23 +181,20 @@ class Text {
     return sample;
   }
 
-  std::filesystem::path spooled(const PrepareOptions& options, int descriptor, const std::filesystem::path& name) {
-    std::filesystem::path path = options.train;
-    path += fmt::format(".{}-{}.text.tmp", ::getpid(), spools_.size());
-    Spool& spool = *spools_.emplace_back(std::make_unique<Spool>(files_, path));
-    spool.fill(descriptor, name);
-    return spool.path();
-  }
-
-  void open_part(std::int64_t position) {
-    const auto found =
-        std::find_if(parts_.begin(), parts_.end(), [&](const Part& p) { return position < p.end_bytes; });
-    current_ = static_cast<std::size_t>(found - parts_.begin());
-    file_ = files_.open(found->path, OpenMode::kRead);
+  // Opened, unless it is a spooled one.
+  const Part& part_at(std::int64_t position) {
+    if (position < parts_[current_].begin_bytes || position >= parts_[current_].end_bytes) {
+      const auto found =
+          std::find_if(parts_.begin(), parts_.end(), [&](const Part& p) { return position < p.end_bytes; });
+      current_ = static_cast<std::size_t>(found - parts_.begin());
+      file_ = nullptr;
+    }
+    const Part& part = parts_[current_];
+    if (part.spool == nullptr && file_ == nullptr) file_ = files_.open(part.name, OpenMode::kRead);
+    return part;
   }
 
   Files& files_;
-  std::vector<std::unique_ptr<Spool>> spools_;
   std::vector<Part> parts_;
   std::int64_t size_bytes_ = 0;
   std::size_t current_ = 0;

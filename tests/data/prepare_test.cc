@@ -224,12 +224,34 @@ TEST_F(Prepare, ReadsNamedPipes) {
   EXPECT_EQ(names_of_outputs().size(), 4u);
 }
 
+// More than a pipe holds is written: some of it was taken, and is kept somewhere. A program that is killed now leaves
+// nothing.
+TEST_F(Prepare, WhatComesOutOfAPipeHasNoName) {
+  const std::string text = lines(20'000, 20);
+  int ends[2];
+  ASSERT_EQ(::pipe(ends), 0);
+  PrepareOptions options = options_of({"-"});
+  options.standard_input = ends[0];
+  std::thread preparing([&] { prepare(files_, options); });
+  for (std::size_t done = 0; done < text.size();) {
+    const ssize_t moved = ::write(ends[1], text.data() + done, text.size() - done);
+    ASSERT_GT(moved, 0);
+    done += static_cast<std::size_t>(moved);
+  }
+  EXPECT_EQ(names_of_outputs(), std::vector<std::string>{});
+  ::close(ends[1]);
+  preparing.join();
+  ::close(ends[0]);
+  TokenFile train(options.train), val(options.val);
+  EXPECT_EQ(text_of(train) + text_of(val), text);
+}
+
 TEST_F(Prepare, AFullDiskLeavesNothingOfStandardInput) {
   const FilledPipe pipe(lines(1'000, 12));
   PrepareOptions options = options_of({"-"});
   options.standard_input = pipe.read_end();
   test::FaultyFiles faulty(files_);
-  faulty.fail_at(2, ENOSPC);
+  faulty.fill_disk_at(2, ENOSPC);
   EXPECT_THROW(prepare(faulty, options), IoError);
   EXPECT_EQ(names_of_outputs(), std::vector<std::string>{});
   char rest[65536];
