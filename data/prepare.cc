@@ -344,7 +344,7 @@ void check_options(const PrepareOptions& options) {
 
 std::string names_of(const std::vector<std::filesystem::path>& inputs) {
   std::string names = inputs.front() == kStandardInput ? "standard input" : inputs.front().filename().string();
-  if (inputs.size() > 1) names += fmt::format(" and {} more files", inputs.size() - 1);
+  if (inputs.size() > 1) names += fmt::format(" and {} more file{}", inputs.size() - 1, inputs.size() == 2 ? "" : "s");
   return names;
 }
 
@@ -361,16 +361,18 @@ PrepareResult prepare(Files& files, const PrepareOptions& options) {
   Text text(files, placed);
   const std::int64_t total = text.size_bytes();
   if (total == 0) {
-    throw DataError(
-        fmt::format("input {}: expected text, found {} empty file(s)", json_quote(text.name()), options.inputs.size()));
+    const std::size_t inputs = options.inputs.size();
+    throw DataError(fmt::format("input {}: expected text, found {}", json_quote(text.name()),
+                                inputs == 1 ? "an empty file" : fmt::format("{} empty files", inputs)));
   }
   std::int64_t cut = total;
   if (!options.val.empty()) {
     const double fraction = options.val_fraction.value_or(PrepareOptions::kValFraction);
     const auto val_bytes = static_cast<std::int64_t>(std::llround(static_cast<double>(total) * fraction));
     if (val_bytes < 1 || val_bytes >= total) {
-      throw DataError(fmt::format("input {}: {} bytes are too few to hold out a fraction of {}. Use more text",
-                                  json_quote(text.name()), total, fraction));
+      throw DataError(fmt::format("input {}: {} too few to hold out a fraction of {}. Use more text",
+                                  json_quote(text.name()),
+                                  total == 1 ? "1 byte is" : fmt::format("{} bytes are", total), fraction));
     }
     cut = find_cut(text, total - val_bytes);
   }

@@ -1,10 +1,22 @@
 #include <fmt/format.h>
 
+#include <cstdint>
+#include <string>
+#include <string_view>
+
 #include "launch/commands/commands.h"
 #include "runtime/base/home_path.h"
 #include "runtime/io/files.h"
 
 namespace strake::launch {
+namespace {
+
+// "1 byte", "2 bytes".
+std::string counted(std::int64_t count, std::string_view noun) {
+  return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
+}
+
+}  // namespace
 
 int prepare_data(data::PrepareOptions options) {
   for (std::filesystem::path& input : options.inputs) input = expand_home(input.string());
@@ -12,12 +24,12 @@ int prepare_data(data::PrepareOptions options) {
   options.val = expand_home(options.val.string());
   PosixFiles files;
   const data::PrepareResult result = data::prepare(files, options);
-  fmt::print("{} bytes of text\n{}: {} tokens to train on\n", result.input_bytes, result.train.string(),
-             result.train_tokens);
+  fmt::print("{} of text\n{}: {} to train on\n", counted(result.input_bytes, "byte"), result.train.string(),
+             counted(result.train_tokens, "token"));
   if (result.val.empty()) {
     fmt::print("nothing is held out: --val FILE keeps the end of the text for the held-out loss\n");
   } else {
-    fmt::print("{}: {} held-out tokens\n", result.val.string(), result.val_tokens);
+    fmt::print("{}: {}\n", result.val.string(), counted(result.val_tokens, "held-out token"));
   }
   return 0;
 }

@@ -205,7 +205,7 @@ TEST_F(Prepare, ReadsStandardInput) {
   EXPECT_EQ(names_of_outputs(), (std::vector<std::string>{"train.bin", "train.bin.json", "val.bin", "val.bin.json"}));
 
   options.inputs = {"-"};
-  EXPECT_EQ(message_of(options), "input \"standard input\": expected text, found 1 empty file(s)");
+  EXPECT_EQ(message_of(options), "input \"standard input\": expected text, found an empty file");
   options.inputs = {"-", "-"};
   EXPECT_EQ(message_of(options), "data prepare: standard input (-) can be read only once");
   EXPECT_EQ(names_of_outputs().size(), 4u);
@@ -333,10 +333,12 @@ TEST_F(Prepare, RefusesWhatCannotWork) {
   expect(options_of({folder_.path()}),
          fmt::format("found a folder. Name the files in it, as in {}/*.txt", folder_.path().string()));
   expect(options_of({"/dev/zero"}), "found a device");
-  expect(options_of({input("empty", "")}), "expected text, found 1 empty file(s)");
+  expect(options_of({input("empty", "")}), "expected text, found an empty file");
+  expect(options_of({input("empty", ""), input("empty too", "")}), "expected text, found 2 empty files");
   const auto packed = input("book.txt.xz", std::string_view("\3757zXZ\0 and so on", 16));
   expect(options_of({good, packed}), "book.txt.xz\": expected text, found an xz file. Unpack or convert it");
-  expect(options_of({input("tiny", "ab")}), "too few to hold out a fraction of 0.1");
+  expect(options_of({input("tiniest", "a")}), "1 byte is too few");
+  expect(options_of({input("tiny", "ab")}), "2 bytes are too few to hold out a fraction of 0.1");
   PrepareOptions options = options_of({good});
   for (const double fraction : {-0.1, 1.0, 7.0, std::nan("")}) {
     options.val_fraction = fraction;

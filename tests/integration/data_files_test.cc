@@ -59,6 +59,30 @@ TEST_F(DataPrepare, HoldsOutOnlyWhenAFileIsNamedForIt) {
   expect_refused({path("a.txt"), "--train", path("x.bin"), "--val-fraction", "0.2"}, ExitCode::kConfig, "--val");
 }
 
+TEST_F(DataPrepare, CountsInWords) {
+  std::ofstream(path("two.txt")) << "ab";
+  EXPECT_EQ(
+      prepare({path("two.txt"), "--train", path("t.bin"), "--val", path("v.bin"), "--val-fraction", "0.5"}).output,
+      fmt::format("2 bytes of text\n{}: 1 token to train on\n{}: 1 held-out token\n", path("t.bin"), path("v.bin")));
+  std::ofstream(path("one.txt")) << "a";
+  const std::string one = prepare({path("one.txt"), "--train", path("t.bin")}).output;
+  EXPECT_EQ(one.substr(0, one.find('\n')), "1 byte of text");
+}
+
+// With the codes of a mistake in the command, and everything as it was.
+TEST_F(DataPrepare, ReplacesNothingThatIsNoTokenFile) {
+  ASSERT_EQ(::mkfifo(path("pipe").c_str(), 0600), 0);
+  expect_refused({path("a.txt"), "--train", path("pipe")}, ExitCode::kConfig, "pipe\" is a pipe");
+  EXPECT_TRUE(std::filesystem::is_fifo(path("pipe")));
+  std::filesystem::copy_file(path("a.txt"), path("notes.json"));
+  expect_refused({path("notes.json"), "--train", path("notes")}, ExitCode::kConfig, "are one file");
+  expect_refused({path("a.txt"), "--train", path("notes")}, ExitCode::kConfig, "is in the way of the sidecar");
+  EXPECT_EQ(std::filesystem::file_size(path("notes.json")), text_.size());
+  EXPECT_FALSE(std::filesystem::exists(path("notes")));
+  ASSERT_EQ(prepare({path("a.txt"), "--train", path("t.bin")}).exit_code, 0);
+  expect_refused({path("t.bin"), "--train", path("again.bin")}, ExitCode::kData, "found a token file");
+}
+
 TEST_F(DataPrepare, ReadsWhatIsPipedIn) {
   const std::string command = fmt::format("cat '{}' | '{}' data prepare - --train '{}' --val '{}' 2>&1", path("a.txt"),
                                           STRAKE_PROGRAM, path("t.bin"), path("v.bin"));
