@@ -39,10 +39,14 @@ const std::vector<std::string> kRandomTokens{"random tokens"};
 Config load(const BenchStepArguments& arguments) {
   Config defaults;
   defaults.data.train = kRandomTokens;
-  std::vector<std::string> overrides{"checkpoint.every=0", "checkpoint.at_end=false", "eval.every=0", "data.val="};
+  std::vector<std::string> overrides{"checkpoint.at_end=false", "eval.every=0", "data.val="};
+  const bool checkpoints_by_time =
+      std::any_of(arguments.overrides.begin(), arguments.overrides.end(),
+                  [](const std::string& each) { return each.starts_with("checkpoint.every_minutes="); });
+  if (!checkpoints_by_time) overrides.emplace_back("checkpoint.every=0");  // else the two contradict each other
   overrides.insert(overrides.end(), arguments.overrides.begin(), arguments.overrides.end());
-  Config config = load_config(arguments.config_path, overrides, defaults);
-  if (arguments.random_data) config.data.train = kRandomTokens;
+  if (arguments.random_data) overrides.push_back("data.train=" + kRandomTokens.front());
+  const Config config = load_config(arguments.config_path, overrides, defaults);
   if (config.data.train == kRandomTokens && config.model.vocab == 0) {
     throw ConfigError(
         "model.vocab: random tokens have no vocabulary of their own; set model.vocab (256 for bytes, 50257 for GPT-2)");

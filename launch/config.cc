@@ -70,9 +70,9 @@ void bind_keys(ConfigReader& reader, Config& c) {
   reader.bind("optimizer.min_learning_rate_ratio", c.optimizer.min_learning_rate_ratio, {0, 1},
               "The same as a part of optimizer.learning_rate; auto: a tenth.");
   reader.bind("optimizer.warmup_steps", c.optimizer.warmup_steps, {0, kMany},
-              "Steps of linear warm-up, a tenth of the run if it is shorter; auto: by optimizer.warmup_ratio.");
+              "Steps of linear warm-up, a tenth of the run if the run is shorter; auto: by optimizer.warmup_ratio.");
   reader.bind("optimizer.warmup_ratio", c.optimizer.warmup_ratio, {0, 0.999999},
-              "The same as a part of train.steps; auto: 100 steps.");
+              "The same as a part of train.steps; auto: 100 steps, but a tenth of the run at most.");
   reader.bind("optimizer.beta1", c.optimizer.beta1, {0, 0.999999}, "Decay of AdamW's first moment.");
   reader.bind("optimizer.beta2", c.optimizer.beta2, {0, 0.999999}, "Decay of AdamW's second moment.");
   reader.bind("optimizer.epsilon", c.optimizer.epsilon, {1e-30, 1}, "AdamW's epsilon.");
@@ -88,8 +88,10 @@ void bind_keys(ConfigReader& reader, Config& c) {
   reader.bind("checkpoint.every", c.checkpoint.every, {0, kMany},
               "Steps between checkpoints; auto: by time (checkpoint.every_minutes); 0: none while the run goes on.",
               kNoEffect);
-  reader.bind("checkpoint.every_minutes", c.checkpoint.every_minutes, {1e-6, 1e6},
-              "Minutes between checkpoints, where checkpoint.every is auto.", kNoEffect);
+  reader.bind(
+      "checkpoint.every_minutes", c.checkpoint.every_minutes, {1e-6, 1e6},
+      "Minutes between checkpoints, where checkpoint.every is auto; as an argument, also in place of the file's steps.",
+      kNoEffect);
   reader.bind("checkpoint.at_end", c.checkpoint.at_end, "Keep the last step of a run that ends.", kNoEffect);
   reader.bind<Resume>("checkpoint.resume", c.checkpoint.resume,
                       {{"auto", Resume::kAuto}, {"true", Resume::kMust}, {"false", Resume::kNever}},
@@ -129,17 +131,21 @@ void settle(ConfigReader& reader, std::string_view absolute_key, std::optional<A
   }
 }
 
-// Divisors of n in ascending order, at most `most` of the largest.
-std::vector<std::int64_t> largest_divisors(std::int64_t n, std::size_t most) {
-  std::vector<std::int64_t> small, large;
+// Divisors of n in ascending order, those nearest to what was given; of two as near the smaller one first.
+std::vector<std::int64_t> divisors_near(std::int64_t given, std::int64_t n) {
+  constexpr std::size_t kMost = 4;
+  std::vector<std::int64_t> divisors;
   for (std::int64_t d = 1; d * d <= n; ++d) {
     if (n % d != 0) continue;
-    small.push_back(d);
-    if (d * d != n) large.push_back(n / d);
+    divisors.push_back(d);
+    if (d * d != n) divisors.push_back(n / d);
   }
-  small.insert(small.end(), large.rbegin(), large.rend());
-  if (small.size() > most) small.erase(small.begin(), small.end() - static_cast<std::ptrdiff_t>(most));
-  return small;
+  std::sort(divisors.begin(), divisors.end(), [&](std::int64_t a, std::int64_t b) {
+    return std::pair(std::abs(a - given), a) < std::pair(std::abs(b - given), b);
+  });
+  divisors.resize(std::min(divisors.size(), kMost));
+  std::sort(divisors.begin(), divisors.end());
+  return divisors;
 }
 
 void check_contradictions(ConfigReader& reader, const Config& c) {
@@ -148,10 +154,11 @@ void check_contradictions(ConfigReader& reader, const Config& c) {
     reader.problem("model.kind", fmt::format("{} is not known; write \"gpt2\"", json_quote(c.model.kind)));
   }
   if (reader.sound({"model.channels", "model.heads"}) && c.model.channels % c.model.heads != 0) {
-    reader.problem("model.channels",
-                   fmt::format("{} cannot be split over model.heads = {}; use model.heads = {}, or model.channels = {}",
-                               c.model.channels, c.model.heads, fmt::join(largest_divisors(c.model.channels, 4), ", "),
-                               (c.model.channels / c.model.heads + 1) * c.model.heads));
+    reader.problem(
+        "model.channels",
+        fmt::format("{} cannot be split over model.heads = {}; use model.heads = {}, or model.channels = {}",
+                    c.model.channels, c.model.heads, fmt::join(divisors_near(c.model.heads, c.model.channels), ", "),
+                    (c.model.channels / c.model.heads + 1) * c.model.heads));
   }
   if (reader.sound({"data.train"}) && c.data.train.empty()) {
     reader.problem("data.train", "is not set; write the path of a token file, made by `strake data prepare`");
@@ -161,11 +168,11 @@ void check_contradictions(ConfigReader& reader, const Config& c) {
   }
   if (reader.sound({"train.global_batch", "train.micro_batch"}) && c.train.global_batch % c.train.micro_batch != 0) {
     const std::int64_t below = c.train.global_batch / c.train.micro_batch * c.train.micro_batch;
-    reader.problem(
-        "train.global_batch",
-        fmt::format("{} is not a multiple of train.micro_batch = {}; use {}{}, or train.micro_batch = {}",
-                    c.train.global_batch, c.train.micro_batch, below > 0 ? fmt::format("{} or ", below) : "",
-                    below + c.train.micro_batch, fmt::join(largest_divisors(c.train.global_batch, 4), ", ")));
+    reader.problem("train.global_batch",
+                   fmt::format("{} is not a multiple of train.micro_batch = {}; use {}{}, or train.micro_batch = {}",
+                               c.train.global_batch, c.train.micro_batch, below > 0 ? fmt::format("{} or ", below) : "",
+                               below + c.train.micro_batch,
+                               fmt::join(divisors_near(c.train.micro_batch, c.train.global_batch), ", ")));
   }
   if (reader.sound({"train.stop_at", "train.steps"}) && c.train.stop_at > c.train.steps) {
     reader.problem("train.stop_at", fmt::format("{} lies behind train.steps = {}; lower it, or set 0 to run to the end",
@@ -198,6 +205,12 @@ Config load_config(const std::filesystem::path& file, const std::vector<std::str
          config.optimizer.min_learning_rate_ratio);
   settle(reader, "optimizer.warmup_steps", config.optimizer.warmup_steps, "optimizer.warmup_ratio",
          config.optimizer.warmup_ratio);
+  // The minutes have a default, which contradicts nothing: what was said counts.
+  std::optional<double> minutes;
+  if (reader.source("checkpoint.every_minutes") != ConfigReader::Source::kDefault) {
+    minutes = config.checkpoint.every_minutes;
+  }
+  settle(reader, "checkpoint.every", config.checkpoint.every, "checkpoint.every_minutes", minutes);
   if (complete) check_contradictions(reader, config);  // else they would all be about defaults
   reader.finish();
   expand_paths(config);
@@ -253,9 +266,14 @@ void lay_out_schedule(const Config& config, Derived& derived) {
       o.min_learning_rate.value_or(o.min_learning_rate_ratio.value_or(kDefaultFloor) * o.learning_rate);
   derived.warmup_steps = o.warmup_ratio ? std::llround(*o.warmup_ratio * static_cast<double>(steps))
                                         : o.warmup_steps.value_or(kDefaultWarmupSteps);
-  if (derived.warmup_steps > steps) {
-    // A run that is warm-up to its end would never train at its rate.
-    const std::int64_t shortened = (steps + 9) / 10;
+  // A run that is warm-up to its end would never train at its rate.
+  const std::int64_t shortened = (steps + 9) / 10;
+  if (!o.warmup_ratio && !o.warmup_steps && derived.warmup_steps > shortened) {
+    derived.note = fmt::format(
+        "the warm-up takes {} of {} steps, a tenth: the default of {} is longer; optimizer.warmup_steps sets another",
+        shortened, steps, derived.warmup_steps);
+    derived.warmup_steps = shortened;
+  } else if (derived.warmup_steps > steps) {
     derived.note = fmt::format("the warm-up takes {} of {} steps: optimizer.warmup_steps = {} is longer than the run",
                                shortened, steps, derived.warmup_steps);
     derived.warmup_steps = shortened;
@@ -273,8 +291,8 @@ Derived derive(const Config& config, int ranks) {
     std::string remedy =
         fmt::format("use train.global_batch = {}{}", below > 0 ? fmt::format("{} or ", below) : "", below + at_once);
     if (train.global_batch % ranks == 0) {
-      remedy +=
-          fmt::format(", or train.micro_batch = {}", fmt::join(largest_divisors(train.global_batch / ranks, 4), ", "));
+      remedy += fmt::format(", or train.micro_batch = {}",
+                            fmt::join(divisors_near(train.micro_batch, train.global_batch / ranks), ", "));
     }
     throw ConfigError(
         fmt::format("train.global_batch: {} is not a multiple of train.micro_batch x ranks = {} x {} = {}; {}",

@@ -94,6 +94,19 @@ TEST_P(BenchStep, MakesRandomTokensOfTheModelsVocabulary) {
   EXPECT_TRUE(leftovers().empty()) << leftovers().front();
 }
 
+// An empty data.train, and checkpoints by time, do not contradict what the bench sets itself.
+TEST_P(BenchStep, SwitchesOffOnlyWhatTheCommandLineLeavesOut) {
+  const ProgramEnd end = bench({"--random-data", "data.train=", "model.vocab=256", "checkpoint.every_minutes=7",
+                                "--warmup", "1", "--steps", "1", "--repeats", "1", "--json"});
+  ASSERT_EQ(end.exit_code, 0) << end.output;
+  const Json config = parse(end).at("config");
+  EXPECT_EQ(config.at("data").at("train"), "random tokens");
+  EXPECT_EQ(config.at("checkpoint").at("every"), "auto");
+  EXPECT_EQ(config.at("checkpoint").at("at_end"), false);
+  EXPECT_EQ(config.at("eval").at("every"), 0);
+  EXPECT_EQ(config.at("data").at("val"), "");
+}
+
 TEST_P(BenchStep, TalksToPeople) {
   const ProgramEnd end = bench({"--warmup", "1", "--steps", "2", "--repeats", "2"});
   ASSERT_EQ(end.exit_code, 0) << end.output;

@@ -137,9 +137,11 @@ INSTANTIATE_TEST_SUITE_P(
 INSTANTIATE_TEST_SUITE_P(
     Contradiction, BadOverrideTest,
     ::testing::Values(BadOverride{"model.channels=130 model.heads=4", "model.channels",
-                                  "use model.heads = 13, 26, 65, 130, or model.channels = 132"},
+                                  "use model.heads = 1, 2, 5, 10, or model.channels = 132"},
+                      BadOverride{"model.channels=64 model.heads=3", "model.channels",
+                                  "use model.heads = 1, 2, 4, 8, or"},
                       BadOverride{"train.global_batch=20 train.micro_batch=8", "train.global_batch",
-                                  "use 16 or 24, or train.micro_batch = 4, 5, 10, 20"},
+                                  "use 16 or 24, or train.micro_batch = 2, 4, 5, 10"},
                       BadOverride{"train.global_batch=4 train.micro_batch=8", "train.global_batch",
                                   "use 8, or train.micro_batch = 1, 2, 4"},
                       BadOverride{"train.stop_at=2000", "train.stop_at", "lies behind train.steps = 1000"},
@@ -149,6 +151,10 @@ INSTANTIATE_TEST_SUITE_P(
                                   "optimizer.min_learning_rate_ratio", "and so is optimizer.min_learning_rate; remove"},
                       BadOverride{"optimizer.warmup_steps=5 optimizer.warmup_ratio=0.1", "optimizer.warmup_ratio",
                                   "and so is optimizer.warmup_steps; remove"},
+                      BadOverride{"checkpoint.every=5 checkpoint.every_minutes=2", "checkpoint.every_minutes",
+                                  "and so is checkpoint.every; remove"},
+                      BadOverride{"checkpoint.every=0 checkpoint.every_minutes=2", "checkpoint.every_minutes",
+                                  "and so is checkpoint.every; remove"},
                       BadOverride{"model.kind=bert", "model.kind", "write \"gpt2\""},
                       BadOverride{"run.dir=", "run.dir", "write the path of a folder"},
                       BadOverride{"data.train=t.bin,", "data.train", "a list of them"},
@@ -348,13 +354,37 @@ TEST(Derive, TheWarmUpIsStepsOrAPartOfTheRun) {
 }
 
 TEST(Derive, AWarmUpThatIsLongerThanTheRunIsShortenedAndSaidSo) {
-  EXPECT_EQ(schedule_of({"train.steps=100"}).warmup_steps, 100);
-  EXPECT_EQ(schedule_of({"train.steps=100"}).note, "");
-  EXPECT_EQ(schedule_of({"train.steps=99"}).warmup_steps, 10);
-  EXPECT_EQ(schedule_of({"train.steps=1"}).warmup_steps, 1);
+  EXPECT_EQ(schedule_of({"train.steps=100", "optimizer.warmup_steps=100"}).warmup_steps, 100);
+  EXPECT_EQ(schedule_of({"train.steps=100", "optimizer.warmup_steps=100"}).note, "");
+  EXPECT_EQ(schedule_of({"train.steps=99", "optimizer.warmup_steps=100"}).warmup_steps, 10);
+  EXPECT_EQ(schedule_of({"train.steps=1", "optimizer.warmup_steps=100"}).warmup_steps, 1);
   const Derived three = schedule_of({"train.steps=3", "optimizer.warmup_steps=2000"});
   EXPECT_EQ(three.warmup_steps, 1);
   EXPECT_EQ(three.note, "the warm-up takes 1 of 3 steps: optimizer.warmup_steps = 2000 is longer than the run");
+}
+
+// 100 steps of 101 would be a run that hardly trains at its rate.
+TEST(Derive, TheDefaultWarmUpIsATenthOfTheRunAtMost) {
+  EXPECT_EQ(schedule_of({"train.steps=1000"}).note, "");
+  EXPECT_EQ(schedule_of({"train.steps=500"}).warmup_steps, 50);
+  EXPECT_EQ(schedule_of({"train.steps=100"}).warmup_steps, 10);
+  EXPECT_EQ(schedule_of({"train.steps=1"}).warmup_steps, 1);
+  const Derived shortened = schedule_of({"train.steps=101"});
+  EXPECT_EQ(shortened.warmup_steps, 11);
+  EXPECT_EQ(shortened.note,
+            "the warm-up takes 11 of 101 steps, a tenth: the default of 100 is longer; optimizer.warmup_steps sets "
+            "another");
+}
+
+TEST(Config, AnArgumentReplacesHowTheFileSpacesCheckpoints) {
+  const TomlFile minutes("[checkpoint]\nevery_minutes = 2\n");
+  EXPECT_EQ(load_config(minutes.path(), with_data({"checkpoint.every=7"})).checkpoint.every, 7);
+  EXPECT_EQ(load_config(minutes.path(), with_data({"checkpoint.every=auto"})).checkpoint.every_minutes, 2);
+  const TomlFile steps("[checkpoint]\nevery = 7\n");
+  const Config by_time = load_config(steps.path(), with_data({"checkpoint.every_minutes=2"}));
+  EXPECT_EQ(by_time.checkpoint.every, std::nullopt);
+  EXPECT_EQ(by_time.checkpoint.every_minutes, 2);
+  EXPECT_EQ(load_config(steps.path(), kData).checkpoint.every, 7) << "the default of the minutes contradicts nothing";
 }
 
 // Without this a user would have to edit the file before an argument could say it the other way.
