@@ -87,7 +87,7 @@ class HelpFormatter : public CLI::Formatter {
     for (const CLI::Option* option : options) {
       if (option->get_required()) out += " " + spelled(*option);
     }
-    out += " [OPTIONS]";
+    if (options.size() > 1) out += " [OPTIONS]";  // than --help
     for (const CLI::Option* option : app->get_options([](const CLI::Option* each) { return each->get_positional(); })) {
       const bool many = option->get_expected_max() >= CLI::detail::expected_max_vector_size;
       out += option->get_required() ? fmt::format(" {}{}", spelled(*option), many ? "..." : "")
@@ -131,6 +131,10 @@ const CLI::App& named(const CLI::App& app) {
   return commands.empty() ? app : named(*commands.front());
 }
 
+ConfigError problem_of(const CLI::App& command, const std::string& what) {
+  return ConfigError(fmt::format("{}: {}; see `{} --help`", full_name(command), what, full_name(command)));
+}
+
 // What `word` may have been meant to be, as a question; else what there is.
 std::string meant(const CLI::App& command, const std::string& word) {
   std::vector<std::string> commands, options;
@@ -159,6 +163,10 @@ std::string meant(const CLI::App& command, const std::string& word) {
   return fmt::format("its options are {}", fmt::join(options, ", "));
 }
 
+ConfigError unknown_word(const CLI::App& command, const std::string& word) {
+  return problem_of(command, fmt::format("{} is not known; {}", json_quote(word), meant(command, word)));
+}
+
 }  // namespace
 
 bool takes_path(const CLI::Option& option) {
@@ -170,15 +178,22 @@ bool takes_path(const CLI::Option& option) {
 
 void make_help(CLI::App& program) { make_help_of(program, std::make_shared<HelpFormatter>()); }
 
+void require_commands(const CLI::App& program, const std::vector<std::string>& words) {
+  const CLI::App* command = &program;
+  for (const std::string& word : words) {
+    const std::vector<const CLI::App*> commands = commands_of(*command);
+    const auto inner =
+        std::find_if(commands.begin(), commands.end(), [&](const CLI::App* each) { return each->get_name() == word; });
+    if (inner == commands.end()) throw unknown_word(*command, word);
+    command = *inner;
+  }
+}
+
 ConfigError parse_problem(const CLI::App& program, const CLI::ParseError& error) {
   const CLI::App& command = named(program);
-  const auto say = [&](const std::string& what) {
-    return ConfigError(fmt::format("{}: {}; see `{} --help`", full_name(command), what, full_name(command)));
-  };
+  const auto say = [&](const std::string& what) { return problem_of(command, what); };
   const std::vector<std::string> unknown = program.remaining(true);
-  if (!unknown.empty()) {
-    return say(fmt::format("{} is not known; {}", json_quote(unknown.front()), meant(command, unknown.front())));
-  }
+  if (!unknown.empty()) return unknown_word(command, unknown.front());
   if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::RequiredError)) {
     std::vector<std::string> missing;
     for (const CLI::Option* option : command.get_options()) {

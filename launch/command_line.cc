@@ -46,6 +46,18 @@ CLI::Validator number_from(Number least, Number most) {
       },
       "");
 }
+// Between 0 and 1; whether 0 makes sense depends on other options, which prepare() knows.
+CLI::Validator fraction() {
+  return CLI::Validator(
+      [](const std::string& text) {
+        double value = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        const bool whole = error == std::errc() && end == text.data() + text.size();
+        if (whole && value >= 0 && value < 1) return std::string();  // NaN is neither
+        return fmt::format("{} is not accepted; write a number from 0 to below 1", json_quote(text));
+      },
+      "");
+}
 CLI::Validator one_of(const std::vector<std::string>& words) {
   return CLI::Validator(
       [=](const std::string& text) {
@@ -137,6 +149,7 @@ int run_command_line(int argc, char** argv) {
       ->type_name("FILE");
   prepare_command
       ->add_option("--val-fraction", prepare.val_fraction, "Part of the text that is held out, its end; with --val")
+      ->check(fraction())
       ->type_name("FRACTION")
       ->default_str(fmt::format("{}", data::PrepareOptions::kValFraction));
   prepare_command->add_option("--source", prepare.source, "Description kept beside the token files");
@@ -201,7 +214,7 @@ int run_command_line(int argc, char** argv) {
   CLI::App* ckpt_command = app.add_subcommand("ckpt", "Look at checkpoints");
   ckpt_command->require_subcommand(1);
   CLI::App* list_command = ckpt_command->add_subcommand("list", "List the checkpoints of a run, newest first");
-  list_command->add_option("path", path, "Run folder, or its ckpt folder")->required()->type_name("RUN");
+  list_command->add_option("path", path, "Run folder, or one checkpoint")->required()->type_name("RUN|CHECKPOINT");
   bool verify = false;
   list_command->add_flag("--verify", verify, "Read every byte of each, to say which are whole");
   list_command->callback([&] { run = [&] { return list_checkpoints(path, verify); }; });
@@ -230,15 +243,21 @@ int run_command_line(int argc, char** argv) {
       return 0;
     };
   });
-  app.add_subcommand("help", "Explain a command");
+  std::vector<std::string> explained;
+  app.add_subcommand("help", "Explain a command")
+      ->add_option("command", explained, "Command, and the command of that one")
+      ->type_name("COMMAND");
 
   make_help(app);
   expand_home_in_paths(app);
   // `strake help ckpt list` is `strake ckpt list --help`; without arguments people want to know what there is.
   std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);
-  if (!arguments.empty() && arguments.front() == "help") {
+  const bool asks_for_help = !arguments.empty() && (arguments.back() == "--help" || arguments.back() == "-h");
+  if (!arguments.empty() && arguments.front() == "help" && !(asks_for_help && arguments.size() == 2)) {
     arguments.erase(arguments.begin());
-    if (arguments.empty() || arguments.back() != "--help") arguments.emplace_back("--help");
+    if (asks_for_help) arguments.pop_back();
+    require_commands(app, arguments);
+    arguments.emplace_back("--help");
   }
   if (arguments.empty()) arguments.emplace_back("--help");
   std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them

@@ -58,12 +58,26 @@ std::vector<const CLI::App*> commands_of(const CLI::App& app) {
 
 // The branches of `case` statements, in words that bash and zsh share. A command is named by its path: "" or
 // " ckpt list".
+// `files` of a place: 1 any, 2 folders only.
 struct Cases {
   std::string commands;  // path and word -> at
   std::string values;    // path and option -> what its value may be
   std::string places;    // path -> what else may stand there
   std::string keys;      // key of a configuration -> what its value may be
 };
+
+// `help` takes the names of commands, and those of their commands: no options, no files.
+void add_explained(const CLI::App& app, const std::string& path, std::vector<std::string>& words, Cases& cases) {
+  for (const CLI::App* command : commands_of(app)) {
+    words.push_back(command->get_name());
+    if (commands_of(*command).empty()) continue;
+    const std::string inner_path = path + " " + command->get_name();
+    std::vector<std::string> inner;
+    add_explained(*command, inner_path, inner, cases);
+    cases.commands += fmt::format("      '{0}') at='{0}' ;;\n", inner_path);
+    cases.places += fmt::format("      '{}') choices='{}' files=0 keys=0 ;;\n", inner_path, fmt::join(inner, " "));
+  }
+}
 
 void add_cases(const CLI::App& app, const std::string& path, Cases& cases) {
   std::vector<std::string> words;
@@ -72,9 +86,7 @@ void add_cases(const CLI::App& app, const std::string& path, Cases& cases) {
     cases.commands += fmt::format("      '{0} {1}') at='{0} {1}' ;;\n", path, command->get_name());
     add_cases(*command, path + " " + command->get_name(), cases);
   }
-  if (app.get_name() == "help") {
-    for (const CLI::App* command : commands_of(*app.get_parent())) words.push_back(command->get_name());
-  }
+  if (app.get_name() == "help") add_explained(*app.get_parent(), path, words, cases);
   bool files = false, keys = false;
   for (const CLI::Option* option : app.get_options()) {
     const Place place = place_of(*option);
@@ -100,8 +112,9 @@ constexpr std::string_view kBash = R"sh(# bash completion of strake, made by `st
 
 _strake() {{
   local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}} key= at= choices= files=0 keys=0 i
-  # bash makes words of their own of `key`, `=` and `value`.
+  # bash makes words of their own of `key`, `=` and `value`, and of `--option`, `=` and `value`.
   if [[ $cur == '=' ]]; then key=$prev cur=; elif [[ $prev == '=' ]]; then key=${{COMP_WORDS[COMP_CWORD-2]}}; fi
+  if [[ $key == --* ]]; then prev=$key key=; fi
   for ((i = 1; i < COMP_CWORD; i++)); do
     case "$at ${{COMP_WORDS[i]}}" in
 {commands}    esac
@@ -117,18 +130,21 @@ _strake() {{
     case $key in
 {keys}    esac
   fi
+  local found=()
   COMPREPLY=($(compgen -W "$choices" -- "$cur"))
   if ((keys)) && [[ $cur != -* ]]; then
-    local found=($(compgen -W "{names}" -S = -- "$cur"))
+    found=($(compgen -W "{names}" -S = -- "$cur"))
     if ((${{#found[@]}})); then
       compopt -o nospace 2>/dev/null
       COMPREPLY+=("${{found[@]}}")
     fi
   fi
   if ((files)); then
-    compopt -o filenames 2>/dev/null
-    local IFS=$'\n'
-    COMPREPLY+=($(compgen -f -- "$cur"))
+    local IFS=$'\n' kind=-f
+    ((files == 2)) && kind=-d
+    # As the name of a file `key=` would be quoted: `key\=`.
+    ((${{#found[@]}})) || compopt -o filenames 2>/dev/null
+    COMPREPLY+=($(compgen $kind -- "$cur"))
   fi
 }}
 complete -F _strake strake
@@ -139,6 +155,7 @@ constexpr std::string_view kZsh = R"sh(#compdef strake
 
 _strake() {{
   local prev=$words[CURRENT-1] at= choices= files=0 keys=0 i
+  if [[ $PREFIX == --*=* ]]; then prev=${{PREFIX%%=*}}; compset -P '*='; fi
   for ((i = 2; i < CURRENT; i++)); do
     case "$at $words[i]" in
 {commands}    esac
@@ -157,7 +174,8 @@ _strake() {{
   fi
   [[ -z $choices ]] || compadd -- ${{=choices}}
   ((keys)) && compadd -S = -- {names}
-  ((files)) && _files
+  ((files == 1)) && _files
+  ((files == 2)) && _files -/
   return 0
 }}
 # Loaded by compinit this is the body of the function; read by `source` it makes itself known.
@@ -174,7 +192,7 @@ std::string fill(std::string_view script, const CLI::App& program) {
       cases.keys += fmt::format("      {}) choices='{}' ;;\n", key.name, words);
     }
   }
-  cases.keys += "      run.dir|data.*) files=1 ;;\n";
+  cases.keys += "      run.dir|train.init_from) files=2 ;;\n      data.*) files=1 ;;\n";
   return fmt::format(fmt::runtime(script), fmt::arg("commands", cases.commands), fmt::arg("values", cases.values),
                      fmt::arg("places", cases.places), fmt::arg("keys", cases.keys),
                      fmt::arg("names", fmt::format("{}", fmt::join(names, " "))));

@@ -52,8 +52,8 @@ TEST(Help, EveryCommandHasItWithAnExample) {
     const std::string name = command;
     const ShellEnd help = shell("strake " + name + " --help");
     EXPECT_EQ(help.exit_code, 0) << command;
+    EXPECT_EQ(shell("strake help " + name).output, help.output) << command;
     if (name != "help") {
-      EXPECT_EQ(shell("strake help " + name).output, help.output) << command;
       EXPECT_NE(help.output.find("Usage: strake" + (name.empty() ? "" : " " + name)), std::string::npos) << help.output;
     }
     EXPECT_NE(help.output.find("Example:\n  strake "), std::string::npos) << help.output;
@@ -69,6 +69,12 @@ TEST(Help, EveryCommandHasItWithAnExample) {
   EXPECT_EQ(static_cast<std::size_t>(commands),
             lines_of(all.substr(all.find("Commands:"), all.find("Example:") - all.find("Commands:"))).size() - 2)
       << all;
+}
+
+TEST(Help, ExplainsItself) {
+  const std::string help = shell("strake help help").output;
+  EXPECT_TRUE(help.find("Usage: strake help [COMMAND...]\n") != std::string::npos) << help;
+  EXPECT_EQ(shell("strake help data prepare --help").output, shell("strake data prepare --help").output);
 }
 
 TEST(Help, IsWhatTheBareProgramPrints) {
@@ -97,6 +103,10 @@ INSTANTIATE_TEST_SUITE_P(
     Words, BadLineTest,
     testing::Values(
         BadLine{"trian c.toml", "strake: \"trian\" is not known; did you mean train?"},
+        BadLine{"help trian", "strake: \"trian\" is not known; did you mean train?"},
+        BadLine{"help data nosuch", "strake data: \"nosuch\" is not known; write one of prepare"},
+        BadLine{"help --nosuch", "strake: \"--nosuch\" is not known; write one of train"},
+        BadLine{"help train extra", "strake train: \"extra\" is not known"}, BadLine{"help ''", "\"\" is not known"},
         BadLine{"frobnicate", "write one of train, bench, data"}, BadLine{"data prepar", "did you mean prepare?"},
         BadLine{"ckpt", "strake ckpt: a command is missing; write one of list, verify; see `strake ckpt --help`"},
         BadLine{"train", "strake train: CONFIG.toml is missing"},
@@ -114,6 +124,11 @@ INSTANTIATE_TEST_SUITE_P(
         BadLine{"generate r --device gpu", "--device: \"gpu\" is not accepted; write auto, cpu or cuda; see"},
         BadLine{"train ''", "\"\" is not accepted; write a path"},
         BadLine{"ckpt list ''", "\"\" is not accepted; write a path"},
+        BadLine{"data prepare t --train x --val y --val-fraction ''",
+                "--val-fraction: \"\" is not accepted; write a number from 0 to below 1"},
+        BadLine{"data prepare t --train x --val y --val-fraction abc",
+                "--val-fraction: \"abc\" is not accepted; write a number from 0 to below 1"},
+        BadLine{"data prepare t --train x --val y --val-fraction=1", "--val-fraction: \"1\" is not accepted"},
         BadLine{"generate r --device ''", "--device: \"\" is not accepted; write auto, cpu or cuda"},
         BadLine{"export r --out o --dtype f16", "--dtype: \"f16\" is not accepted; write f32 or bf16"},
         BadLine{"completion fish", "\"fish\" is not accepted; write bash or zsh"},
@@ -197,8 +212,9 @@ TEST(Readme, ItsMpirunLineWorksAsItStands) {
 }
 
 // What bash offers at the end of `line`.
-std::set<std::string> offered(const std::string& words, int cursor, const std::string& folder) {
-  return lines_of(shell("eval \"$(strake completion bash)\"; cd '" + folder + "'; COMP_WORDS=(" + words +
+std::set<std::string> offered(const std::string& words, int cursor, const std::string& folder,
+                              const std::string& before = "") {
+  return lines_of(shell(before + "eval \"$(strake completion bash)\"; cd '" + folder + "'; COMP_WORDS=(" + words +
                             "); COMP_CWORD=" + std::to_string(cursor) + "; _strake; printf '%s\\n' \"${COMPREPLY[@]}\"",
                         "bash")
                       .output);
@@ -220,6 +236,7 @@ class Completion : public testing::Test {
   Completion() {
     std::ofstream(folder_.path() / "my config.toml");
     std::ofstream(folder_.path() / "trained.bin");
+    std::filesystem::create_directory(folder_.path() / "trained runs");
   }
   using Words = std::set<std::string>;
   ScratchFolder folder_;
@@ -239,13 +256,36 @@ TEST_F(Completion, OfBashKnowsCommandsOptionsKeysAndFiles) {
   EXPECT_EQ(offered("strake train c.toml optimizer.warmup_r", 3, folder), Words{"optimizer.warmup_ratio="});
   EXPECT_EQ(offered("strake train c.toml run.device = c", 5, folder), (Words{"cpu", "cuda"}));
   EXPECT_EQ(offered("strake train c.toml run.device =", 4, folder), (Words{"auto", "cpu", "cuda"}));
-  EXPECT_EQ(offered("strake train c.toml data.train = tr", 5, folder), Words{"trained.bin"});
+  EXPECT_EQ(offered("strake train c.toml data.train = tr", 5, folder), (Words{"trained.bin", "trained runs"}));
   EXPECT_EQ(offered("strake train c.toml train.steps = ''", 5, folder), Words{""});
+  EXPECT_EQ(offered("strake train c.toml train.init_from = ''", 5, folder), Words{"trained runs"});
+  EXPECT_EQ(offered("strake train c.toml run.dir =", 4, folder), Words{"trained runs"});
+  EXPECT_EQ(offered("strake generate r --device = c", 5, folder), (Words{"cpu", "cuda"}));
+  EXPECT_EQ(offered("strake generate r --device =", 4, folder), (Words{"auto", "cpu", "cuda"}));
+  EXPECT_EQ(offered("strake export r --dtype = ''", 5, folder), (Words{"f32", "bf16"}));
+  EXPECT_EQ(offered("strake export r --out = ''", 5, folder), (Words{"my config.toml", "trained.bin", "trained runs"}));
+  EXPECT_EQ(offered("strake data prepare t --train = trained.", 6, folder), Words{"trained.bin"});
+  EXPECT_EQ(offered("strake help data ''", 3, folder), Words{"prepare"});
+  EXPECT_EQ(offered("strake help ckpt v", 3, folder), Words{"verify"});
   EXPECT_EQ(offered("strake train --print-schedule tr", 3, folder).contains("train.steps="), true)
       << "a switch takes no value";
   for (const auto& key : launch::config_keys()) {
     EXPECT_EQ(offered("strake bench step c.toml " + key.name, 4, folder).contains(key.name + "="), true) << key.name;
   }
+}
+
+// What is completed as the name of a file is quoted by bash: `log.format=` became `log.format\=`.
+TEST_F(Completion, OfBashQuotesNamesOfFilesOnly) {
+  const std::string folder = folder_.path().string();
+  const auto options = [&](const std::string& words, int cursor) {
+    std::set<std::string> out = offered(words, cursor, folder, "compopt() { echo \"compopt $1 $2\"; }; ");
+    std::erase_if(out, [](const std::string& line) { return !line.starts_with("compopt "); });
+    return out;
+  };
+  EXPECT_EQ(options("strake train c.toml log.form", 3), Words{"compopt -o nospace"});
+  EXPECT_EQ(options("strake train my", 2), Words{"compopt -o filenames"});
+  EXPECT_EQ(options("strake train c.toml train.init_from = tr", 5), Words{"compopt -o filenames"});
+  EXPECT_EQ(options("strake train c.toml log.format = ''", 5), Words{});
 }
 
 TEST_F(Completion, OfZshKnowsTheSame) {
