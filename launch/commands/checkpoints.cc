@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <exception>
+#include <optional>
 
 #include "checkpoint/directory.h"
 #include "launch/commands/commands.h"
@@ -13,24 +14,41 @@
 namespace strake::launch {
 namespace {
 
-// A checkpoint, the folder that holds checkpoints, or the run folder above it.
-bool is_checkpoint(const std::filesystem::path& path) {
+// What people name: a checkpoint, the folder that holds checkpoints, or the run folder above it.
+std::optional<std::int64_t> step_named(const std::filesystem::path& path) {
   // "runs/a/ckpt/step-00000005/" ends in an empty name.
   const std::filesystem::path name = path.has_filename() ? path.filename() : path.parent_path().filename();
-  return checkpoint::step_of(name.string()).has_value();
+  return checkpoint::step_of(name.string());
 }
 
 std::filesystem::path holder(Files& files, const std::filesystem::path& path) {
+  if (step_named(path) && files.is_directory(path)) {
+    const std::filesystem::path folder = (path.has_filename() ? path : path.parent_path()).parent_path();
+    return folder.empty() ? "." : folder;
+  }
   return files.is_directory(checkpoint_folder(path)) ? checkpoint_folder(path) : path;
 }
 
 std::vector<checkpoint::CheckpointSummary> found_in(Files& files, const std::filesystem::path& path) {
-  return checkpoint::list_checkpoints(files, holder(files, path));
+  auto found = checkpoint::list_checkpoints(files, holder(files, path));
+  if (const auto step = step_named(path)) std::erase_if(found, [&](const auto& each) { return each.step != *step; });
+  return found;
+}
+
+std::vector<checkpoint::SetAside> set_aside_in(Files& files, const std::filesystem::path& path) {
+  if (step_named(path)) return {};
+  return checkpoint::set_aside_steps(files, holder(files, path));
 }
 
 std::vector<checkpoint::CheckpointSummary> summaries(Files& files, const std::filesystem::path& path) {
   auto found = found_in(files, path);
   if (found.empty()) {
+    if (const auto bad = set_aside_in(files, path); !bad.empty()) {
+      throw NoCheckpointError(
+          fmt::format("{}: no whole checkpoint is left: {} found damaged and set aside ({}); restore one from a copy",
+                      path.string(), bad.size() == 1 ? "the one here was" : fmt::format("all {} were", bad.size()),
+                      bad.back().name));
+    }
     throw NoCheckpointError(fmt::format("{}: no checkpoint here; give a run folder or its ckpt folder", path.string()));
   }
   return found;
@@ -71,7 +89,7 @@ double mebibytes(std::uint64_t bytes) { return static_cast<double>(bytes) / (1 <
 
 int list_checkpoints(const std::filesystem::path& path, bool verify) {
   PosixFiles files;
-  const auto set_aside = checkpoint::set_aside_steps(files, holder(files, path));
+  const auto set_aside = set_aside_in(files, path);
   Findings findings;
   for (const auto& summary : set_aside.empty() ? summaries(files, path) : found_in(files, path)) {
     std::string judgement = summary.complete ? "not verified (manifest and file sizes are right)" : summary.problem;
@@ -92,7 +110,7 @@ int list_checkpoints(const std::filesystem::path& path, bool verify) {
 int verify_checkpoints(const std::filesystem::path& path) {
   PosixFiles files;
   std::vector<std::filesystem::path> paths;
-  if (is_checkpoint(path)) {
+  if (step_named(path)) {
     paths.push_back(path);
   } else {
     for (const auto& summary : summaries(files, path)) paths.push_back(summary.path);

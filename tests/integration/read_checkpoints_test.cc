@@ -164,11 +164,34 @@ TEST_F(ReadCheckpoints, OneThatWasSetAsideIsRemembered) {
       << list.output;
 }
 
+TEST_F(ReadCheckpoints, ThatAllWereSetAsideIsSaid) {
+  for (const std::int64_t step : {2, 4, 6}) {
+    std::filesystem::rename(checkpoint(step), checkpoint(step).parent_path() / (".bad-" + checkpoint::step_name(step)));
+  }
+  const ProgramEnd end = strake({"ckpt", "verify", run().string()});
+  EXPECT_EQ(end.exit_code, static_cast<int>(ExitCode::kNoCheckpoint)) << end.output;
+  ASSERT_EQ(end.errors().size(), 1u) << end.output;
+  EXPECT_NE(end.errors()[0].find("no whole checkpoint is left: all 3 were found damaged and set aside"),
+            std::string::npos)
+      << end.output;
+}
+
 std::vector<std::string> lines(const ProgramEnd& end) {
   std::vector<std::string> out;
   std::istringstream text(end.output);
   for (std::string line; std::getline(text, line);) out.push_back(line);
   return out;
+}
+
+TEST_F(ReadCheckpoints, OneThatIsNamedIsListedAlone) {
+  for (const std::string& named : {checkpoint(4).string(), checkpoint(4).string() + "/"}) {
+    const ProgramEnd list = strake({"ckpt", "list", named});
+    EXPECT_EQ(list.exit_code, 0) << list.output;
+    ASSERT_EQ(lines(list).size(), 1u) << list.output;
+    EXPECT_TRUE(lines(list)[0].starts_with(checkpoint(4).string() + "  step 4  ")) << list.output;
+  }
+  const ProgramEnd none = strake({"ckpt", "list", checkpoint(5).string()});
+  EXPECT_EQ(none.exit_code, static_cast<int>(ExitCode::kNoCheckpoint)) << none.output;
 }
 
 TEST_F(ReadCheckpoints, TheListSaysWholeOnlyOfWhatWasVerified) {
