@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 #include <vector>
@@ -145,6 +146,40 @@ RunFolder take_run_folder(Files& files, const fs::path& path) {
   return RunFolder::start(files, path, Resume::kAuto);
 }
 
+// What is in the folder is not lost to an export, unless it is an older one.
+void require_no_stranger(Files& files, const fs::path& folder) {
+  const fs::path config = folder / kConfigName, weights = folder / checkpoint::kSafetensorsName;
+  if (!files.exists(config) && !files.exists(weights)) return;
+  if (files.exists(config)) {
+    std::string text;
+    try {
+      text = read_file(files, config, kMaxConfigBytes);
+    } catch (const Error&) {  // too large, a folder: not an export's
+    }
+    const auto json = nlohmann::json::parse(text, nullptr, false);
+    if (json.is_object() && json.value("model_type", nlohmann::json()) == "gpt2") return;
+  }
+  throw ConfigError(
+      fmt::format("--out: {} is there, and no model_type \"gpt2\" in {} says that it is an export; name "
+                  "another folder, or remove it",
+                  (files.exists(config) ? config : weights).string(), kConfigName));
+}
+
+// Folders of checkpoints hold nothing else, whatever run they are of.
+void require_outside_checkpoints(Files& files, const fs::path& folder) {
+  std::error_code ignored;
+  fs::path at = fs::weakly_canonical(folder, ignored);
+  if (!at.has_filename()) at = at.parent_path();  // "ckpt/"
+  for (; at.has_relative_path(); at = at.parent_path()) {
+    if (!checkpoint::step_of(at.filename().string()) &&
+        !(files.is_directory(at) && !checkpoint::committed_steps(files, at).empty())) {
+      continue;
+    }
+    throw ConfigError(fmt::format(
+        "--out: {} is in a folder of checkpoints, which holds nothing else; name another folder", folder.string()));
+  }
+}
+
 data::TokenizerIdentity tokenizer_named(const std::string& name) {
   constexpr std::size_t kMostBytes = 256;  // of a name, as files keep it
   if (name.empty() || name.size() > kMostBytes) {
@@ -226,6 +261,8 @@ int import_weights(const ImportArguments& arguments) {
 
 int export_weights(const ExportArguments& arguments) {
   PosixFiles files;
+  require_outside_checkpoints(files, arguments.out);
+  require_no_stranger(files, arguments.out);
   CheckpointSource source(files, arguments.path);
   checkpoint::FoundCheckpoint found;
   std::unique_ptr<HostWeights> read;

@@ -176,6 +176,26 @@ TEST_F(InteropCommands, WhatDoesNotFitIsNamedAndNothingIsMade) {
   expect_error(strake({"export", path("hf"), "--out", path("out"), "--dtype", "f16"}), ExitCode::kConfig, "--dtype");
 }
 
+TEST_F(InteropCommands, ExportLeavesFilesOfOthersAndCheckpointsAlone) {
+  ASSERT_EQ(import("hf", "run").exit_code, 0);
+  const auto out = [&](const std::string& folder) { return strake({"export", path("run"), "--out", path(folder)}); };
+  put("llama/config.json", "{\"model_type\": \"llama\"}");
+  put("app/config.json", "[1, 2");
+  put("bare-weights/model.safetensors", "weights");
+  expect_error(out("llama"), ExitCode::kConfig, "llama/config.json is there");
+  expect_error(out("app"), ExitCode::kConfig, "app/config.json is there");
+  expect_error(out("bare-weights"), ExitCode::kConfig, "bare-weights/model.safetensors is there");
+  EXPECT_EQ(content("llama/config.json"), "{\"model_type\": \"llama\"}");
+  EXPECT_EQ(content("bare-weights/model.safetensors"), "weights");
+  for (const char* folder : {"run/ckpt", "run/ckpt/", "run/ckpt/step-00000000", "run/ckpt/export", "run/ckpt/a/../b"}) {
+    expect_error(out(folder), ExitCode::kConfig, "is in a folder of checkpoints");
+  }
+  EXPECT_FALSE(fs::exists(tiny_.path("run/ckpt/export")));
+  EXPECT_EQ(out("again").exit_code, 0);
+  EXPECT_EQ(out("again").exit_code, 0) << "an older export is replaced";
+  EXPECT_EQ(out("run/export").exit_code, 0);
+}
+
 // A disk that is full ends in one error, and leaves neither a model nor a half one.
 TEST_F(InteropCommands, AFullDiskLeavesNoHalfFile) {
   ASSERT_EQ(import("hf", "run").exit_code, 0);
