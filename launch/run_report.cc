@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <initializer_list>
 
@@ -22,6 +23,11 @@ std::string types_text(const StartFacts& facts) {
   return out;
 }
 
+// "1 step", "2 steps".
+std::string counted(std::int64_t count, std::string_view what) {
+  return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
+}
+
 double gib(std::size_t bytes) { return static_cast<double>(bytes) / (std::size_t{1} << 30); }
 
 std::string memory_text(const StartFacts& facts) {
@@ -32,15 +38,18 @@ std::string memory_text(const StartFacts& facts) {
     out += fmt::format(" ({:.{}f} of the device, {:.{}f} of the host)", gib(facts.device_bytes), digits,
                        gib(facts.host_bytes), digits);
   }
-  if (facts.ranks > 1) out += fmt::format("; gradients in {} buckets", facts.buckets);
+  if (facts.ranks > 1) out += "; gradients in " + counted(static_cast<std::int64_t>(facts.buckets), "bucket");
   return out;
 }
 
 std::string data_text(const StartFacts& facts) {
   const std::int64_t samples = (facts.last_step - facts.first_step) * facts.global_batch;
-  std::string out = fmt::format("steps {} to {} are {:.2f} epochs of {} ({} sequences)", facts.first_step + 1,
-                                facts.last_step, static_cast<double>(samples) / static_cast<double>(facts.sequences),
-                                facts.train_tokens, count_text(static_cast<double>(facts.sequences)));
+  std::string out = facts.last_step == facts.first_step + 1
+                        ? fmt::format("step {} is", facts.last_step)
+                        : fmt::format("steps {} to {} are", facts.first_step + 1, facts.last_step);
+  out += fmt::format(" {:.2f} epochs of {} ({} sequence{})",
+                     static_cast<double>(samples) / static_cast<double>(facts.sequences), facts.train_tokens,
+                     count_text(static_cast<double>(facts.sequences)), facts.sequences == 1 ? "" : "s");
   const std::int64_t done = facts.first_sample / facts.sequences;
   const std::int64_t to_next = (done + 1) * facts.sequences - facts.first_sample;
   if (samples > to_next) {
@@ -70,7 +79,8 @@ std::string launcher_text(const EndFacts& facts) {
 }
 
 std::string train_command(const EndFacts& facts) {
-  const bool done = facts.result.steps_done >= facts.steps;
+  // Behind the end only with the weights of the end: steps that are gone are done again.
+  const bool done = facts.checkpoint.has_value() && *facts.checkpoint >= facts.steps;
   std::string out = launcher_text(facts);
   for (const std::string& argument : facts.command_line) {
     if (is_one_of(argument, {"run.dir", "checkpoint.resume", "train.stop_at"})) continue;
@@ -95,7 +105,7 @@ std::string how_it_ended(const EndFacts& facts) {
   if (result.steps_done < facts.steps) {
     return fmt::format("stopped by train.stop_at after step {} of {}, {}", result.steps_done, facts.steps, time);
   }
-  return fmt::format("done: {} steps in {}", result.steps_done - result.first_step, time);
+  return fmt::format("done: {} in {}", counted(result.steps_done - result.first_step, "step"), time);
 }
 
 std::string losses(const TrainResult& result) {
@@ -118,13 +128,21 @@ std::string losses(const TrainResult& result) {
   return out;
 }
 
+// Read once, and gone with this process: `strake train <(...)`, /dev/stdin.
+bool cannot_be_read_again(std::string_view path) {
+  return path.starts_with("/dev/fd/") || path == "/dev/stdin" || path.starts_with("/proc/");
+}
+
 std::string next_commands(const EndFacts& facts) {
   const std::string program = shell_quote(facts.command_line.empty() ? "strake" : facts.command_line.front());
   const std::string run = shell_quote(facts.run_dir);
   std::string out = "next:\n";
   if (facts.generates) out += fmt::format("  {} generate {}\n", program, run);
-  return out + fmt::format("  {} export {} --out {}\n  {}", program, run, shell_quote(facts.run_dir + "/export"),
-                           train_command(facts));
+  out += fmt::format("  {} export {} --out {}", program, run,
+                     shell_quote((std::filesystem::path(facts.run_dir) / "export").string()));
+  const bool repeats = std::none_of(facts.command_line.begin() + (facts.command_line.empty() ? 0 : 1),
+                                    facts.command_line.end(), cannot_be_read_again);
+  return repeats ? fmt::format("{}\n  {}", out, train_command(facts)) : out;
 }
 
 }  // namespace
@@ -169,14 +187,15 @@ std::string stop_text(const StopTarget& target) {
 }
 
 std::string start_text(const StartFacts& facts) {
-  std::string out = fmt::format("{}: {} layers, {} channels, {} parameters; {}\n", facts.model, facts.layers,
-                                facts.channels, count_text(static_cast<double>(facts.parameters)), types_text(facts));
+  std::string out = fmt::format("{}: {}, {}, {} parameters; {}\n", facts.model, counted(facts.layers, "layer"),
+                                counted(facts.channels, "channel"), count_text(static_cast<double>(facts.parameters)),
+                                types_text(facts));
   out += fmt::format("device: {}{}\n", facts.ranks > 1 ? fmt::format("{} ranks, rank 0 on ", facts.ranks) : "",
                      facts.device);
   out += fmt::format("memory: {}\n", memory_text(facts));
-  out += fmt::format("batch: {} x {} rank{} x {} accumulated = {} sequences of {} tokens, {} a step\n",
-                     facts.micro_batch, facts.ranks, facts.ranks == 1 ? "" : "s", facts.accumulation,
-                     facts.global_batch, facts.sequence, facts.tokens_per_step);
+  out += fmt::format("batch: {} x {} rank{} x {} accumulated = {} of {}, {} a step\n", facts.micro_batch, facts.ranks,
+                     facts.ranks == 1 ? "" : "s", facts.accumulation, counted(facts.global_batch, "sequence"),
+                     counted(facts.sequence, "token"), facts.tokens_per_step);
   if (facts.first_step < facts.last_step) {
     out += data_text(facts) + '\n';
     if (!facts.how_to_stop.empty()) out += facts.how_to_stop + '\n';

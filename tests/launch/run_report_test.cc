@@ -186,6 +186,46 @@ TEST(EndText, OfAStoppedRunUnderMpirun) {
             "'run.dir=it'\\''s mine' checkpoint.resume=true train.stop_at=0");
 }
 
+TEST(EndText, NamesNoFileThatCannotBeReadAgain) {
+  for (const char* config : {"/dev/fd/63", "/dev/stdin", "/proc/self/fd/0"}) {
+    EndFacts facts = end_facts();
+    facts.command_line[2] = config;
+    const std::string text = end_text(facts);
+    EXPECT_TRUE(text.ends_with("strake export runs/a --out runs/a/export")) << text;
+  }
+  EndFacts facts = end_facts();
+  facts.run_dir = "/";
+  facts.command_line[2] = "/dev/shm/job.toml";
+  const std::string text = end_text(facts);
+  EXPECT_NE(text.find("export / --out /export\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("train /dev/shm/job.toml run.dir=/ "), std::string::npos) << text;
+}
+
+// They are not asked to train twice as long for steps that they have lost.
+TEST(EndText, LostStepsAreDoneAgain) {
+  EndFacts facts = end_facts();
+  facts.checkpoint = 900;
+  const std::string text = end_text(facts);
+  EXPECT_TRUE(text.ends_with("train 'my job.toml' train.steps=1000 run.dir=runs/a checkpoint.resume=true")) << text;
+}
+
+TEST(Texts, CountOneThingAsOne) {
+  StartFacts start = start_facts();
+  start.layers = start.channels = start.global_batch = start.sequence = start.sequences = 1;
+  start.buckets = start.last_step = start.steps = 1;
+  start.ranks = 2;
+  EXPECT_EQ(start_text(start),
+            "gpt2: 1 layer, 1 channel, 826k parameters; f32\n"
+            "device: 2 ranks, rank 0 on CPU: a processor\n"
+            "memory: 0.125 GiB a rank; gradients in 1 bucket\n"
+            "batch: 16 x 2 ranks x 2 accumulated = 1 sequence of 1 token, 4096 a step\n"
+            "step 1 is 1.00 epochs of train.bin (1 sequence)\n"
+            "run folder: runs/a");
+  EndFacts end = end_facts();
+  end.result.first_step = 999;
+  EXPECT_TRUE(end_text(end).starts_with("done: 1 step in ")) << end_text(end);
+}
+
 // There is nothing to generate from or to resume.
 TEST(EndText, WithoutACheckpointSaysSo) {
   EndFacts facts = end_facts();
