@@ -165,14 +165,15 @@ void require_no_stranger(Files& files, const fs::path& folder) {
                   (files.exists(config) ? config : weights).string(), kConfigName));
 }
 
-// Folders of checkpoints hold nothing else, whatever run they are of.
+// Folders of checkpoints hold nothing else, whatever run they are of. Others above are not looked into: that may not be
+// allowed.
 void require_outside_checkpoints(Files& files, const fs::path& folder) {
   std::error_code ignored;
   fs::path at = fs::weakly_canonical(folder, ignored);
   if (!at.has_filename()) at = at.parent_path();  // "ckpt/"
   for (; at.has_relative_path(); at = at.parent_path()) {
     if (!checkpoint::step_of(at.filename().string()) &&
-        !(files.is_directory(at) && !checkpoint::committed_steps(files, at).empty())) {
+        !(at == checkpoint_folder(at.parent_path()) && !checkpoint::committed_steps(files, at).empty())) {
       continue;
     }
     throw ConfigError(fmt::format(

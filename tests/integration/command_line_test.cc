@@ -296,6 +296,8 @@ TEST_F(Completion, OfZshKnowsTheSame) {
   EXPECT_EQ(offered_by_zsh("strake train c.toml optimizer.warmup_r", 3, "optimizer.warmup_r"),
             (Words{"optimizer.warmup_ratio", "FILES"}));
   EXPECT_EQ(offered_by_zsh("strake train c.toml run.dir=", 3, "run.dir="), Words{"FILES"});
+  EXPECT_EQ(offered_by_zsh("strake train c.toml train.init_from=", 3, "train.init_from="), Words{"FILES"});
+  EXPECT_EQ(offered_by_zsh("strake help data ''", 3, ""), Words{"prepare"});
 }
 
 }  // namespace
