@@ -4,7 +4,7 @@
     python3 plot_loss.py RUN               # text
     python3 plot_loss.py RUN -o loss.png   # .png, .svg or .pdf
 
-RUN is a run folder. Its metrics.jsonl has a line a step and a line an evaluation; after a crash steps are done again
+RUN is a run folder, or the metrics.jsonl in it. That has a line a step and a line an evaluation; after a crash steps are done again
 under the next attempt, and of each step the line written last counts.
 """
 
@@ -16,19 +16,22 @@ import shutil
 import sys
 
 
-def read_run(folder):
+def read_run(run):
     """losses by step, held-out losses by step, the first step of each attempt but the first."""
     losses, held_out, attempts = {}, {}, {}
-    text = (folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
+    path = run / "metrics.jsonl" if run.is_dir() else run
+    text = path.read_text(encoding="utf-8", errors="replace")
     for line in text.split("\n")[:-1]:  # what follows the last newline is a line torn by a crash
         try:
             entry = json.loads(line)
         except ValueError:
             continue  # zeros, which a power loss may leave
+        if not isinstance(entry, dict) or "step" not in entry or not ("val_loss" in entry or "loss" in entry):
+            continue  # not written by a run
         into, value = (held_out, entry["val_loss"]) if "val_loss" in entry else (losses, entry["loss"])
         into[entry["step"]] = math.nan if value is None else value  # null: it was not finite
         if into is losses:
-            attempts[entry["step"]] = entry["attempt"]
+            attempts[entry["step"]] = entry.get("attempt")
     steps = sorted(attempts)
     resumed = [step for before, step in zip(steps, steps[1:]) if attempts[step] != attempts[before]]
     return losses, held_out, resumed
@@ -39,8 +42,12 @@ def summary(losses, held_out, resumed):
     lines = [f"loss (.) {losses[steps[0]]:.4f} in step {steps[0]}, {losses[steps[-1]]:.4f} in step {steps[-1]}"]
     if held_out:
         last = max(held_out)
-        best = min(held_out, key=held_out.get)
-        lines.append(f"held-out loss (o) {held_out[last]:.4f} after step {last}, best {held_out[best]:.4f} after step {best}")
+        line = f"held-out loss (o) {held_out[last]:.4f} after step {last}"
+        finite = {step: loss for step, loss in held_out.items() if math.isfinite(loss)}
+        if finite:
+            best = min(finite, key=finite.get)
+            line += f", best {finite[best]:.4f} after step {best}"
+        lines.append(line)
     if resumed:
         lines.append("resumed (^) before " + ", ".join(f"step {step}" for step in resumed))
     return lines
@@ -107,7 +114,7 @@ def draw_picture(losses, held_out, resumed, title, path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=pathlib.Path, metavar="RUN", help="run folder")
+    parser.add_argument("run", type=pathlib.Path, metavar="RUN", help="run folder, or its metrics.jsonl")
     parser.add_argument("-o", "--out", type=pathlib.Path, metavar="FILE", help="picture to write; needs matplotlib")
     arguments = parser.parse_args()
     try:

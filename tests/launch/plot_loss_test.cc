@@ -29,9 +29,10 @@ class PlotLoss : public ::testing::Test {
     MetricsFile(files_, run_ / "metrics.jsonl").append(EvalMetrics{step, attempt, loss, 64});
   }
   // What it prints on both streams, and its exit code.
-  std::pair<std::string, int> plot(const std::string& arguments = "") {
+  std::pair<std::string, int> plot(const std::string& arguments = "") { return plot(run_, arguments); }
+  static std::pair<std::string, int> plot(const std::filesystem::path& run, const std::string& arguments) {
     const std::string command = "COLUMNS=31 " STRAKE_PYTHON3 " -I -S " STRAKE_SOURCE_FOLDER "/examples/plot_loss.py " +
-                                shell_quote(run_.string()) + " " + arguments + " 2>&1";
+                                shell_quote(run.string()) + " " + arguments + " 2>&1";
     std::FILE* pipe = ::popen(command.c_str(), "r");
     std::string text(1 << 16, '\0');
     text.resize(std::fread(text.data(), 1, text.size(), pipe));
@@ -85,6 +86,34 @@ held-out loss (o) 2.5000 after step 10, best 2.0000 after step 8
 resumed (^) before step 5
 )"),
                               0));
+}
+
+// The first of the losses is compared with all others: it must not be the one that nothing is below.
+TEST_F(PlotLoss, TheBestHeldOutLossIsFinite) {
+  append(1, 1, 3);
+  append(2, 1, 2);
+  append_evaluation(1, 1, std::numeric_limits<double>::quiet_NaN());
+  std::string text = plot().first;
+  EXPECT_NE(text.find("held-out loss (o) nan after step 1\n"), std::string::npos) << text;
+  append_evaluation(2, 1, 2.5);
+  text = plot().first;
+  EXPECT_NE(text.find("held-out loss (o) 2.5000 after step 2, best 2.5000 after step 2\n"), std::string::npos) << text;
+}
+
+TEST_F(PlotLoss, PassesOverLinesOfNoRun) {
+  append(1, 1, 3);
+  const auto before = plot();
+  for (const char* line :
+       {"7\n", "null\n", "[\"loss\", \"step\"]\n", "\"loss\"\n", "{}\n", "{\"loss\": 1}\n", "{\"step\": 9}\n"}) {
+    files_.open(run_ / "metrics.jsonl", OpenMode::kAppend)->append(line);
+    EXPECT_EQ(plot(), before) << line;
+  }
+}
+
+TEST_F(PlotLoss, TakesThePathOfTheMetricsThemselves) {
+  append(1, 1, 3);
+  EXPECT_EQ(plot(run_ / "metrics.jsonl", ""), plot());
+  EXPECT_EQ(plot().second, 0);
 }
 
 TEST_F(PlotLoss, SaysWhatIsMissing) {
