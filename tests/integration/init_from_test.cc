@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -41,9 +42,15 @@ class InitFrom : public testing::Test {
     EXPECT_EQ(end.exit_code, 0) << end.output;
     return end;
   }
+  // Where weights() puts them: not among the checkpoints, which may be what is exported.
+  fs::path export_of(const fs::path& run) const {
+    std::string name = run.lexically_relative(job_.folder()).generic_string();
+    std::replace(name.begin(), name.end(), '/', '_');
+    return job_.folder() / (name + "-out");
+  }
   // The weights of a run as bytes.
   std::string weights(const fs::path& run) {
-    const fs::path out = run.string() + "-out";
+    const fs::path out = export_of(run);
     const ProgramEnd end = StrakeProgram::run(kAlone, {"export", run.string(), "--out", out.string()}, job_.folder());
     EXPECT_EQ(end.exit_code, 0) << end.output;
     PosixFiles files;
@@ -102,7 +109,7 @@ TEST_F(InitFrom, GivesTheBitsOfAnImportOfTheExportedWeights) {
     const std::string direct = "direct-" + std::to_string(ranks), by_way = "imported-" + std::to_string(ranks);
     const ProgramEnd imported = StrakeProgram::run(
         kAlone,
-        {"import", source().string() + "-out", "--run", job_.run_folder(by_way).string(), "--tokenizer", "counted"},
+        {"import", export_of(source()).string(), "--run", job_.run_folder(by_way).string(), "--tokenizer", "counted"},
         job_.folder());
     ASSERT_EQ(imported.exit_code, 0) << imported.output;
     train(ranks, by_way, {"run.seed=5"});
@@ -177,11 +184,11 @@ TEST_F(InitFrom, WhatDoesNotFitIsRefusedBeforeAnythingIsMade) {
                  {"layers is 2, ours 3", "sequence is 16, ours 8"});
   weights(source());
   const fs::path other = job_.run_folder("other-tokenizer");
-  ASSERT_EQ(
-      StrakeProgram::run(kAlone, {"import", source().string() + "-out", "--run", other.string(), "--tokenizer", "gpt2"},
-                         job_.folder())
-          .exit_code,
-      0);
+  ASSERT_EQ(StrakeProgram::run(kAlone,
+                               {"import", export_of(source()).string(), "--run", other.string(), "--tokenizer", "gpt2"},
+                               job_.folder())
+                .exit_code,
+            0);
   expect_refused({key(other)}, ExitCode::kData, {"train.init_from: ", "were trained with \"gpt2\""});
 }
 
