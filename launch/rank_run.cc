@@ -182,6 +182,7 @@ class RankRun {
   // All ranks must see the folder that rank 0 has taken: another one, as where a file system is not mounted, would
   // split the checkpoints between two places, and make every one look damaged.
   void require_shared_folder() {
+    if (ranks_ == 1) return;
     const std::filesystem::path path = std::filesystem::path(config_.run.dir) / "run.seen";
     const std::string token = fmt::format("{:016x} {}\n", run_, unix_ns());
     agree(parts_.control, [&] {
@@ -190,7 +191,7 @@ class RankRun {
     const std::string told = parts_.control.broadcast(token, 0);
     agree(parts_.control, [&] {
       // A network file system may show a new file late.
-      const auto give_up = steady_clock::now() + std::chrono::seconds(ranks_ == 1 ? 0 : 5);
+      const auto give_up = steady_clock::now() + std::chrono::seconds(5);
       while (true) {
         if (parts_.files.exists(path) && read_file(parts_.files, path, 100) == told) return;
         if (steady_clock::now() >= give_up) break;
@@ -425,8 +426,8 @@ class RankRun {
 
   // On rank 0, which decides for all.
   bool due_by_time() const {
-    return leads() && !config_.checkpoint.every.has_value() && !checkpoint_due_ &&
-           steady_clock::now() - last_save_ >= *checkpoint_interval();
+    const std::optional<Seconds> interval = checkpoint_interval();
+    return leads() && interval.has_value() && !checkpoint_due_ && steady_clock::now() - last_save_ >= *interval;
   }
 
   int asked_to_stop() const {
@@ -446,8 +447,8 @@ class RankRun {
     if (inputs_.val == nullptr || step == 0 || !evaluation_due(step)) return false;
     std::string lost;
     if (leads()) {
-      const Metrics metrics = read_metrics(parts_.files, metrics_path(config_.run.dir));
-      const bool there = std::ranges::any_of(metrics.evals, [&](const EvalMetrics& eval) { return eval.step == step; });
+      const bool there =
+          std::ranges::any_of(folder_->evaluations(), [&](const EvalMetrics& eval) { return eval.step == step; });
       lost = there ? "" : "lost";
     }
     return !parts_.control.broadcast(lost, 0).empty();

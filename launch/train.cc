@@ -32,7 +32,6 @@ int train(const TrainArguments& arguments, JobRank& job) {
   require_same_on_all_ranks(control, program_facts(arguments.print_schedule ? "train --print-schedule" : "train"),
                             kSameProgram);
   require_same_on_all_ranks(control, config_facts(config), kSameConfig);
-  job.watch.set_limit(hang_limit(config));
   RankDevice device(config, control, arguments.print_schedule ? "" : config.run.dir);
   const std::unique_ptr<comm::Communicator> communicator =
       make_communicator(device.base(), control, std::move(job.host));

@@ -12,6 +12,7 @@
 #include <fstream>
 #include <iterator>
 #include <optional>
+#include <type_traits>
 
 #include "runtime/base/check.h"
 #include "runtime/base/error.h"
@@ -94,6 +95,31 @@ std::string shown(const Value& value) {
       value);
 }
 
+// The number that a value says, if it lies in the range (NaN does not). A whole one is taken for a real one.
+template <typename T, typename Text, typename Value>
+std::optional<T> number_in(const Value& value, T min, T max) {
+  std::optional<T> number;
+  if (const auto* whole = std::get_if<std::int64_t>(&value)) number = static_cast<T>(*whole);
+  if constexpr (std::is_same_v<T, double>) {
+    if (const auto* real = std::get_if<double>(&value)) number = *real;
+  }
+  if (const auto* text = std::get_if<Text>(&value)) number = parse_number<T>(text->value);
+  if (!number || !(*number >= min && *number <= max)) return std::nullopt;
+  return number;
+}
+
+template <typename Text, typename Value>
+bool is_auto(const Value& value) {
+  const auto* word = std::get_if<std::string>(&value);
+  const auto* text = std::get_if<Text>(&value);
+  return (word != nullptr && *word == "auto") || (text != nullptr && text->value == "auto");
+}
+
+template <typename T>
+std::string json_or_auto(const std::optional<T>& field) {
+  return field.has_value() ? fmt::format("{}", *field) : std::string("\"auto\"");
+}
+
 }  // namespace
 
 void ConfigReader::add(Key key) {
@@ -105,12 +131,9 @@ void ConfigReader::add(Key key) {
 void ConfigReader::bind(std::string key, std::int64_t& field, Range<std::int64_t> range, std::string doc,
                         Effect effect) {
   const auto assign = [&field, range](const Value& value) {
-    std::optional<std::int64_t> number;
-    if (const auto* whole = std::get_if<std::int64_t>(&value)) number = *whole;
-    if (const auto* text = std::get_if<Text>(&value)) number = parse_number<std::int64_t>(text->value);
-    if (!number || *number < range.min || *number > range.max) return false;
-    field = *number;
-    return true;
+    const std::optional<std::int64_t> number = number_in<std::int64_t, Text>(value, range.min, range.max);
+    if (number.has_value()) field = *number;
+    return number.has_value();
   };
   add({std::move(key), fmt::format("an integer from {} to {}", range.min, range.max), std::move(doc), effect, assign,
        [&field] { return fmt::format("{}", field); }, "", false});
@@ -119,33 +142,23 @@ void ConfigReader::bind(std::string key, std::int64_t& field, Range<std::int64_t
 void ConfigReader::bind(std::string key, std::optional<std::int64_t>& field, Range<std::int64_t> range, std::string doc,
                         Effect effect) {
   const auto assign = [&field, range](const Value& value) {
-    const auto* word = std::get_if<std::string>(&value);
-    const auto* text = std::get_if<Text>(&value);
-    if ((word != nullptr && *word == "auto") || (text != nullptr && text->value == "auto")) {
+    if (is_auto<Text>(value)) {
       field.reset();
       return true;
     }
-    std::optional<std::int64_t> number;
-    if (const auto* whole = std::get_if<std::int64_t>(&value)) number = *whole;
-    if (text != nullptr) number = parse_number<std::int64_t>(text->value);
-    if (!number || *number < range.min || *number > range.max) return false;
-    field = *number;
-    return true;
+    const std::optional<std::int64_t> number = number_in<std::int64_t, Text>(value, range.min, range.max);
+    if (number.has_value()) field = *number;
+    return number.has_value();
   };
   add({std::move(key), fmt::format("auto, or an integer from {} to {}", range.min, range.max), std::move(doc), effect,
-       assign, [&field] { return field.has_value() ? fmt::format("{}", *field) : std::string("\"auto\""); }, "",
-       false});
+       assign, [&field] { return json_or_auto(field); }, "", false});
 }
 
 void ConfigReader::bind(std::string key, double& field, Range<double> range, std::string doc, Effect effect) {
   const auto assign = [&field, range](const Value& value) {
-    std::optional<double> number;
-    if (const auto* whole = std::get_if<std::int64_t>(&value)) number = static_cast<double>(*whole);
-    if (const auto* real = std::get_if<double>(&value)) number = *real;
-    if (const auto* text = std::get_if<Text>(&value)) number = parse_number<double>(text->value);
-    if (!number || !(*number >= range.min && *number <= range.max)) return false;  // also refuses NaN
-    field = *number;
-    return true;
+    const std::optional<double> number = number_in<double, Text>(value, range.min, range.max);
+    if (number.has_value()) field = *number;
+    return number.has_value();
   };
   add({std::move(key), fmt::format("a number from {} to {}", range.min, range.max), std::move(doc), effect, assign,
        [&field] { return fmt::format("{}", field); }, "", false});
@@ -154,23 +167,16 @@ void ConfigReader::bind(std::string key, double& field, Range<double> range, std
 void ConfigReader::bind(std::string key, std::optional<double>& field, Range<double> range, std::string doc,
                         Effect effect) {
   const auto assign = [&field, range](const Value& value) {
-    const auto* word = std::get_if<std::string>(&value);
-    const auto* text = std::get_if<Text>(&value);
-    if ((word != nullptr && *word == "auto") || (text != nullptr && text->value == "auto")) {
+    if (is_auto<Text>(value)) {
       field.reset();
       return true;
     }
-    std::optional<double> number;
-    if (const auto* whole = std::get_if<std::int64_t>(&value)) number = static_cast<double>(*whole);
-    if (const auto* real = std::get_if<double>(&value)) number = *real;
-    if (text != nullptr) number = parse_number<double>(text->value);
-    if (!number || !(*number >= range.min && *number <= range.max)) return false;  // also refuses NaN
-    field = *number;
-    return true;
+    const std::optional<double> number = number_in<double, Text>(value, range.min, range.max);
+    if (number.has_value()) field = *number;
+    return number.has_value();
   };
   add({std::move(key), fmt::format("auto, or a number from {} to {}", range.min, range.max), std::move(doc), effect,
-       assign, [&field] { return field.has_value() ? fmt::format("{}", *field) : std::string("\"auto\""); }, "",
-       false});
+       assign, [&field] { return json_or_auto(field); }, "", false});
 }
 
 void ConfigReader::bind(std::string key, bool& field, std::string doc, Effect effect) {
