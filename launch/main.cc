@@ -7,9 +7,9 @@
 #include <exception>
 #include <thread>
 
-#include "launch/command_line.h"
-#include "launch/exit_report.h"
-#include "launch/rank_environment.h"
+#include "launch/commands/command_line.h"
+#include "launch/job/exit_report.h"
+#include "launch/job/rank_environment.h"
 #include "runtime/base/error.h"
 
 namespace {

@@ -7,7 +7,7 @@
 
 #include "checkpoint/directory.h"
 #include "launch/commands/commands.h"
-#include "launch/run_folder.h"
+#include "launch/run/run_folder.h"
 #include "runtime/base/error.h"
 #include "runtime/io/files.h"
 

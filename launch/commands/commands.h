@@ -1,5 +1,5 @@
 // The small commands of `strake`; each prints to standard output and returns the exit code. Training is in
-// launch/train.h. Threads: the main thread. Errors: thrown, for main() to map.
+// launch/train/train.h. Threads: the main thread. Errors: thrown, for main() to map.
 #pragma once
 
 #include <filesystem>

@@ -4,9 +4,9 @@
 
 #include "launch/commands/commands.h"
 #include "launch/config.h"
-#include "launch/devices.h"
-#include "launch/machine.h"
-#include "launch/machine_report.h"
+#include "launch/job/devices.h"
+#include "launch/machine/machine.h"
+#include "launch/machine/machine_report.h"
 
 namespace strake::launch {
 

@@ -6,7 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "launch/machine.h"
+#include "launch/machine/machine.h"
 
 namespace strake::bench {
 

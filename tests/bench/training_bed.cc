@@ -9,7 +9,7 @@
 #include "comm/threads/threads_world.h"
 #include "data/byte_tokenizer.h"
 #include "data/token_file_writer.h"
-#include "launch/devices.h"
+#include "launch/job/devices.h"
 #include "runtime/base/check.h"
 #include "runtime/base/random.h"
 #include "runtime/device/cpu/cpu_device.h"

@@ -13,7 +13,7 @@
 
 #include "comm/communicator.h"
 #include "data/token_source.h"
-#include "launch/train.h"
+#include "launch/train/train.h"
 #include "tests/support/faulty_device.h"
 #include "tests/support/gpu_ranks.h"
 

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "checkpoint/directory.h"
-#include "launch/run_folder.h"
+#include "launch/run/run_folder.h"
 #include "runtime/base/error.h"
 #include "tests/integration/small_job.h"
 #include "tests/integration/variants.h"

@@ -5,7 +5,7 @@
 
 #include <array>
 
-#include "launch/job_inputs.h"
+#include "launch/job/job_inputs.h"
 #include "tests/integration/held_device.h"
 #include "tests/integration/small_job.h"
 #include "tests/integration/variants.h"

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "checkpoint/directory.h"
-#include "launch/metrics.h"
-#include "launch/run_folder.h"
+#include "launch/run/metrics.h"
+#include "launch/run/run_folder.h"
 #include "tests/integration/small_job.h"
 #include "tests/integration/strake_program.h"
 

@@ -9,7 +9,7 @@
 #include <string>
 
 #include "checkpoint/directory.h"
-#include "launch/run_folder.h"
+#include "launch/run/run_folder.h"
 #include "runtime/base/error.h"
 #include "tests/integration/strake_program.h"
 #include "tests/support/scratch_folder.h"

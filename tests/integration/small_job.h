@@ -19,8 +19,8 @@
 
 #include "comm/threads/threads_world.h"
 #include "data/token_file_writer.h"
-#include "launch/devices.h"
-#include "launch/train.h"
+#include "launch/job/devices.h"
+#include "launch/train/train.h"
 #include "runtime/device/cpu/cpu_device.h"
 #include "runtime/device/host_memory.h"
 #include "runtime/io/files.h"

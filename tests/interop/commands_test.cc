@@ -5,8 +5,8 @@
 #include <fstream>
 
 #include "checkpoint/directory.h"
-#include "launch/metrics.h"
-#include "launch/run_folder.h"
+#include "launch/run/metrics.h"
+#include "launch/run/run_folder.h"
 #include "runtime/base/error.h"
 #include "tests/integration/strake_program.h"
 #include "tests/interop/tiny_gpt2.h"

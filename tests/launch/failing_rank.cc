@@ -3,7 +3,7 @@
 #include <cerrno>
 #include <string_view>
 
-#include "launch/world.h"
+#include "launch/job/world.h"
 #include "runtime/base/check.h"
 #include "runtime/base/error.h"
 

@@ -7,8 +7,8 @@
 #include <string>
 #include <utility>
 
-#include "launch/metrics.h"
-#include "launch/run_report.h"
+#include "launch/report/run_report.h"
+#include "launch/run/metrics.h"
 #include "tests/support/scratch_folder.h"
 
 namespace strake::launch {

@@ -13,9 +13,9 @@
 #include <utility>
 #include <vector>
 
-#include "launch/exit_report.h"
-#include "launch/rank_environment.h"
-#include "launch/signals.h"
+#include "launch/job/exit_report.h"
+#include "launch/job/rank_environment.h"
+#include "launch/job/signals.h"
 #include "runtime/base/check.h"
 #include "runtime/base/error.h"
 
@@ -196,6 +196,7 @@ TEST(StopSignals, RestoreWhatWasThere) {
 }
 
 TEST(StopSignals, HangupIsARequestUnlessItWasIgnored) {
+  ::signal(SIGHUP, SIG_DFL);  // whoever started the tests
   {
     const StopSignals signals;
     ::raise(SIGHUP);

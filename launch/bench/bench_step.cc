@@ -1,0 +1,253 @@
+#include "launch/bench/bench_step.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <iostream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
+
+#include "data/token_file_writer.h"
+#include "launch/bench/gpu_sampler.h"
+#include "launch/bench/step_figures.h"
+#include "launch/job/agreement.h"
+#include "launch/job/devices.h"
+#include "launch/job/job_inputs.h"
+#include "launch/job/rank_environment.h"
+#include "launch/job/same_on_all_ranks.h"
+#include "launch/job/world.h"
+#include "launch/machine/machine.h"
+#include "launch/machine/machine_report.h"
+#include "launch/report/mfu.h"
+#include "launch/train/train.h"
+#include "runtime/base/host_name.h"
+#include "runtime/base/random.h"
+
+namespace strake::launch {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// What data.train says where the bench makes tokens itself.
+const std::vector<std::string> kRandomTokens{"random tokens"};
+
+// The config that is measured, as the user means it: what a step does not need is off unless the command line has it.
+Config load(const BenchStepArguments& arguments) {
+  Config defaults;
+  defaults.data.train = kRandomTokens;
+  std::vector<std::string> overrides{"checkpoint.at_end=false", "eval.every=0", "data.val="};
+  const bool checkpoints_by_time =
+      std::any_of(arguments.overrides.begin(), arguments.overrides.end(),
+                  [](const std::string& each) { return each.starts_with("checkpoint.every_minutes="); });
+  if (!checkpoints_by_time) overrides.emplace_back("checkpoint.every=0");  // else the two contradict each other
+  overrides.insert(overrides.end(), arguments.overrides.begin(), arguments.overrides.end());
+  if (arguments.random_data) overrides.push_back("data.train=" + kRandomTokens.front());
+  const Config config = load_config(arguments.config_path, overrides, defaults);
+  if (config.data.train == kRandomTokens && config.model.vocab == 0) {
+    throw ConfigError(
+        "model.vocab: random tokens have no vocabulary of their own; set model.vocab (256 for bytes, 50257 for GPT-2)");
+  }
+  return config;
+}
+
+// A new folder beside run.dir; rank 0 makes and removes it, for all. A bench that is killed leaves it behind.
+class BenchFolder {
+ public:
+  BenchFolder(Files& files, const Config& config, comm::Control& control) : files_(files), leads_(control.rank() == 0) {
+    agree(control, [&] {
+      if (!leads_) return;
+      std::filesystem::path run = std::filesystem::path(config.run.dir).lexically_normal();
+      if (!run.has_filename()) run = run.parent_path();  // "run/": beside it, not in it
+      const auto now = std::chrono::system_clock::now().time_since_epoch().count();
+      path_ = fmt::format("{}.bench-{:08x}", run.string(),
+                          random_key(static_cast<std::uint64_t>(getpid()), std::to_string(now)) >> 32);
+      files_.make_directories(path_);
+    });
+    path_ = control.broadcast(path_.string(), 0);
+  }
+  ~BenchFolder() { remove(); }
+  BenchFolder(const BenchFolder&) = delete;
+  BenchFolder& operator=(const BenchFolder&) = delete;
+
+  void remove() noexcept {
+    if (!leads_) return;
+    try {
+      files_.remove_all(path_);
+    } catch (const std::exception& error) {
+      Logger().warning("the bench's folder stays behind: {}", error.what());
+    }
+  }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  Files& files_;
+  bool leads_;
+  std::filesystem::path path_;
+};
+
+// Uniform ids: enough that no sequence comes back soon, few enough to be written in a moment.
+void write_random_tokens(Files& files, const std::filesystem::path& path, const Config& config) {
+  constexpr std::int64_t kStepsUntilAgain = 16, kMostTokens = std::int64_t{1} << 26, kAtOnce = 1 << 16;
+  const std::int64_t step_tokens = config.train.global_batch * config.train.sequence;
+  const std::int64_t tokens =
+      std::max(std::min(kStepsUntilAgain * step_tokens, kMostTokens), config.train.sequence) + 1;
+  data::TokenFileInfo info;
+  info.vocab = config.model.vocab;
+  info.type = info.vocab <= 1 << 16 ? data::TokenType::kU16 : data::TokenType::kU32;
+  info.source = "random ids, by strake bench";
+  data::TokenFileWriter writer(files, path, info);
+  const Philox random(random_key(static_cast<std::uint64_t>(config.run.seed), "bench tokens"));
+  std::vector<std::int32_t> ids;
+  for (std::int64_t i = 0; i < tokens; ++i) {
+    ids.push_back(
+        static_cast<std::int32_t>(random.uniform(static_cast<std::uint64_t>(i)) * static_cast<double>(info.vocab)));
+    if (static_cast<std::int64_t>(ids.size()) < kAtOnce && i + 1 < tokens) continue;
+    writer.append(ids);
+    ids.clear();
+  }
+  writer.finish();
+  writer.publish();
+}
+
+struct Bench {
+  Config config;  // as the user means it
+  StepJob job;
+  RankMeasurement own;
+  std::map<std::string, std::string> kernels;  // chosen by measurement
+};
+
+// Trains and measures.
+Bench measure(const BenchStepArguments& arguments, const Config& config, RankDevice& device,
+              comm::Communicator& communicator, comm::Control& control, RankWatch& watch, Files& files) {
+  const int rank = control.rank(), ranks = control.size();
+  BenchFolder folder(files, config, control);
+  Config run = config;
+  run.run.dir = (folder.path() / "run").string();
+  run.checkpoint.resume = Resume::kAuto;
+  run.train.steps = arguments.warmup + arguments.steps * arguments.repeats;
+  run.train.stop_at = 0;
+  if (config.data.train == kRandomTokens) {
+    const std::filesystem::path tokens = folder.path() / "random.bin";
+    run.data.train = {tokens.string()};
+    agree(control, [&] {
+      if (rank == 0) write_random_tokens(files, tokens, run);
+    });
+  }
+
+  Bench bench{.config = config, .job = {}, .own = {}, .kernels = {}};
+  bench.job.warmup = arguments.warmup;
+  bench.job.steps = arguments.steps;
+  bench.job.repeats = arguments.repeats;
+  bench.job.peak_flops = peak_flops(device.base());
+  bench.job.peak_name = peak_name(device.base().kind(), bench.job.peak_flops);
+  agree(control, [&] {
+    const JobInputs inputs = JobInputs::open(run, rank, ranks, device.base().target());
+    bench.job.tokens_per_step = inputs.job.derived.tokens_per_step;
+    bench.job.flops_per_token = inputs.job.shape.model_flops_per_token();
+  });
+  bench.own.rank = rank;
+  bench.own.host = host_name();
+  bench.own.device = device.base().description();
+
+  std::optional<GpuSampler> sampler;
+  if (auto sensor = make_gpu_sensor(device.base())) sampler.emplace(std::move(sensor));
+  const TrainHooks hooks{
+      .stop_requested =
+          [&] {
+            if (watch.asked_to_stop() == 0) return 0;
+            folder.remove();  // of several ranks, those that end by this error run no destructors
+            throw std::runtime_error(fmt::format("stopped by signal {}: nothing was measured", watch.asked_to_stop()));
+          },
+      .wrap_train_source = {},
+      .before_step = {},
+      .before_first_step =
+          [&](Trainer& trainer) {
+            bench.own.device_memory_bytes = trainer.memory_bytes(MemoryKind::kDevice);
+            const comm::BucketPlan& plan = trainer.buckets();
+            bench.job.buckets = static_cast<std::int64_t>(plan.buckets.size());
+            for (const comm::Bucket& bucket : plan.buckets) {
+              bench.job.comm_bytes += bucket.elems() * static_cast<std::int64_t>(size_bytes(plan.wire));
+            }
+          },
+      .on_report =
+          [&](const StepReport& report) {  // a step has ended, and the next runs
+            if (sampler.has_value() && report.step + 1 == arguments.warmup) sampler->start();
+            if (report.step >= arguments.warmup) bench.own.steps.push_back(rank_step(report.times, report.comm_busy));
+            if (sampler.has_value() && report.step + 1 == run.train.steps) bench.own.gpu = sampler->stop();
+          },
+      .on_step = {},
+      .peak_flops = bench.job.peak_flops};
+  train_rank(run, {device.outer(), communicator, control, files, Logger(rank, ranks, LogLevel::kWarning), &watch},
+             hooks, arguments.command_line);
+  if (const KernelState* kernels = device.base().kernel_state()) bench.kernels = kernels->choices();
+  return bench;
+}
+
+Json report_json(const BenchStepArguments& arguments, const Bench& bench, const StepFigures& figures) {
+  Json out{{"format", "strake-bench-step-1"},          {"measured", utc_now()},
+           {"command_line", arguments.command_line},   {"config", Json::parse(config_to_json(bench.config))},
+           {"config_hash", config_hash(bench.config)}, {"launcher", RankEnvironment::detect().launcher_name()}};
+  out.update(to_json(figures));
+  out["kernels"] = bench.kernels;
+  out["build"] = build_json();
+  out["hardware"] = hardware_json(read_gpus());
+  out["libraries"] = libraries_json();
+  return out;
+}
+
+std::string report_text(const BenchStepArguments& arguments, const Bench& bench, const StepFigures& figures) {
+  const Build build = build_description();
+  std::string libraries;
+  for (const auto& [name, version] : library_versions()) {
+    libraries += fmt::format("{}{} {}", libraries.empty() ? "" : ", ", name, version);
+  }
+  const GpuMachine gpus = read_gpus();
+  std::string links;
+  for (const GpuLink& link : gpus.links) links += fmt::format("; {} - {}: {}", link.first, link.second, link.path);
+  return fmt::format(
+      "bench step: {} on {} rank{}, {} host{}, {}{}\n  {:<15}{}, config hash {}\n{}\n  {:<15}{} {}, {} build\n"
+      "  {:<15}{}{}",
+      arguments.config_path, figures.ranks.size(), figures.ranks.size() == 1 ? "" : "s", figures.hosts,
+      figures.hosts == 1 ? "" : "s", figures.ranks.front().device, links, "data",
+      fmt::format("{}", fmt::join(bench.config.data.train, ", ")), config_hash(bench.config), table(figures), "strake",
+      build.version, build.commit, build.type, "libraries", libraries,
+      gpus.driver.empty() ? "" : ", driver " + gpus.driver);
+}
+
+int bench_step(const BenchStepArguments& arguments, JobRank& job) {
+  comm::Control& control = job.control;
+  Config config;
+  agree(control, [&] { config = load(arguments); });
+  require_same_on_all_ranks(control, program_facts("bench step"), kSameProgram);
+  require_same_on_all_ranks(control, config_facts(config), kSameConfig);
+  job.watch.set_limit(hang_limit(config));
+  RankDevice device(config, control);
+  const std::unique_ptr<comm::Communicator> communicator =
+      make_communicator(device.base(), control, std::move(job.host));
+  const RankWatch::Communication communication(job.watch, *communicator);
+  PosixFiles files;
+  const Bench bench = measure(arguments, config, device, *communicator, control, job.watch, files);
+  std::vector<RankMeasurement> ranks;
+  for (const std::string& text : control.all_gather(bench.own.to_text())) {
+    ranks.push_back(RankMeasurement::from_text(text));
+  }
+  if (control.rank() != 0) return 0;
+  const StepFigures figures = figures_of(bench.job, std::move(ranks));
+  std::cout << (arguments.json
+                    ? report_json(arguments, bench, figures).dump(2, ' ', false, Json::error_handler_t::replace)
+                    : report_text(arguments, bench, figures))
+            << '\n';
+  return 0;
+}
+
+}  // namespace
+
+int run_bench_step(const BenchStepArguments& arguments) {
+  return run_as_rank([&](JobRank& job) { return bench_step(arguments, job); });
+}
+
+}  // namespace strake::launch

@@ -1,0 +1,296 @@
+#include "launch/bench/step_figures.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
+
+#include "launch/report/mfu.h"
+#include "runtime/base/check.h"
+
+namespace strake::launch {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+template <typename Value>
+Json or_null(const std::optional<Value>& value) {
+  return value.has_value() ? Json(*value) : Json();
+}
+
+template <typename Value>
+std::optional<Value> optional_at(const Json& json, const char* key) {
+  return json.at(key).is_null() ? std::nullopt : std::optional(json.at(key).get<Value>());
+}
+
+Json limits_json(const GpuLoad& load) {
+  Json out = Json::object();
+  for (const auto& [limit, share] : load.limits) out[name_of(limit)] = share;
+  return out;
+}
+
+Json gpu_json(const GpuLoad& load) {
+  return {{"samples", load.samples},
+          {"seconds", load.seconds},
+          {"power_w", or_null(load.mean_power_w)},
+          {"sm_clock_mhz", or_null(load.mean_sm_clock_mhz)},
+          {"least_sm_clock_mhz", or_null(load.least_sm_clock_mhz)},
+          {"highest_temperature_c", or_null(load.highest_temperature_c)},
+          {"memory_used_bytes", or_null(load.memory_used_bytes)},
+          {"throttled", load.throttled()},
+          {"limits", limits_json(load)}};
+}
+
+GpuLoad gpu_load(const Json& json) {
+  GpuLoad load;
+  load.samples = json.at("samples");
+  load.seconds = json.at("seconds");
+  load.mean_power_w = optional_at<double>(json, "power_w");
+  load.mean_sm_clock_mhz = optional_at<double>(json, "sm_clock_mhz");
+  load.least_sm_clock_mhz = optional_at<int>(json, "least_sm_clock_mhz");
+  load.highest_temperature_c = optional_at<int>(json, "highest_temperature_c");
+  load.memory_used_bytes = optional_at<std::size_t>(json, "memory_used_bytes");
+  for (const auto& [name, share] : json.at("limits").items()) {
+    for (const ClockLimit limit : limits_in(~std::uint32_t{0})) {
+      if (name_of(limit) == name) load.limits.emplace_back(limit, share.get<double>());
+    }
+  }
+  return load;
+}
+
+// Median over steps of one number of a step, averaged over ranks.
+template <typename Number>
+std::vector<double> mean_over_ranks(std::span<const RankMeasurement> ranks, Number number) {
+  std::vector<double> out(ranks.front().steps.size(), 0);
+  for (const RankMeasurement& rank : ranks) {
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      out[i] += number(rank.steps[i]) / static_cast<double>(ranks.size());
+    }
+  }
+  return out;
+}
+
+std::array<double, kStepClasses> class_medians(std::span<const RankMeasurement> ranks) {
+  std::array<double, kStepClasses> out{};
+  for (std::size_t c = 0; c < kStepClasses; ++c) {
+    out[c] = median_of(mean_over_ranks(ranks, [c](const RankStep& step) { return step.class_ms[c]; }));
+  }
+  return out;
+}
+
+Json classes_json(const std::array<double, kStepClasses>& class_ms) {
+  Json out;
+  for (std::size_t c = 0; c < kStepClasses; ++c) out[std::string(name_of(static_cast<StepClass>(c)))] = class_ms[c];
+  return out;
+}
+
+double wall_ms(const RankStep& step) { return step.wall_ms; }
+double busy_ms(const RankStep& step) { return step.comm_busy_ms; }
+
+// 1234567 -> "1,234,567"
+std::string grouped(double number) {
+  std::string digits = fmt::format("{:.0f}", number);
+  for (std::size_t i = digits.size(); i > 3;) digits.insert(i -= 3, 1, ',');
+  return digits;
+}
+
+std::string row(std::string_view title, const std::string& text) { return fmt::format("  {:<15}{}\n", title, text); }
+
+}  // namespace
+
+std::string RankMeasurement::to_text() const {
+  Json values = Json::array();
+  for (const RankStep& step : steps) {
+    std::vector<double> numbers;
+    step.append_to(numbers);
+    values.push_back(numbers);
+  }
+  return Json{{"rank", rank},
+              {"host", host},
+              {"device", device},
+              {"steps", values},
+              {"device_memory_bytes", device_memory_bytes},
+              {"gpu", gpu.has_value() ? gpu_json(*gpu) : Json()}}
+      .dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+RankMeasurement RankMeasurement::from_text(const std::string& text) {
+  const Json json = Json::parse(text, nullptr, false);
+  STRAKE_CHECK(json.is_object(), "text of to_text: " + text);
+  RankMeasurement out;
+  out.rank = json.at("rank");
+  out.host = json.at("host");
+  out.device = json.at("device");
+  for (const Json& step : json.at("steps")) out.steps.push_back(RankStep::from(step.get<std::vector<double>>()));
+  out.device_memory_bytes = json.at("device_memory_bytes");
+  if (!json.at("gpu").is_null()) out.gpu = gpu_load(json.at("gpu"));
+  return out;
+}
+
+StepFigures figures_of(const StepJob& job, std::vector<RankMeasurement> ranks) {
+  const auto measured = static_cast<std::size_t>(job.steps * job.repeats);
+  STRAKE_CHECK(!ranks.empty() && measured > 0, "nothing was measured");
+  for (const RankMeasurement& rank : ranks) {
+    STRAKE_CHECK(rank.steps.size() == measured,
+                 fmt::format("rank {} measured {} of {} steps", rank.rank, rank.steps.size(), measured));
+  }
+  StepFigures out;
+  out.job = job;
+  const std::vector<double> walls = mean_over_ranks(std::span<const RankMeasurement>(ranks), wall_ms);
+  out.step_ms = spread_of(walls);
+  for (auto begin = walls.begin(); begin != walls.end(); begin += job.steps) {
+    out.repeats_ms.push_back(median_of({begin, begin + job.steps}));
+  }
+  out.median_ms = median_of(out.repeats_ms);
+  out.tokens_per_s = static_cast<double>(job.tokens_per_step) / (out.median_ms / 1e3);
+  if (job.peak_flops > 0) {
+    out.mfu = mfu(out.tokens_per_s, job.flops_per_token, job.peak_flops, static_cast<int>(ranks.size()));
+  }
+  out.class_ms = class_medians(ranks);
+  out.comm_busy_ms = median_of(mean_over_ranks(std::span<const RankMeasurement>(ranks), busy_ms));
+  if (ranks.size() > 1 && out.comm_busy_ms > 0) {
+    out.comm_hidden_share = std::max(0.0, 1 - out.of(StepClass::kExposedComm) / out.comm_busy_ms);
+  }
+
+  std::set<std::string> hosts;
+  double power_w = 0;
+  bool all_tell = true;
+  for (const RankMeasurement& rank : ranks) {
+    hosts.insert(rank.host);
+    const bool tells = rank.gpu.has_value() && rank.gpu->mean_power_w.has_value();
+    all_tell = all_tell && tells;
+    if (tells) power_w += *rank.gpu->mean_power_w;
+    if (rank.gpu.has_value() && rank.gpu->throttled()) out.throttled = true;
+  }
+  out.hosts = static_cast<std::int64_t>(hosts.size());
+  if (all_tell) {
+    out.power_w = power_w;
+    out.energy_per_token_j = power_w / out.tokens_per_s;
+  }
+  out.ranks = std::move(ranks);
+  return out;
+}
+
+Json to_json(const StepFigures& figures) {
+  const StepJob& job = figures.job;
+  const Spread& step = figures.step_ms;
+  Json out;
+  out["warmup"] = job.warmup;
+  out["steps"] = job.steps;
+  out["repeats"] = job.repeats;
+  out["tokens_per_step"] = job.tokens_per_step;
+  out["step_ms"] = {{"median", figures.median_ms},
+                    {"p10", step.p10},
+                    {"p90", step.p90},
+                    {"low", step.low},
+                    {"high", step.high},
+                    {"mean", step.mean},
+                    {"repeats", figures.repeats_ms}};
+  out["tokens_per_s"] = figures.tokens_per_s;
+  out["tokens_per_s_per_rank"] = figures.tokens_per_s / static_cast<double>(figures.ranks.size());
+  out["mfu"] = or_null(figures.mfu);
+  out["mfu_counts"] = mfu_convention();
+  out["mfu_of"] = job.peak_name;
+  out["model_flops_per_token"] = job.flops_per_token;
+  out["peak_flops_per_rank"] = job.peak_flops > 0 ? Json(job.peak_flops) : Json();
+  out["breakdown_ms"] = classes_json(figures.class_ms);
+  out["comm"] = {{"busy_ms", figures.comm_busy_ms},
+                 {"hidden_share", or_null(figures.comm_hidden_share)},
+                 {"buckets", job.buckets},
+                 {"bytes", job.comm_bytes}};
+  out["power_w"] = or_null(figures.power_w);
+  out["energy_per_token_j"] = or_null(figures.energy_per_token_j);
+  out["throttled"] = figures.throttled;
+  out["hosts"] = figures.hosts;
+  out["ranks"] = Json::array();
+  for (const RankMeasurement& rank : figures.ranks) {
+    const std::span<const RankMeasurement> alone(&rank, 1);
+    out["ranks"].push_back({{"rank", rank.rank},
+                            {"host", rank.host},
+                            {"device", rank.device},
+                            {"step_ms", median_of(mean_over_ranks(alone, wall_ms))},
+                            {"breakdown_ms", classes_json(class_medians(alone))},
+                            {"comm_busy_ms", median_of(mean_over_ranks(alone, busy_ms))},
+                            {"device_memory_bytes", rank.device_memory_bytes},
+                            {"gpu", rank.gpu.has_value() ? gpu_json(*rank.gpu) : Json()}});
+  }
+  return out;
+}
+
+std::string table(const StepFigures& figures) {
+  const StepJob& job = figures.job;
+  const auto [least, most] = std::minmax_element(figures.repeats_ms.begin(), figures.repeats_ms.end());
+  const auto ranks = static_cast<double>(figures.ranks.size());
+  std::string out = row(
+      "step",
+      fmt::format("{:.3f} ms, median of {} x {} steps; {:.3f} .. {:.3f} (p10 .. p90), {:.3f} .. {:.3f} between "
+                  "repeats",
+                  figures.median_ms, job.repeats, job.steps, figures.step_ms.p10, figures.step_ms.p90, *least, *most));
+  out += row("tokens/s",
+             fmt::format("{}, {} a rank; {} tokens a step{}", grouped(figures.tokens_per_s),
+                         grouped(figures.tokens_per_s / ranks), grouped(static_cast<double>(job.tokens_per_step)),
+                         figures.throttled ? "  ** throttled, see below **" : ""));
+  out += row("MFU", figures.mfu.has_value() ? fmt::format("{:.1f} % of {};\n{:17}counts {}", 100 * *figures.mfu,
+                                                          job.peak_name, "", mfu_convention())
+                                            : "not known: no rate for this device");
+
+  // Classes that took time, longest first.
+  std::vector<StepClass> classes;
+  for (std::size_t c = 0; c < kStepClasses; ++c) classes.push_back(static_cast<StepClass>(c));
+  std::sort(classes.begin(), classes.end(), [&](StepClass a, StepClass b) { return figures.of(a) > figures.of(b); });
+  std::string parts;
+  for (const StepClass step_class : classes) {
+    if (figures.of(step_class) < 0.0005) continue;
+    parts += fmt::format("{}{} {:.3f}", parts.empty() ? "" : ", ", name_of(step_class), figures.of(step_class));
+  }
+  out += row("breakdown", parts + " ms (medians)");
+  if (figures.ranks.size() > 1) {
+    for (const RankMeasurement& rank : figures.ranks) {
+      const std::span<const RankMeasurement> alone(&rank, 1);
+      const auto class_ms = class_medians(alone);
+      const auto of = [&](StepClass step_class) { return class_ms[static_cast<std::size_t>(step_class)]; };
+      out += row(fmt::format("  rank {}", rank.rank),
+                 fmt::format("forward {:.3f}, backward {:.3f}, optimizer {:.3f}, exposed_comm {:.3f}, host_gap {:.3f}",
+                             of(StepClass::kForward), of(StepClass::kBackward), of(StepClass::kOptimizer),
+                             of(StepClass::kExposedComm), of(StepClass::kHostGap)));
+    }
+    out += row("communication", fmt::format("{:.3f} ms a step busy, {}; {} buckets, {:.1f} MB", figures.comm_busy_ms,
+                                            figures.comm_hidden_share.has_value()
+                                                ? fmt::format("{:.1f} % of it hidden", 100 * *figures.comm_hidden_share)
+                                                : "none to hide",
+                                            job.buckets, static_cast<double>(job.comm_bytes) / 1e6));
+  }
+
+  std::size_t memory_bytes = 0;
+  for (const RankMeasurement& rank : figures.ranks) memory_bytes = std::max(memory_bytes, rank.device_memory_bytes);
+  out += row("device memory", fmt::format("{:.2f} GB taken by a rank", static_cast<double>(memory_bytes) / 1e9));
+  if (figures.power_w.has_value()) {
+    out += row("power", fmt::format("{:.0f} W over {} GPU{}, {:.3f} mJ a token", *figures.power_w, figures.ranks.size(),
+                                    figures.ranks.size() == 1 ? "" : "s", 1e3 * *figures.energy_per_token_j));
+  }
+  for (const RankMeasurement& rank : figures.ranks) {
+    if (!rank.gpu.has_value()) continue;
+    const GpuLoad& gpu = *rank.gpu;
+    std::vector<std::string> facts;
+    if (gpu.mean_power_w.has_value()) facts.push_back(fmt::format("{:.0f} W", *gpu.mean_power_w));
+    if (gpu.mean_sm_clock_mhz.has_value()) {
+      facts.push_back(fmt::format("SM clock {:.0f} MHz (least {})", *gpu.mean_sm_clock_mhz, *gpu.least_sm_clock_mhz));
+    }
+    if (gpu.highest_temperature_c.has_value()) facts.push_back(fmt::format("{} C", *gpu.highest_temperature_c));
+    if (gpu.memory_used_bytes.has_value()) {
+      facts.push_back(fmt::format("{:.2f} GB in use", static_cast<double>(*gpu.memory_used_bytes) / 1e9));
+    }
+    for (const auto& [limit, share] : gpu.limits) {
+      facts.push_back(fmt::format("{}{} in {:.0f} % of {} samples", is_throttle(limit) ? "throttled: " : "",
+                                  name_of(limit), 100 * share, gpu.samples));
+    }
+    out += row(fmt::format("  GPU of rank {}", rank.rank), fmt::format("{}", fmt::join(facts, ", ")));
+  }
+  out.pop_back();
+  return out;
+}
+
+}  // namespace strake::launch

@@ -1,0 +1,283 @@
+#include "launch/commands/command_line.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <iostream>
+#include <string>
+#include <system_error>
+#include <type_traits>
+#include <vector>
+
+#include "launch/bench/bench_step.h"
+#include "launch/commands/command_help.h"
+#include "launch/commands/commands.h"
+#include "launch/commands/completion.h"
+#include "launch/commands/generate.h"
+#include "launch/machine/machine.h"
+#include "launch/train/train.h"
+#include "runtime/base/error.h"
+#include "runtime/base/home_path.h"
+#include "runtime/base/text.h"
+
+namespace strake::launch {
+namespace {
+
+std::vector<std::string> words(int argc, char** argv) { return {argv, argv + argc}; }
+
+// Checks that say what to write, in the words of ConfigReader.
+template <typename Number>
+CLI::Validator number_from(Number least, Number most) {
+  return CLI::Validator(
+      [=](const std::string& text) {
+        Number value{};
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        const bool whole = error == std::errc() && end == text.data() + text.size();
+        if (whole && value >= least && value <= most) return std::string();  // NaN is neither
+        return fmt::format("{} is not accepted; write {} from {} to {}", json_quote(text),
+                           std::is_integral_v<Number> ? "an integer" : "a number", least, most);
+      },
+      "");
+}
+// Between 0 and 1; whether 0 makes sense depends on other options, which prepare() knows.
+CLI::Validator fraction() {
+  return CLI::Validator(
+      [](const std::string& text) {
+        double value = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        const bool whole = error == std::errc() && end == text.data() + text.size();
+        if (whole && value >= 0 && value < 1) return std::string();  // NaN is neither
+        return fmt::format("{} is not accepted; write a number from 0 to below 1", json_quote(text));
+      },
+      "");
+}
+CLI::Validator one_of(const std::vector<std::string>& words) {
+  return CLI::Validator(
+      [=](const std::string& text) {
+        if (std::find(words.begin(), words.end(), text) != words.end()) return std::string();
+        // All of them: to "gpu" the nearest is "cpu".
+        return fmt::format("{} is not accepted; write {}", json_quote(text), either(words));
+      },
+      "");
+}
+
+// A result that did not arrive is no success: `strake bench step --json > FILE` on a full disk.
+void require_printed() {
+  std::cout.flush();
+  errno = 0;
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0 && std::cout.good()) return;
+  throw IoError(
+      fmt::format("standard output cannot be written{}", errno != 0 ? fmt::format(": {}", std::strerror(errno)) : ""),
+      "standard output", errno);
+}
+
+// `~` where no shell has expanded it: --out=~/weights, in quotes. No path is empty.
+void expand_home_in_paths(CLI::App& command) {
+  for (CLI::Option* option : command.get_options([](const CLI::Option* each) { return takes_path(*each); })) {
+    option->transform(CLI::Validator(
+        [](std::string& path) {
+          path = expand_home(path);
+          return std::string(path.empty() ? "\"\" is not accepted; write a path" : "");
+        },
+        ""));
+  }
+  for (CLI::App* inner : command.get_subcommands([](CLI::App*) { return true; })) expand_home_in_paths(*inner);
+}
+
+}  // namespace
+
+int run_command_line(int argc, char** argv) {
+  CLI::App app("Trains transformers on many ranks and tells where every millisecond went.", "strake");
+  app.require_subcommand(1);
+  app.set_version_flag(
+      "--version", [] { return fmt::format("strake {}", build_description().version); }, "Print the version and stop");
+  app.set_help_flag("--help,-h", "Print this and stop");
+  std::function<int()> run;
+
+  TrainArguments train;
+  CLI::App* train_command = app.add_subcommand("train", "Train a model, alone or as a rank under mpirun");
+  train_command->add_option("config", train.config_path, "TOML file")->required()->type_name("CONFIG.toml");
+  train_command->add_option("overrides", train.overrides, "Keys that replace those of the file")
+      ->type_name("key=value");
+  train_command->add_flag("--print-schedule", train.print_schedule,
+                          "Print the operations, streams, waits and memory of a step, and stop");
+  train_command->callback([&] {
+    train.command_line = words(argc, argv);
+    run = [&] { return run_train(train); };
+  });
+
+  BenchStepArguments bench;
+  CLI::App* bench_command = app.add_subcommand("bench", "Measure speed");
+  bench_command->require_subcommand(1);
+  CLI::App* step_command =
+      bench_command->add_subcommand("step", "Measure the training step of a config, alone or as a rank under mpirun");
+  step_command->add_option("config", bench.config_path, "TOML file")->required()->type_name("CONFIG.toml");
+  step_command->add_option("overrides", bench.overrides, "Keys that replace those of the file")->type_name("key=value");
+  const auto add_number = [&](const char* name, std::int64_t& value, const char* text) {
+    step_command->add_option(name, value, text)
+        ->check(number_from(std::int64_t{1}, std::int64_t{1'000'000}))
+        ->capture_default_str();
+  };
+  add_number("--warmup", bench.warmup, "Steps before the first that counts");
+  add_number("--steps", bench.steps, "Steps of each repeat");
+  add_number("--repeats", bench.repeats, "Blocks of steps that are compared with each other");
+  step_command->add_flag("--random-data", bench.random_data, "Random tokens, also if the config names a token file");
+  step_command->add_flag("--json", bench.json, "Print one JSON object (docs/formats.md)");
+  step_command->callback([&] {
+    bench.command_line = words(argc, argv);
+    run = [&] { return run_bench_step(bench); };
+  });
+
+  data::PrepareOptions prepare;
+  CLI::App* data_command = app.add_subcommand("data", "Make token files");
+  data_command->require_subcommand(1);
+  CLI::App* prepare_command = data_command->add_subcommand("prepare", "Make token files from text, a byte a token");
+  prepare_command->add_option("inputs", prepare.inputs, "Text files, read as one; -: standard input")
+      ->required()
+      ->type_name("TEXT");
+  prepare_command->add_option("--train", prepare.train, "Token file to write; its folder must exist")
+      ->required()
+      ->type_name("FILE");
+  prepare_command->add_option("--val", prepare.val, "Held-out token file to write; without it nothing is held out")
+      ->type_name("FILE");
+  prepare_command
+      ->add_option("--val-fraction", prepare.val_fraction, "Part of the text that is held out, its end; with --val")
+      ->check(fraction())
+      ->type_name("FRACTION")
+      ->default_str(fmt::format("{}", data::PrepareOptions::kValFraction));
+  prepare_command->add_option("--source", prepare.source, "Description kept beside the token files");
+  prepare_command->callback([&] { run = [&] { return prepare_data(prepare); }; });
+
+  GenerateArguments generate;
+  CLI::App* generate_command = app.add_subcommand("generate", "Write text with trained weights");
+  generate_command->add_option("path", generate.path, "Run folder (its newest checkpoint), or one checkpoint")
+      ->required()
+      ->type_name("RUN|CHECKPOINT");
+  generate_command->add_option("--prompt", generate.prompt, "Text to continue");
+  generate_command->add_option("--tokens", generate.tokens, "How many to write")
+      ->check(number_from(std::int64_t{1}, std::int64_t{1} << 40))
+      ->capture_default_str();
+  generate_command->add_option("--temperature", generate.temperature, "0: always the likeliest; 1: as the model says")
+      ->check(number_from(0.0, 100.0))
+      ->capture_default_str();
+  generate_command->add_option("--seed", generate.seed, "The same seed gives the same text")
+      ->check(number_from(std::uint64_t{0}, ~std::uint64_t{0}))
+      ->capture_default_str();
+  std::string device = "auto";
+  generate_command->add_option("--device", device, "Where to compute; auto: on a GPU if there is one")
+      ->check(one_of({"auto", "cpu", "cuda"}))
+      ->type_name("auto|cpu|cuda")
+      ->capture_default_str();
+  generate_command->callback([&] {
+    generate.device = device == "cpu"    ? DeviceChoice::kCpu
+                      : device == "cuda" ? DeviceChoice::kCuda
+                                         : DeviceChoice::kAuto;
+    run = [&] { return run_generate(generate); };
+  });
+
+  ImportArguments import;
+  CLI::App* import_command = app.add_subcommand("import", "Start a run from weights of Hugging Face's GPT-2");
+  import_command->add_option("source", import.source, "Folder with model.safetensors and config.json, or the file")
+      ->required()
+      ->type_name("FOLDER|FILE");
+  import_command->add_option("--run", import.run, "Run folder to make")->required()->type_name("RUN");
+  import_command->add_option("--tokenizer", import.tokenizer, "Which tokenizer the weights were trained with")
+      ->capture_default_str();
+  import_command->callback([&] { run = [&] { return import_weights(import); }; });
+
+  ExportArguments out;
+  std::string export_type = "f32";
+  CLI::App* export_command = app.add_subcommand("export", "Write trained weights as Hugging Face's GPT-2");
+  export_command->add_option("path", out.path, "Run folder (its newest checkpoint), or one checkpoint")
+      ->required()
+      ->type_name("RUN|CHECKPOINT");
+  export_command->add_option("--out", out.out, "Folder for model.safetensors and config.json")
+      ->required()
+      ->type_name("FOLDER");
+  export_command->add_option("--dtype", export_type, "f32: every bit; bf16: rounded, half the size")
+      ->check(one_of({"f32", "bf16"}))
+      ->type_name("f32|bf16")
+      ->capture_default_str();
+  export_command->callback([&] {
+    out.dtype = export_type == "bf16" ? DType::kBF16 : DType::kF32;
+    run = [&] { return export_weights(out); };
+  });
+
+  std::string path;
+  CLI::App* ckpt_command = app.add_subcommand("ckpt", "Look at checkpoints");
+  ckpt_command->require_subcommand(1);
+  CLI::App* list_command = ckpt_command->add_subcommand("list", "List the checkpoints of a run, newest first");
+  list_command->add_option("path", path, "Run folder, or one checkpoint")->required()->type_name("RUN|CHECKPOINT");
+  bool verify = false;
+  list_command->add_flag("--verify", verify, "Read every byte of each, to say which are whole");
+  list_command->callback([&] { run = [&] { return list_checkpoints(path, verify); }; });
+  CLI::App* verify_command =
+      ckpt_command->add_subcommand("verify", "Read every byte and compare it with the checksums");
+  verify_command->add_option("path", path, "Checkpoint, or a run folder for all of them")
+      ->required()
+      ->type_name("CHECKPOINT|RUN");
+  verify_command->callback([&] { run = [&] { return verify_checkpoints(path); }; });
+
+  bool keys = false;
+  CLI::App* info_command = app.add_subcommand("info", "Show versions, machine and devices");
+  info_command->add_flag("--keys", keys, "List every configuration key with what it accepts and its default");
+  info_command->callback([&] { run = [&] { return keys ? show_keys() : show_info(); }; });
+
+  std::string shell;
+  CLI::App* completion_command =
+      app.add_subcommand("completion", "Print a script that completes this command line at TAB");
+  completion_command->add_option("shell", shell, "Shell to write it for")
+      ->required()
+      ->check(one_of({"bash", "zsh"}))
+      ->type_name("bash|zsh");
+  completion_command->callback([&] {
+    run = [&] {
+      fmt::print("{}", shell == "bash" ? bash_completion(app) : zsh_completion(app));
+      return 0;
+    };
+  });
+  std::vector<std::string> explained;
+  app.add_subcommand("help", "Explain a command")
+      ->add_option("command", explained, "Command, and the command of that one")
+      ->type_name("COMMAND");
+
+  make_help(app);
+  expand_home_in_paths(app);
+  // `strake help ckpt list` is `strake ckpt list --help`; without arguments people want to know what there is.
+  std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);
+  const bool asks_for_help = !arguments.empty() && (arguments.back() == "--help" || arguments.back() == "-h");
+  if (!arguments.empty() && arguments.front() == "help" && !(asks_for_help && arguments.size() == 2)) {
+    arguments.erase(arguments.begin());
+    if (asks_for_help) arguments.pop_back();
+    require_commands(app, arguments);
+    arguments.emplace_back("--help");
+  }
+  if (arguments.empty()) arguments.emplace_back("--help");
+  std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
+  try {
+    app.parse(arguments);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() != 0) throw parse_problem(app, error);
+    app.exit(error);  // --help, --version
+    require_printed();
+    return 0;
+  }
+  int code = 0;
+  try {
+    code = run();
+  } catch (const std::system_error&) {
+    require_printed();  // how fmt::print says it
+    throw;
+  }
+  require_printed();
+  return code;
+}
+
+}  // namespace strake::launch

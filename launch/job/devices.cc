@@ -1,0 +1,158 @@
+#include "launch/job/devices.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "launch/machine/matmul_rate.h"
+#include "runtime/base/check.h"
+#include "runtime/base/error.h"
+#include "runtime/base/host_name.h"
+#include "runtime/device/cpu/cpu_device.h"
+
+#ifdef STRAKE_HAS_CUDA
+#include "comm/nccl/nccl_communicator.h"
+#include "kernels/cuda/make_kernels.h"
+#include "runtime/device/cuda/cuda_device.h"
+#endif
+
+namespace strake::launch {
+namespace {
+
+// "rank 3 on host n7", or just the host where there is one rank.
+std::string rank_name(std::size_t rank, std::span<const GpuOffer> offers) {
+  const std::string& host = offers[rank].host;
+  return offers.size() == 1 ? fmt::format("host {}", host) : fmt::format("rank {} on host {}", rank, host);
+}
+
+// Why not every rank has a GPU of its own; empty: each has.
+std::string why_no_gpus(std::span<const GpuOffer> offers) {
+  std::map<std::string_view, std::size_t> rank_of;  // by GPU
+  for (std::size_t rank = 0; rank < offers.size(); ++rank) {
+    const GpuOffer& offer = offers[rank];
+    if (offer.uuid.empty())
+      return fmt::format("{} has no GPU to compute on: {}", rank_name(rank, offers), offer.missing);
+    if (const auto [taken, is_new] = rank_of.emplace(offer.uuid, rank); !is_new) {
+      return fmt::format("ranks {} and {} would share one GPU of host {}: start a rank for each GPU at most",
+                         taken->second, rank, offer.host);
+    }
+  }
+  return "";
+}
+
+}  // namespace
+
+std::string GpuOffer::to_text() const {
+  // The host's name and the driver's words may be any bytes.
+  return nlohmann::json{uuid, missing, host}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+GpuOffer GpuOffer::from_text(const std::string& text) {
+  const nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
+  STRAKE_CHECK(json.is_array() && json.size() == 3, "text of to_text: " + text);
+  return {json[0], json[1], json[2]};
+}
+
+ChosenDevice choose_device(DeviceChoice choice, std::span<const GpuOffer> offers, std::string_view gpus_before,
+                           std::string_view setting) {
+  if (choice == DeviceChoice::kCpu) return {DeviceKind::kCpu, fmt::format("{}cpu", setting)};
+  std::string missing = why_no_gpus(offers);
+  if (missing.empty()) return {DeviceKind::kCuda, ""};
+  std::string because;  // GPUs are wanted
+  const auto has_gpu =
+      std::find_if(offers.begin(), offers.end(), [](const GpuOffer& offer) { return !offer.uuid.empty(); });
+  if (choice == DeviceChoice::kCuda) {
+    because = fmt::format("{}cuda", setting);
+  } else if (!gpus_before.empty()) {
+    because = fmt::format("{} was computed on GPUs", gpus_before);
+  } else if (has_gpu != offers.end()) {
+    because = fmt::format("{} has one", rank_name(static_cast<std::size_t>(has_gpu - offers.begin()), offers));
+  } else {
+    return {DeviceKind::kCpu, std::move(missing)};
+  }
+  throw ConfigError(fmt::format("{} ({}). To compute on the CPU, on purpose, set {}cpu", missing, because, setting));
+}
+
+#ifdef STRAKE_HAS_CUDA
+
+namespace {
+
+// Without the host.
+GpuOffer look_for_gpu(const RankEnvironment& environment) {
+  try {
+    const int gpus = cuda_device_number();
+    if (gpus == 0) return {"", cuda_unavailable_reason(), ""};
+    const int ordinal = environment.local_rank % gpus;
+    select_cuda_device(ordinal);
+    const GpuFacts facts = cuda_facts(ordinal);
+    if (!kernels::cuda::has_code_for_current_gpu()) {
+      return {"",
+              fmt::format("this program holds no code for {} (compute capability {}.{}); build it with "
+                          "CMAKE_CUDA_ARCHITECTURES={}",
+                          facts.name, facts.compute_capability / 10, facts.compute_capability % 10,
+                          facts.compute_capability),
+              ""};
+    }
+    return {facts.uuid, "", ""};
+  } catch (const DeviceError& error) {
+    return {"", error.what(), ""};
+  }
+}
+
+}  // namespace
+
+GpuOffer offer_gpu(DeviceChoice choice, const RankEnvironment& environment) {
+  GpuOffer offer = choice == DeviceChoice::kCpu ? GpuOffer{"", "none is asked for", ""} : look_for_gpu(environment);
+  offer.host = host_name();
+  return offer;
+}
+
+std::unique_ptr<Device> make_device(DeviceKind kind, bool deterministic) {
+  if (kind != DeviceKind::kCuda) return make_cpu_device();
+  return make_cuda_device(current_cuda_device(), kernels::cuda::make_kernels(deterministic));
+}
+
+std::unique_ptr<comm::Communicator> make_communicator(Device& device, comm::Control& control,
+                                                      std::unique_ptr<comm::Communicator> host) {
+  if (device.kind() != DeviceKind::kCuda || control.size() == 1) return host;
+  return comm::make_nccl_communicator(control);
+}
+
+double peak_flops(Device& device) {
+  if (device.kind() != DeviceKind::kCuda) return measure_matmul_rate(device);
+  const GpuFacts facts = cuda_facts(current_cuda_device());
+  // Dense bf16, from the vendor's datasheets.
+  if (facts.compute_capability == 90) {
+    if (facts.name.find("NVL") != std::string::npos) return 835.5e12;  // H100 NVL, H200 NVL
+    if (facts.multiprocessors >= 128) return 989.4e12;                 // H100 SXM, H200 SXM, GH200
+    if (facts.multiprocessors == 114) return 756e12;                   // H100 PCIe
+  }
+  if (facts.compute_capability == 80 && facts.multiprocessors == 108) return 312e12;  // A100
+  return 0;
+}
+
+GpuMachine read_gpus() { return cuda_machine(); }
+std::unique_ptr<GpuSensor> make_gpu_sensor(Device& device) {
+  return device.kind() == DeviceKind::kCuda ? make_cuda_sensor() : nullptr;
+}
+
+#else
+
+GpuOffer offer_gpu(DeviceChoice, const RankEnvironment&) {
+  return {"", "this program was built without CUDA; build it with STRAKE_CUDA=ON", host_name()};
+}
+std::unique_ptr<Device> make_device(DeviceKind, bool) { return make_cpu_device(); }
+std::unique_ptr<comm::Communicator> make_communicator(Device&, comm::Control&,
+                                                      std::unique_ptr<comm::Communicator> host) {
+  return host;
+}
+double peak_flops(Device& device) { return measure_matmul_rate(device); }
+GpuMachine read_gpus() { return {.missing = "not built in"}; }
+std::unique_ptr<GpuSensor> make_gpu_sensor(Device&) { return nullptr; }
+
+#endif
+
+}  // namespace strake::launch

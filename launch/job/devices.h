@@ -1,0 +1,60 @@
+// The device of this rank, and the communicator that fits it.
+// Threads: the training thread. Errors: ConfigError if run.device asks for what is not here; DeviceError, CommError.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "comm/communicator.h"
+#include "comm/control.h"
+#include "launch/config.h"
+#include "launch/job/rank_environment.h"
+#include "runtime/device/device.h"
+#include "runtime/device/gpu_facts.h"
+
+namespace strake::launch {
+
+// The GPU that a rank could compute on, as it tells the other ranks: each may see others, and whether two ranks would
+// share one is known to all of them together only.
+struct GpuOffer {
+  std::string uuid;     // empty: none
+  std::string missing;  // then: why
+  std::string host;     // of the rank
+
+  std::string to_text() const;
+  static GpuOffer from_text(const std::string& text);  // REQUIRES: made by to_text
+};
+// Takes the GPUs of this machine in turn, by the local rank. Makes the GPU current for this thread. Throws nothing.
+GpuOffer offer_gpu(DeviceChoice choice, const RankEnvironment& environment);
+
+struct ChosenDevice {
+  DeviceKind kind;
+  std::string no_gpus_because;  // on the CPU
+};
+// What all ranks compute on: GPUs if each rank has one of its own; the CPU if `choice` says so, or lets us choose and
+// nothing speaks for GPUs: no rank has one, and `gpus_before` is empty, else what has computed on GPUs so far
+// ("runs/a/ckpt/step-00000100"). One GPU that is missing must not put a job on CPUs that would take a hundred times as
+// long: then, and if kCuda cannot be had, ConfigError naming rank and host. `setting`: how people say the choice.
+// Pure, so that ranks that know the same choose the same.
+ChosenDevice choose_device(DeviceChoice choice, std::span<const GpuOffer> offers, std::string_view gpus_before = "",
+                           std::string_view setting = "run.device = ");
+
+// This rank's device of that kind: the GPU it has offered, or the CPU. deterministic: kernels that repeat their bits.
+std::unique_ptr<Device> make_device(DeviceKind kind, bool deterministic);
+
+// Collective over all ranks of `control`. `host`: the communicator for CPU devices, kept if `device` is one or there is
+// one rank; several GPUs talk through NCCL.
+std::unique_ptr<comm::Communicator> make_communicator(Device& device, comm::Control& control,
+                                                      std::unique_ptr<comm::Communicator> host);
+
+// Dense matmul rate in FLOP/s that MFU is a share of. GPUs: the vendor's bf16 figure; CPU: measured. 0: not known.
+double peak_flops(Device& device);
+
+// The GPUs that this program can use, or why there are none.
+GpuMachine read_gpus();
+// Reads the GPU behind `device`; null for the CPU device, or if the driver does not tell.
+std::unique_ptr<GpuSensor> make_gpu_sensor(Device& device);
+
+}  // namespace strake::launch

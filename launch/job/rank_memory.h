@@ -1,0 +1,24 @@
+// The memory of the ranks of one host, compared with what is there before any of it is taken: the operating system
+// grants more than it has, and later ends whichever process it likes.
+//
+// Threads: the training thread. Errors: AgreedError with the code of OutOfMemoryError, on every rank: what needs how
+// much, what there is, and the keys that shrink it.
+#pragma once
+
+#include <cstdint>
+
+#include "comm/control.h"
+#include "launch/train/trainer.h"
+#include "runtime/device/device.h"
+
+namespace strake::launch {
+
+// What this host can still give: memory that is free or can be freed, and swap, within the limit of this process's
+// control group. 0: not known.
+std::uint64_t available_host_bytes();
+
+// Takes the memory of every rank's trainer, or of none. Collective.
+void take_memory(comm::Control& control, const Device& device, Trainer& trainer,
+                 std::uint64_t available_bytes = available_host_bytes());
+
+}  // namespace strake::launch

@@ -1,0 +1,181 @@
+// Trainer: one rank's training step. All streams of a rank meet in step() and nowhere else.
+//
+//   copy-in  --batch-->  compute: forward, backward --buckets--> comm: all-reduce --> compute: optimizer
+//                                                                                      |--> copy-out: snapshot
+// Building a trainer plans; allocate() takes all memory; after that a step allocates nothing and never
+// synchronises the host. The same code runs on the plan device (plan()), which is how the memory plan and the
+// printed schedule are made.
+// Threads: the training thread. Errors: what the parts throw.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpointer.h"
+#include "checkpoint/reader.h"
+#include "comm/communicator.h"
+#include "comm/grad_buckets.h"
+#include "data/loader.h"
+#include "data/token_source.h"
+#include "kernels/optimizer.h"
+#include "launch/config.h"
+#include "launch/train/step_account.h"
+#include "models/gpt.h"
+#include "models/schedule.h"
+#include "runtime/device/device.h"
+#include "runtime/device/memory_plan.h"
+#include "runtime/device/recording.h"
+#include "runtime/device/scalar_mailbox.h"
+
+namespace strake::launch {
+
+// What a rank trains: pure values, the same on every rank but for `rank`.
+struct Job {
+  Config config;
+  Derived derived;
+  models::GptShape shape;
+  int rank = 0;
+  int ranks = 1;
+  // What the model computes in. bf16: weights are kept in f32 and rounded after every update.
+  DType dtype = DType::kF32;
+  // Of gradients, as they are accumulated: f32 also where bf16 micro-batches add up.
+  DType gradient_dtype = DType::kF32;
+  // Of gradients while they are summed over ranks.
+  DType wire_dtype = DType::kF32;
+};
+
+// Activations placed by a dry run, and the step it recorded.
+struct StepPlan {
+  std::vector<MemoryBlock> activations;
+  std::size_t activation_bytes = 0;
+  std::size_t workspace_bytes = 0;  // of the compute stream
+  Recording recording;
+};
+
+// The learning rate of every step.
+models::CosineSchedule schedule_of(const Config& config, const Derived& derived);
+
+struct TokenSources {
+  data::TokenSource* train;
+  data::TokenSource* val;  // null: no evaluation
+};
+
+// What one finished step says, read late. Sums and losses are this rank's part.
+struct StepReport {
+  std::int64_t step = 0;
+  StepTimes times;
+  double loss = 0;       // this rank's share of the mean over all tokens of the step: ranks' shares add up to the loss
+  double grad_norm = 0;  // of the reduced gradient, the same on every rank
+  Nanoseconds comm_busy{0};  // time in all-reduces, hidden or not
+  struct BucketSpan {        // from the step's first mark
+    Nanoseconds begin, end;
+  };
+  std::vector<BucketSpan> buckets;
+  StepAccount::Span backward;  // of the last micro-batch
+};
+
+class Trainer {
+ public:
+  // `planned` is null while planning. All references outlive the trainer.
+  Trainer(const Job& job, Device& device, comm::Communicator& communicator, TokenSources sources,
+          const StepPlan* planned);
+  ~Trainer();
+
+  // Records one whole step on the plan device and places the activations.
+  // `target`: the device that will run it; null: the CPU device.
+  static StepPlan plan(const Job& job, comm::Communicator& communicator, TokenSources sources,
+                       const Device* target = nullptr);
+
+  // Adds checkpoints, before allocate().
+  void keep_checkpoints(Files& files, comm::Control& control, checkpoint::Options options);
+  // Takes every byte, zero-filled.
+  void allocate();
+  // The newest checkpoint, as Checkpointer::load_newest. Blocks the host.
+  std::optional<checkpoint::Meta> load_newest(const std::string& model);
+  // Fresh weights, zero moments. Blocks the host.
+  void initialize();
+  // The weights of a checkpoint of this model and no more: moments stay zero. On CorruptError they are undefined. Every
+  // rank calls it by itself. Blocks the host. REQUIRES: allocated, no step enqueued.
+  void load_weights(Files& files, const checkpoint::FoundCheckpoint& found);
+  // The next step to be enqueued begins with this sample of the run's order.
+  void seek(std::int64_t next_sample);
+
+  // Enqueues step `step` (from 0), up to and including the weight update.
+  void step(std::int64_t step);
+  // Enqueues and waits for a checkpoint of the weights after the last step() enqueued. Throws NonFiniteError instead of
+  // writing if that step's gradient norm is not finite, DivergenceError if ranks hold different weights or moments.
+  // Part of that step in the account.
+  checkpoint::SaveReport save(const checkpoint::Meta& meta);
+  // Mean loss of this rank over its part of `eval.batches` held-out batches, times its share: ranks' results add
+  // up to the held-out loss in nats a token. Blocks the host; part of the last step in the account, if there is one.
+  double evaluate();
+  // Tokens that a held-out loss is the mean over, on all ranks.
+  std::int64_t held_out_tokens() const;
+  // Ends the account of the last step.
+  void end();
+
+  // Has step `step` run to its end on the device? Never blocks. REQUIRES: step + 1 or end() was enqueued.
+  bool complete(std::int64_t step) const { return account_.complete(step); }
+  // REQUIRES: complete(step), and step is one of the last kSlots - 2.
+  StepReport report(std::int64_t step) const;
+
+  checkpoint::Checkpointer& checkpointer() { return *checkpointer_; }
+  const comm::BucketPlan& buckets() const { return buckets_->plan(); }
+  double learning_rate(std::int64_t step) const { return schedule_.at(step); }
+  // Arena, kind, bytes: everything that allocate() takes, a line each, and the total.
+  std::string memory_table() const;
+  std::size_t memory_bytes(MemoryKind kind) const;  // of these, in one kind of memory
+  struct MemoryPart {
+    std::string name;
+    MemoryKind kind;
+    std::size_t size_bytes;
+  };
+  std::vector<MemoryPart> memory_parts() const;  // the same, largest first
+  TensorTable state_table() const;
+  const Tensor& weights() const { return weights_; }
+  Stream& compute() { return *compute_; }
+
+ private:
+  struct Memory;  // the arenas
+
+  Job job_;
+  Device& device_;
+  comm::Communicator& communicator_;
+  ParamLayout layout_;
+  std::unique_ptr<Memory> memory_;
+  std::unique_ptr<Stream> compute_, comm_, copy_in_, copy_out_;
+  void round_weights();        // compute weights = weights, where they are apart
+  void look_at_state();        // enqueues fingerprints of weights and moments
+  void require_sound_state();  // REQUIRES: looked_at_ is complete
+  // Adds every parameter's part of a flat tensor, as checkpoints name it.
+  void append_to(TensorTable& table, const char* prefix, const Tensor& flat) const;
+
+  Tensor weights_, gradients_, first_moment_, second_moment_;  // flat; weights and moments f32 (or f64)
+  Tensor compute_weights_;                                     // what the model reads: weights_, or bf16
+  Tensor workspace_;
+  Tensor loss_total_, eval_total_, grad_norm_, clip_, norm_block_sums_;
+  Tensor initial_staging_;
+  std::vector<kernels::FlatSegment> segments_;
+  ActivationMemory activations_;
+  std::unique_ptr<models::Gpt> model_;
+  std::unique_ptr<comm::GradBuckets> buckets_;
+  std::unique_ptr<data::Loader> train_loader_, val_loader_;
+  std::int64_t val_batches_ = 0;  // of this rank
+  std::unique_ptr<ScalarMailbox> mailbox_;
+  std::unique_ptr<checkpoint::Checkpointer> checkpointer_;
+  models::CosineSchedule schedule_;
+  StepAccount account_;
+  Event updated_;  // weights and moments of the last step are final
+  // Of weights and moments, where several ranks keep checkpoints.
+  comm::Control* control_ = nullptr;
+  Tensor fingerprints_;
+  std::unique_ptr<ScalarMailbox> told_fingerprints_;
+  Event looked_at_;  // the fingerprints are with the host
+  std::int64_t last_step_ = -1;
+};
+
+}  // namespace strake::launch
