@@ -6,28 +6,28 @@
 
 namespace strake::comm {
 
-BucketPlan plan_buckets(const ParamLayout& layout, DType wire, std::int64_t bucket_bytes, std::size_t last_group) {
+BucketPlan plan_buckets(const ParamLayout& layout, DType wire, std::int64_t bucket_bytes) {
   STRAKE_CHECK(layout.size() > 0, "a plan of no parameters");
   STRAKE_CHECK(bucket_bytes > 0, "buckets need a size");
-  STRAKE_CHECK(last_group <= layout.size(), "the last group is larger than the layout");
   const std::int64_t cap_elems = bucket_bytes / static_cast<std::int64_t>(size_bytes(wire));
-  const std::size_t last_group_begin = layout.size() - last_group;
 
   BucketPlan plan{.buckets = {}, .wire = wire};
-  for (std::size_t i = 0; i < layout.size(); ++i) {
-    const auto param = static_cast<ParamId>(i);
-    // The gap behind a parameter belongs to it.
-    const std::int64_t end =
-        i + 1 < layout.size() ? layout.offset_elems(static_cast<ParamId>(i + 1)) : layout.total_elems();
-    const bool first_bucket = plan.buckets.size() == 1;
-    const bool fits = !plan.buckets.empty() && i != last_group_begin &&
-                      end - plan.buckets.back().begin_elems <= (first_bucket ? cap_elems / 4 : cap_elems);
-    if (fits) {
-      plan.buckets.back().end_elems = end;
-      plan.buckets.back().last = param;
-    } else {
-      plan.buckets.push_back(
-          {.begin_elems = layout.offset_elems(param), .end_elems = end, .first = param, .last = param});
+  for (const Section& section : layout.sections()) {
+    for (std::size_t i = index_of(section.first); i <= index_of(section.last); ++i) {
+      const auto param = static_cast<ParamId>(i);
+      // The gap behind a parameter belongs to it.
+      const std::int64_t end =
+          param == section.last ? section.end_elems : layout.offset_elems(static_cast<ParamId>(i + 1));
+      const bool first_bucket = plan.buckets.size() == 1;
+      const bool fits = !plan.buckets.empty() && param != section.first &&
+                        end - plan.buckets.back().begin_elems <= (first_bucket ? cap_elems / 4 : cap_elems);
+      if (fits) {
+        plan.buckets.back().end_elems = end;
+        plan.buckets.back().last = param;
+      } else {
+        plan.buckets.push_back(
+            {.begin_elems = layout.offset_elems(param), .end_elems = end, .first = param, .last = param});
+      }
     }
   }
   return plan;

@@ -29,10 +29,10 @@ struct BucketPlan {
 
 // Cuts the layout into buckets of at most `bucket_bytes`, alignment gaps included, in ready order. A parameter
 // is never split: one larger than that is a bucket of its own. The first bucket is cut at a quarter of the
-// size, so that reduction starts early. The last `last_group` parameters of the layout, whose gradients are
-// final only at the end of backward (the tied embedding), share no bucket with the rest: their reduction is
-// structurally exposed and must not grow. A fraction of an element at the end of `bucket_bytes` is dropped.
-// REQUIRES: a layout that is not empty; bucket_bytes > 0; last_group <= layout.size().
-BucketPlan plan_buckets(const ParamLayout& layout, DType wire, std::int64_t bucket_bytes, std::size_t last_group);
+// size, so that reduction starts early. No bucket reaches over the end of a section: what is final only at the end of
+// backward (a tied embedding) is structurally exposed and must not grow. A fraction of an element at the end of
+// `bucket_bytes` is dropped.
+// REQUIRES: a layout that is not empty; bucket_bytes > 0.
+BucketPlan plan_buckets(const ParamLayout& layout, DType wire, std::int64_t bucket_bytes);
 
 }  // namespace strake::comm

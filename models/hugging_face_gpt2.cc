@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/layer_norm.h"
+#include "models/transformer.h"
 #include "runtime/base/check.h"
 #include "runtime/base/error.h"
 #include "runtime/base/text.h"
@@ -101,8 +102,9 @@ std::int64_t HuggingFaceTensor::elems() const {
   return product;
 }
 
-std::vector<HuggingFaceTensor> hugging_face_tensors(const GptShape& shape) {
-  const std::vector<ParamSpec> specs = Gpt::parameters(shape);
+std::vector<HuggingFaceTensor> hugging_face_tensors(const TransformerShape& shape) {
+  const ParamLayout layout = parameters_of(shape);
+  const std::vector<ParamSpec>& specs = layout.specs();
   std::vector<HuggingFaceTensor> tensors;
   for (std::size_t i = 0; i < specs.size(); ++i) {
     HuggingFaceTensor tensor{specs[i].name, specs[i].global_shape, ParamId{static_cast<std::int32_t>(i)},
@@ -148,17 +150,15 @@ void to_hugging_face(const HuggingFaceTensor& tensor, std::span<const float> our
   }
 }
 
-GptShape shape_from_hugging_face(std::string_view config, const std::string& where) {
+TransformerShape shape_from_hugging_face(std::string_view config, const std::string& where) {
   const Json object = Json::parse(config, nullptr, false);
   if (!object.is_object()) throw IncompatibleCheckpointError(fmt::format("{}: is no JSON object; get it again", where));
   ConfigKeys keys(object, where);
   if (!object.contains("model_type")) keys.problem("model_type is missing, possible is \"gpt2\"");
   keys.one_of("model_type", {"gpt2"});
-  const GptShape shape{.layers = keys.integer("n_layer", 1000),
-                       .channels = keys.integer("n_embd", 1 << 20),
-                       .heads = static_cast<int>(keys.integer("n_head", 1 << 12)),
-                       .vocab = keys.integer("vocab_size", 1 << 24),
-                       .sequence = keys.integer("n_positions", 1 << 24)};
+  const std::int64_t layers = keys.integer("n_layer", 1000), channels = keys.integer("n_embd", 1 << 20);
+  const std::int64_t heads = keys.integer("n_head", 1 << 12), vocab = keys.integer("vocab_size", 1 << 24);
+  const TransformerShape shape = gpt2_shape(layers, channels, heads, vocab, keys.integer("n_positions", 1 << 24));
   if (keys.sound() && shape.channels % shape.heads != 0) {
     keys.problem(fmt::format("n_embd is {}, no multiple of n_head = {}", shape.channels, shape.heads));
   }
@@ -173,7 +173,7 @@ GptShape shape_from_hugging_face(std::string_view config, const std::string& whe
   return shape;
 }
 
-std::string hugging_face_config(const GptShape& shape, DType dtype, std::int64_t end_of_text) {
+std::string hugging_face_config(const TransformerShape& shape, DType dtype, std::int64_t end_of_text) {
   const Json end = end_of_text < 0 ? Json() : Json(end_of_text);
   return nlohmann::ordered_json{{"architectures", {"GPT2LMHeadModel"}},
                                 {"model_type", "gpt2"},

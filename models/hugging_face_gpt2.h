@@ -1,4 +1,4 @@
-// GPT-2 as Hugging Face keeps it (GPT2LMHeadModel): which of its tensors is which parameter of Gpt, and its
+// GPT-2 as Hugging Face keeps it (GPT2LMHeadModel): which of its tensors is which parameter of our model, and its
 // config.json. A description and conversions of arrays; files are read and written by others.
 //
 // There, projections are Conv1D, stored [in, out]: ours are [out, in]. Query, key and value are packed alike. The head
@@ -14,7 +14,7 @@
 #include <string_view>
 #include <vector>
 
-#include "models/gpt.h"
+#include "models/transformer_shape.h"
 #include "runtime/base/dtype.h"
 #include "runtime/device/param_spec.h"
 
@@ -23,7 +23,7 @@ namespace strake::models {
 struct HuggingFaceTensor {
   std::string name;                 // without prefix: "h.3.attn.c_attn.weight"
   std::vector<std::int64_t> shape;  // there
-  ParamId param;                    // in Gpt::parameters
+  ParamId param;                    // in parameters_of
   bool transposed;                  // theirs [in, out], ours [out, in]
 
   std::int64_t elems() const;
@@ -34,8 +34,8 @@ inline constexpr std::string_view kHuggingFacePrefix = "transformer.";
 // The head, where a file repeats the token table under its name (it never has the prefix).
 inline constexpr std::string_view kHuggingFaceHead = "lm_head.weight";
 
-// In the order of Gpt::parameters, each parameter once.
-std::vector<HuggingFaceTensor> hugging_face_tensors(const GptShape& shape);
+// In the order of parameters_of, each parameter once.
+std::vector<HuggingFaceTensor> hugging_face_tensors(const TransformerShape& shape);
 // Is a tensor of this name (without prefix) no weight: the causal mask that older files carry?
 bool is_hugging_face_mask(std::string_view name);
 
@@ -45,8 +45,8 @@ void to_hugging_face(const HuggingFaceTensor& tensor, std::span<const float> our
 
 // The shape that a config.json describes. Everything that our model would compute otherwise is refused, all in
 // one error. Dropout is not: it is part of training. `where` names the file.
-GptShape shape_from_hugging_face(std::string_view config, const std::string& where);
+TransformerShape shape_from_hugging_face(std::string_view config, const std::string& where);
 // A config.json for these weights. dtype: kF32 or kBF16. end_of_text: id of the token that ends a text; -1: none.
-std::string hugging_face_config(const GptShape& shape, DType dtype, std::int64_t end_of_text);
+std::string hugging_face_config(const TransformerShape& shape, DType dtype, std::int64_t end_of_text);
 
 }  // namespace strake::models

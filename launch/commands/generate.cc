@@ -13,7 +13,8 @@
 #include "launch/job/devices.h"
 #include "launch/job/rank_environment.h"
 #include "launch/run/checkpoint_source.h"
-#include "models/gpt.h"
+#include "models/parameters/flat_params.h"
+#include "models/transformer.h"
 #include "runtime/base/error.h"
 #include "runtime/base/random.h"
 #include "runtime/device/host_memory.h"
@@ -41,18 +42,18 @@ std::int32_t draw(std::span<const float> logits, double temperature, double unif
 class Predictor {
  public:
   Predictor(Files& files, const checkpoint::FoundCheckpoint& found, std::unique_ptr<Device> device)
-      : shape_(models::GptShape::from_json(found.manifest.meta.model)),
+      : shape_(models::TransformerShape::from_json(found.manifest.meta.model)),
         device_(std::move(device)),
         stream_(device_->make_stream("compute", StreamPriority::kNormal)),
-        layout_(models::Gpt::parameters(shape_)),
+        model_(shape_, layout_),
         weights_(Tensor::reserve(memory_, DType::kF32, {layout_.total_elems()})),
         tokens_(Tensor::reserve(memory_, DType::kI32, {1, shape_.sequence})),
         host_tokens_(Tensor::reserve(host_, DType::kI32, {1, shape_.sequence})),
         host_logits_(Tensor::reserve(host_, DType::kF32, {shape_.padded_vocab()})),
         staging_(Tensor::reserve(host_, DType::kU8, {4 << 20})),
         activations_(memory_),
-        // Gradients are never asked for: any flat tensor does.
-        model_(shape_, 1, layout_, weights_, weights_, activations_, device_->kind()) {
+        params_(layout_, weights_, Tensor()) {
+    model_.reserve(activations_, 1, DType::kF32, device_->kind());
     const Tensor workspace = plan_workspace();
     memory_.allocate(*device_);
     host_.allocate(*device_);
@@ -67,7 +68,7 @@ class Predictor {
     checkpoint::read_tensors(files, found, table, found.manifest.meta.model, *stream_, staging_);
   }
 
-  const models::GptShape& shape() const { return shape_; }
+  const models::TransformerShape& shape() const { return shape_; }
 
   // Scores of every id as the token behind `context`, of which the last `sequence` tokens count.
   std::span<const float> next(std::span<const std::int32_t> context) {
@@ -76,7 +77,7 @@ class Predictor {
     std::fill(input.begin(), input.end(), 0);  // attention is causal: what lies behind the context is not seen
     std::copy(context.end() - static_cast<std::ptrdiff_t>(used), context.end(), input.begin());
     stream_->copy({"tokens", Phase::kInput}, tokens_, host_tokens_);
-    model_.forward(*stream_, tokens_, Phase::kEval);
+    model_.forward({*stream_, params_, Phase::kEval}, tokens_);
     const Tensor row =
         model_.logits().slice(0, static_cast<std::int64_t>(used) - 1, 1).reshape({shape_.padded_vocab()});
     stream_->copy({"logits", Phase::kEval}, host_logits_, row);
@@ -91,19 +92,20 @@ class Predictor {
   Tensor plan_workspace() {
     PlanDevice plan(*device_);
     const auto stream = plan.make_stream("compute", StreamPriority::kNormal);
-    model_.forward(*stream, tokens_, Phase::kEval);
+    model_.forward({*stream, params_, Phase::kEval}, tokens_);
     const std::size_t size_bytes = plan.recording().workspace_bytes(stream->index());
     return size_bytes == 0 ? Tensor() : Tensor::reserve(memory_, DType::kU8, {static_cast<std::int64_t>(size_bytes)});
   }
 
-  models::GptShape shape_;
+  models::TransformerShape shape_;
   std::unique_ptr<Device> device_;
   Arena memory_{"generate", MemoryKind::kDevice}, host_{"generate staging", MemoryKind::kHost};
   std::unique_ptr<Stream> stream_;
   ParamLayout layout_;
+  models::Transformer model_;
   Tensor weights_, tokens_, host_tokens_, host_logits_, staging_;
   ActivationMemory activations_;
-  models::Gpt model_;
+  models::FlatParams params_;
 };
 
 std::unique_ptr<Predictor> make_predictor(Files& files, const checkpoint::FoundCheckpoint& found, DeviceChoice choice) {
@@ -117,7 +119,7 @@ std::unique_ptr<Predictor> make_predictor(Files& files, const checkpoint::FoundC
   const GpuOffer offer = offer_gpu(choice, RankEnvironment{});
   DeviceKind kind = choose_device(choice, {&offer, 1}, /*gpus_before=*/"", "--device ").kind;
   const std::string too_much =
-      models::unsupported(models::GptShape::from_json(found.manifest.meta.model), kind, DType::kF32);
+      models::unsupported(models::TransformerShape::from_json(found.manifest.meta.model), kind, DType::kF32);
   if (!too_much.empty()) {
     if (choice == DeviceChoice::kCuda) throw ConfigError(fmt::format("--device cuda: {}", too_much));
     kind = DeviceKind::kCpu;

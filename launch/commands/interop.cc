@@ -20,8 +20,8 @@
 #include "launch/run/manifest.h"
 #include "launch/run/metrics.h"
 #include "launch/run/run_folder.h"
-#include "models/gpt.h"
 #include "models/hugging_face_gpt2.h"
+#include "models/transformer.h"
 #include "runtime/base/error.h"
 #include "runtime/device/cpu/cpu_device.h"
 #include "runtime/device/host_memory.h"
@@ -39,8 +39,8 @@ constexpr std::uint64_t kMaxConfigBytes = 1 << 20;
 
 // The weights of a model in host memory, as checkpoints know them.
 struct HostWeights {
-  explicit HostWeights(const models::GptShape& shape)
-      : layout(models::Gpt::parameters(shape)),
+  explicit HostWeights(const models::TransformerShape& shape)
+      : layout(models::parameters_of(shape)),
         device(make_cpu_device()),
         stream(device->make_stream("copy", StreamPriority::kNormal)),
         flat(Tensor::reserve(memory, DType::kF32, {layout.total_elems()})) {}
@@ -65,7 +65,7 @@ struct HostWeights {
 
 std::unique_ptr<HostWeights> read_weights(Files& files, const checkpoint::FoundCheckpoint& found) {
   const std::string& model = found.manifest.meta.model;
-  auto weights = std::make_unique<HostWeights>(models::GptShape::from_json(model));
+  auto weights = std::make_unique<HostWeights>(models::TransformerShape::from_json(model));
   Arena staging_memory("staging", MemoryKind::kHost);
   const Tensor staging = Tensor::reserve(staging_memory, DType::kU8, {4 << 20});
   weights->memory.allocate(*weights->device);
@@ -207,7 +207,7 @@ int import_weights(const ImportArguments& arguments) {
     throw ConfigError(fmt::format("{}: is missing; it stands beside the weights and says what model they are of",
                                   config_path.string()));
   }
-  const models::GptShape shape =
+  const models::TransformerShape shape =
       models::shape_from_hugging_face(read_file(files, config_path, kMaxConfigBytes), config_path.string());
   const std::vector<HuggingFaceTensor> tensors = models::hugging_face_tensors(shape);
   const std::vector<const SafetensorsEntry*> entries = match(source, tensors, source_path);
@@ -272,7 +272,7 @@ int export_weights(const ExportArguments& arguments) {
     found = newest;
   });
   const HostWeights& weights = *read;
-  const models::GptShape shape = models::GptShape::from_json(found.manifest.meta.model);
+  const models::TransformerShape shape = models::TransformerShape::from_json(found.manifest.meta.model);
   const data::TokenizerIdentity tokenizer =
       data::tokenizer_from_json(found.manifest.meta.tokenizer, found.path.string());
 

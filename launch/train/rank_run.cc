@@ -32,7 +32,7 @@
 #include "launch/run/run_folder.h"
 #include "launch/train/initial_weights.h"
 #include "launch/train/train.h"
-#include "models/gpt.h"
+#include "models/transformer.h"
 #include "runtime/base/host_name.h"
 #include "runtime/base/line_output.h"
 
@@ -606,7 +606,7 @@ class RankRun {
                            .model = config_.model.kind,
                            .layers = job.shape.layers,
                            .channels = job.shape.channels,
-                           .parameters = ParamLayout(models::Gpt::parameters(job.shape)).param_elems(),
+                           .parameters = models::parameters_of(job.shape).param_elems(),
                            .dtype = job.dtype,
                            .gradient_dtype = job.gradient_dtype,
                            .wire_dtype = job.wire_dtype,

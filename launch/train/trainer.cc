@@ -72,7 +72,7 @@ Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicato
     : job_(job),
       device_(device),
       communicator_(communicator),
-      layout_(models::Gpt::parameters(job.shape)),
+      model_(job.shape, layout_),
       memory_(std::make_unique<Memory>()),
       compute_(device.make_stream("compute", StreamPriority::kNormal)),
       comm_(device.make_stream("comm", StreamPriority::kHigh)),
@@ -92,9 +92,8 @@ Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicato
   gradients_ = Tensor::reserve(memory_->gradients, job.gradient_dtype, {flat_elems});
   first_moment_ = Tensor::reserve(memory_->optimizer, master, {flat_elems});
   second_moment_ = Tensor::reserve(memory_->optimizer, master, {flat_elems});
-  for (std::size_t i = 0; i < layout_.size(); ++i) {
-    const ParamId id{static_cast<std::int32_t>(i)};
-    segments_.push_back({layout_.offset_elems(id), layout_.spec(id).elems(), layout_.spec(id).weight_decay});
+  for (const OwnedRange& range : layout_.owned()) {
+    segments_.push_back({range.flat_begin_elems, range.size_elems, layout_.spec(range.param).weight_decay});
   }
   const DType scalar = master;
   loss_total_ = Tensor::reserve(memory_->scalars, scalar, {1});
@@ -112,12 +111,11 @@ Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicato
           Tensor::reserve(memory_->workspace, DType::kU8, {static_cast<std::int64_t>(planned->workspace_bytes)});
     }
   }
-  model_ = std::make_unique<models::Gpt>(job.shape, job.config.train.micro_batch, layout_, compute_weights_, gradients_,
-                                         activations_, device.target());
+  model_.reserve(activations_, job.config.train.micro_batch, job.dtype, device.target());
   const auto bucket_bytes = static_cast<std::int64_t>(job.config.comm.bucket_mib * 1024 * 1024);
   // One rank alone sends nothing.
   const DType wire_dtype = communicator.size() > 1 ? job.wire_dtype : job.gradient_dtype;
-  comm::BucketPlan bucket_plan = comm::plan_buckets(layout_, wire_dtype, bucket_bytes, models::Gpt::kFinalAtEnd);
+  comm::BucketPlan bucket_plan = comm::plan_buckets(layout_, wire_dtype, bucket_bytes);
   comm::Wire wire;
   if (wire_dtype != job.gradient_dtype) {
     wire = {Tensor::reserve(memory_->wire, wire_dtype, {bucket_plan.largest_elems()}), kernels::cast};
@@ -215,13 +213,18 @@ void Trainer::step(std::int64_t step) {
     account_.mark(StepClass::kDataWait);
     compute_->wait(*batch.ready, {"compute waits for the batch", Hazard::kReadAfterWrite});
     account_.mark(StepClass::kH2d);
-    model_->forward(*compute_, batch.tokens);
-    // The mean over every token of the step, on all ranks: sums over ranks need no further scaling.
-    model_->loss_and_gradient(*compute_, batch.targets, loss_total_, per_token, per_token, micro > 0);
-    account_.mark(StepClass::kForward);
-    model_->backward(*compute_, batch.tokens, micro > 0, [&](ParamId param) {  // in layout order
-      if (last) buckets_->ready(param);  // RAW inside: communication waits for the gradients
+    // In the last micro-batch gradients become final. RAW inside: communication waits for them.
+    models::FlatParams params(layout_, compute_weights_, gradients_, [&](ParamId param) {
+      if (last) buckets_->ready(param);
     });
+    const models::Pass pass{.compute = *compute_,
+                            .params = params,
+                            .accumulate = micro > 0 ? kernels::Accumulate::kAdd : kernels::Accumulate::kOverwrite};
+    model_.forward(pass, batch.tokens);
+    // The mean over every token of the step, on all ranks: sums over ranks need no further scaling.
+    model_.loss_and_gradient(pass, batch.targets, loss_total_, per_token, per_token, micro > 0);
+    account_.mark(StepClass::kForward);
+    model_.backward(pass, batch.tokens);
     train_loader_->release(batch, *compute_);  // WAR: copy-in may refill the slot behind this
     account_.mark(StepClass::kBackward);
   }
@@ -297,13 +300,15 @@ double Trainer::evaluate() {
   STRAKE_CHECK(val_loader_ != nullptr, "no held-out tokens");
   const bool in_step = last_step_ >= 0;  // not in a run that has no step left to do
   if (in_step) account_.mark(StepClass::kHostGap);
+  models::FlatParams params(layout_, compute_weights_, gradients_);
+  const models::Pass pass{.compute = *compute_, .params = params, .phase = Phase::kEval};
   val_loader_->seek(0);
   const double per_token = 1.0 / static_cast<double>(held_out_tokens());
   for (std::int64_t i = 0; i < val_batches_; ++i) {
     const data::Batch batch = val_loader_->next();
     compute_->wait(*batch.ready, {"evaluation waits for the batch", Hazard::kReadAfterWrite});
-    model_->forward(*compute_, batch.tokens, Phase::kEval);
-    model_->loss(*compute_, batch.targets, eval_total_, per_token, i > 0);
+    model_.forward(pass, batch.tokens);
+    model_.loss(pass, batch.targets, eval_total_, per_token, i > 0);
     val_loader_->release(batch, *compute_);
   }
   const auto slot = static_cast<std::size_t>(in_step ? last_step_ : 0) % kSlots;
@@ -353,12 +358,12 @@ std::size_t Trainer::memory_bytes(MemoryKind kind) const {
 }
 
 void Trainer::append_to(TensorTable& table, const char* prefix, const Tensor& flat) const {
-  for (std::size_t i = 0; i < layout_.size(); ++i) {
-    const ParamId id{static_cast<std::int32_t>(i)};
-    const ParamSpec& spec = layout_.spec(id);
+  for (const OwnedRange& range : layout_.owned()) {
+    const ParamSpec& spec = layout_.spec(range.param);
     table.entries.push_back({.name = prefix + spec.name,
                              .global_shape = spec.global_shape,
-                             .view = layout_.view(flat, id).reshape({spec.elems()})});
+                             .view = flat.flat(range.flat_begin_elems, range.size_elems),
+                             .begin_elems = range.begin_elems});
   }
 }
 

@@ -24,8 +24,9 @@
 #include "kernels/optimizer.h"
 #include "launch/config.h"
 #include "launch/train/step_account.h"
-#include "models/gpt.h"
+#include "models/parameters/flat_params.h"
 #include "models/schedule.h"
+#include "models/transformer.h"
 #include "runtime/device/device.h"
 #include "runtime/device/memory_plan.h"
 #include "runtime/device/recording.h"
@@ -37,7 +38,7 @@ namespace strake::launch {
 struct Job {
   Config config;
   Derived derived;
-  models::GptShape shape;
+  models::TransformerShape shape;
   int rank = 0;
   int ranks = 1;
   // What the model computes in. bf16: weights are kept in f32 and rounded after every update.
@@ -146,6 +147,7 @@ class Trainer {
   Device& device_;
   comm::Communicator& communicator_;
   ParamLayout layout_;
+  models::Transformer model_;
   std::unique_ptr<Memory> memory_;
   std::unique_ptr<Stream> compute_, comm_, copy_in_, copy_out_;
   void round_weights();        // compute weights = weights, where they are apart
@@ -161,7 +163,6 @@ class Trainer {
   Tensor initial_staging_;
   std::vector<kernels::FlatSegment> segments_;
   ActivationMemory activations_;
-  std::unique_ptr<models::Gpt> model_;
   std::unique_ptr<comm::GradBuckets> buckets_;
   std::unique_ptr<data::Loader> train_loader_, val_loader_;
   std::int64_t val_batches_ = 0;  // of this rank

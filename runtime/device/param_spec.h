@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,24 @@ struct Mesh {
   int coordinate(int rank, MeshAxis axis) const;
 };
 
+// A set of mesh axes.
+class AxisSet {
+ public:
+  constexpr AxisSet() = default;
+  constexpr AxisSet(std::initializer_list<MeshAxis> axes) {
+    for (const MeshAxis axis : axes) bits_ |= bit(axis);
+  }
+  constexpr bool contains(MeshAxis axis) const { return (bits_ & bit(axis)) != 0; }
+  constexpr bool empty() const { return bits_ == 0; }
+  constexpr bool operator==(const AxisSet&) const = default;
+
+ private:
+  static constexpr std::uint8_t bit(MeshAxis axis) {
+    return static_cast<std::uint8_t>(1u << static_cast<unsigned>(axis));
+  }
+  std::uint8_t bits_ = 0;
+};
+
 // How a parameter starts. Values are f(seed, logical name, global element index) only: the same for
 // every world size, sharding and layout.
 struct InitialValue {
@@ -35,28 +54,47 @@ struct InitialValue {
 };
 
 struct ParamSpec {
-  static constexpr int kReplicated = -1;
-
-  std::string name;  // logical name, unique: "h.3.attn.qkv.weight"
-  std::vector<std::int64_t> global_shape;
-  std::array<int, kMeshAxes> sharded_axis{kReplicated, kReplicated,
-                                          kReplicated};          // tensor axis split over each mesh axis
-  std::array<bool, kMeshAxes> reduced_over{true, false, false};  // gradient is summed over these mesh axes
+  std::string name;                        // logical name, unique: "h.3.attn.qkv.weight"
+  std::vector<std::int64_t> global_shape;  // cut along its first axis only, so every shard is a flat range
+  AxisSet cut_over = {};                   // mesh axes over which ranks hold parts of it
+  AxisSet summed_over{MeshAxis::kData, MeshAxis::kExpert};  // over which its gradient is summed
+  bool final_at_end = false;  // the gradient is final only when backward ends (a tied table)
   bool weight_decay = false;
-  InitialValue initial;
+  InitialValue initial = {};
 
   std::int64_t elems() const;
+};
+
+// Parameters whose gradients are reduced alike: a flat range of the layout.
+struct Section {
+  ParamId first, last;
+  std::int64_t begin_elems, end_elems;  // alignment gaps included
+  AxisSet summed_over;
+  bool final_at_end;
+};
+
+// What a rank updates, keeps in checkpoints and exports of one parameter.
+struct OwnedRange {
+  ParamId param;
+  std::int64_t begin_elems;  // of the row-major parameter
+  std::int64_t size_elems;
+  std::int64_t flat_begin_elems;  // where it lies in the flat arenas
 };
 
 // Where each parameter lies in the flat arenas (weights, gradients, moments), all with this one
 // layout: parameter i occupies elements [offset_elems[i], offset_elems[i] + elems), in the order in which
 // backward finishes their gradients, each start aligned to 128 elements (256 bytes of the narrowest dtype).
+// A model adds its parameters in that order, and refers to them by what add() returned.
 class ParamLayout {
  public:
   static constexpr std::int64_t kAlignmentElems = 128;
 
+  ParamLayout() = default;
   // `specs` in the order in which backward makes gradients final.
   explicit ParamLayout(std::vector<ParamSpec> specs);
+
+  // The next parameter whose gradient becomes final.
+  ParamId add(ParamSpec spec);
 
   std::size_t size() const { return specs_.size(); }
   const ParamSpec& spec(ParamId id) const { return specs_[index_of(id)]; }
@@ -68,6 +106,12 @@ class ParamLayout {
   std::int64_t param_elems() const;
   // The view of parameter `id` in a flat tensor laid out like this.
   Tensor view(const Tensor& flat, ParamId id) const;
+
+  // In layout order, together the whole layout. A change of how gradients are reduced, or of when they are final,
+  // begins a new one.
+  std::vector<Section> sections() const;
+  // In layout order. Every rank holds all of every parameter.
+  std::vector<OwnedRange> owned() const;
 
  private:
   std::vector<ParamSpec> specs_;

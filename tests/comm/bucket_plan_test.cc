@@ -10,12 +10,14 @@
 namespace strake::comm {
 namespace {
 
-ParamLayout layout_of(const std::vector<std::int64_t>& elems) {
+// The gradients of the last `final_at_end` are final only when backward ends.
+ParamLayout layout_of(const std::vector<std::int64_t>& elems, std::size_t final_at_end = 0) {
   std::vector<ParamSpec> specs;
   for (const std::int64_t n : elems) {
     ParamSpec spec;
     spec.name = "p" + std::to_string(specs.size());
     spec.global_shape = {n};
+    spec.final_at_end = specs.size() + final_at_end >= elems.size();
     specs.push_back(spec);
   }
   return ParamLayout(specs);
@@ -35,14 +37,14 @@ using Params = std::vector<std::vector<std::size_t>>;
 
 TEST(BucketPlan, FirstBucketIsAQuarter) {
   // 1024 bytes each; the cap is eight of them, the first bucket's two.
-  const BucketPlan plan = plan_buckets(layout_of(std::vector<std::int64_t>(13, 256)), DType::kF32, 8 * 1024, 0);
+  const BucketPlan plan = plan_buckets(layout_of(std::vector<std::int64_t>(13, 256)), DType::kF32, 8 * 1024);
   EXPECT_EQ(params_of(plan), (Params{{0, 1}, {2, 3, 4, 5, 6, 7, 8, 9}, {10, 11, 12}}));
 }
 
 TEST(BucketPlan, GapsBelongToTheParameterBefore) {
   // 100 and 130 elements take 128 and 256 in the arena.
   const ParamLayout layout = layout_of({100, 130, 1});
-  const BucketPlan plan = plan_buckets(layout, DType::kF32, 4, 0);
+  const BucketPlan plan = plan_buckets(layout, DType::kF32, 4);
   ASSERT_EQ(plan.buckets.size(), 3u);
   EXPECT_EQ(plan.buckets[0].begin_elems, 0);
   EXPECT_EQ(plan.buckets[0].end_elems, 128);
@@ -52,31 +54,43 @@ TEST(BucketPlan, GapsBelongToTheParameterBefore) {
 }
 
 TEST(BucketPlan, ALargeParameterIsABucketOfItsOwn) {
-  const BucketPlan plan = plan_buckets(layout_of({128, 128, 1280, 128, 128}), DType::kF32, 3 * 512, 0);
+  const BucketPlan plan = plan_buckets(layout_of({128, 128, 1280, 128, 128}), DType::kF32, 3 * 512);
   EXPECT_EQ(params_of(plan), (Params{{0}, {1}, {2}, {3, 4}}));
 }
 
-TEST(BucketPlan, TheLastGroupSharesNoBucket) {
-  const ParamLayout layout = layout_of(std::vector<std::int64_t>(6, 128));
-  EXPECT_EQ(params_of(plan_buckets(layout, DType::kF32, 1 << 20, 2)), (Params{{0, 1, 2, 3}, {4, 5}}));
+TEST(BucketPlan, WhatIsFinalOnlyAtTheEndSharesNoBucket) {
+  const auto plan = [](std::size_t final_at_end, std::int64_t bytes) {
+    return params_of(plan_buckets(layout_of(std::vector<std::int64_t>(6, 128), final_at_end), DType::kF32, bytes));
+  };
+  EXPECT_EQ(plan(2, 1 << 20), (Params{{0, 1, 2, 3}, {4, 5}}));
   // It is cut like the rest where it is larger than a bucket.
-  EXPECT_EQ(params_of(plan_buckets(layout, DType::kF32, 1024, 3)), (Params{{0}, {1, 2}, {3, 4}, {5}}));
-  EXPECT_EQ(params_of(plan_buckets(layout, DType::kF32, 1 << 20, 6)), (Params{{0, 1, 2, 3, 4, 5}}));
+  EXPECT_EQ(plan(3, 1024), (Params{{0}, {1, 2}, {3, 4}, {5}}));
+  EXPECT_EQ(plan(6, 1 << 20), (Params{{0, 1, 2, 3, 4, 5}}));
+}
+
+TEST(BucketPlan, NoBucketCrossesIntoAnotherGroupOfRanks) {
+  ParamLayout layout;
+  for (int i = 0; i < 6; ++i) {
+    ParamSpec spec{.name = "p" + std::to_string(i), .global_shape = {128}};
+    if (i == 2 || i == 3) spec.summed_over = {MeshAxis::kData};
+    layout.add(spec);
+  }
+  EXPECT_EQ(params_of(plan_buckets(layout, DType::kF32, 1 << 20)), (Params{{0, 1}, {2, 3}, {4, 5}}));
 }
 
 TEST(BucketPlan, SizesAreOfTheWireType) {
   const ParamLayout layout = layout_of(std::vector<std::int64_t>(9, 128));
-  EXPECT_EQ(params_of(plan_buckets(layout, DType::kBF16, 1024, 0)), (Params{{0}, {1, 2, 3, 4}, {5, 6, 7, 8}}));
-  EXPECT_EQ(params_of(plan_buckets(layout, DType::kF64, 4096, 0)), (Params{{0}, {1, 2, 3, 4}, {5, 6, 7, 8}}));
+  EXPECT_EQ(params_of(plan_buckets(layout, DType::kBF16, 1024)), (Params{{0}, {1, 2, 3, 4}, {5, 6, 7, 8}}));
+  EXPECT_EQ(params_of(plan_buckets(layout, DType::kF64, 4096)), (Params{{0}, {1, 2, 3, 4}, {5, 6, 7, 8}}));
 }
 
 TEST(BucketPlan, FractionsOfAMebibyte) {
   // comm.bucket_mib = 0.003 is 3145 bytes: six parameters of 512 bytes, not seven.
   const auto bytes = static_cast<std::int64_t>(0.003 * (1 << 20));
-  const BucketPlan plan = plan_buckets(layout_of(std::vector<std::int64_t>(13, 128)), DType::kF32, bytes, 0);
+  const BucketPlan plan = plan_buckets(layout_of(std::vector<std::int64_t>(13, 128)), DType::kF32, bytes);
   EXPECT_EQ(params_of(plan), (Params{{0}, {1, 2, 3, 4, 5, 6}, {7, 8, 9, 10, 11, 12}}));
   // Less than an element: every parameter by itself.
-  EXPECT_EQ(plan_buckets(layout_of({1, 1, 1}), DType::kF32, 1, 0).buckets.size(), 3u);
+  EXPECT_EQ(plan_buckets(layout_of({1, 1, 1}), DType::kF32, 1).buckets.size(), 3u);
 }
 
 TEST(BucketPlan, CoversEveryLayoutInOrderWithinTheCap) {
@@ -89,11 +103,11 @@ TEST(BucketPlan, CoversEveryLayoutInOrderWithinTheCap) {
     SCOPED_TRACE("seed " + std::to_string(kSeed) + ", round " + std::to_string(round));
     std::vector<std::int64_t> elems(static_cast<std::size_t>(pick(1, 40)));
     for (std::int64_t& n : elems) n = pick(1, 3000);
-    const ParamLayout layout = layout_of(elems);
+    const auto final_at_end = static_cast<std::size_t>(pick(0, static_cast<std::int64_t>(elems.size())));
+    const ParamLayout layout = layout_of(elems, final_at_end);
     const DType wire = pick(0, 1) == 0 ? DType::kF32 : DType::kBF16;
     const std::int64_t bytes = pick(1, 20000);
-    const auto last_group = static_cast<std::size_t>(pick(0, static_cast<std::int64_t>(elems.size())));
-    const BucketPlan plan = plan_buckets(layout, wire, bytes, last_group);
+    const BucketPlan plan = plan_buckets(layout, wire, bytes);
 
     std::int64_t end = 0;
     std::size_t next = 0;
@@ -105,7 +119,7 @@ TEST(BucketPlan, CoversEveryLayoutInOrderWithinTheCap) {
       const bool alone = bucket.first == bucket.last;
       const std::int64_t cap = &bucket == plan.buckets.data() ? bytes / 4 : bytes;
       EXPECT_TRUE(alone || bucket.elems() * static_cast<std::int64_t>(size_bytes(wire)) <= cap);
-      const std::size_t group_begin = elems.size() - last_group;
+      const std::size_t group_begin = elems.size() - final_at_end;
       EXPECT_EQ(index_of(bucket.first) >= group_begin, index_of(bucket.last) >= group_begin) << "a bucket crosses";
       end = bucket.end_elems;
       next = index_of(bucket.last) + 1;
@@ -118,9 +132,8 @@ TEST(BucketPlan, CoversEveryLayoutInOrderWithinTheCap) {
 }
 
 TEST(BucketPlanDeathTest, NeedsASizeAndALayout) {
-  EXPECT_DEATH(plan_buckets(layout_of({1}), DType::kF32, 0, 0), "buckets need a size");
-  EXPECT_DEATH(plan_buckets(layout_of({}), DType::kF32, 1, 0), "no parameters");
-  EXPECT_DEATH(plan_buckets(layout_of({1}), DType::kF32, 1, 2), "last group");
+  EXPECT_DEATH(plan_buckets(layout_of({1}), DType::kF32, 0), "buckets need a size");
+  EXPECT_DEATH(plan_buckets(layout_of({}), DType::kF32, 1), "no parameters");
 }
 
 }  // namespace

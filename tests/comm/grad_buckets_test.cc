@@ -29,6 +29,7 @@ ParamLayout eight_params() {
     ParamSpec spec;
     spec.name = "p" + std::to_string(i);
     spec.global_shape = {100 + 61 * i};
+    spec.final_at_end = i == 7;
     specs.push_back(spec);
   }
   return ParamLayout(specs);
@@ -276,7 +277,7 @@ TEST(GradBuckets, OverlapBucketSizesAndDelaysChangeNoBit) {
           CheckedDevice checked(*cpu, CheckedDevice::Policy::kCollect);
           test::FaultyDevice device(checked, kSeed + static_cast<std::uint64_t>(me));
           device.faults().delays = {{.random = std::chrono::microseconds(300)}};
-          Trainee rank(device, world.make_communicator(me), plan_buckets(eight_params(), DType::kF32, bucket_bytes, 1),
+          Trainee rank(device, world.make_communicator(me), plan_buckets(eight_params(), DType::kF32, bucket_bytes),
                        overlap);
           for (int step = 0; step < 3; ++step) rank.step(step);
           EXPECT_EQ(rank.sums(), Trainee::expected(size, 2)) << size << " ranks, " << bucket_bytes << " bytes";
@@ -295,7 +296,7 @@ TEST(GradBuckets, AWireOfAnotherTypeRoundsEachAddend) {
       test::run_ranks(world, [&](int me) {
         const auto cpu = make_cpu_device();
         CheckedDevice device(*cpu, CheckedDevice::Policy::kCollect);
-        Trainee rank(device, world.make_communicator(me), plan_buckets(eight_params(), DType::kBF16, bucket_bytes, 1),
+        Trainee rank(device, world.make_communicator(me), plan_buckets(eight_params(), DType::kBF16, bucket_bytes),
                      overlap);
         for (int step = 0; step < 2; ++step) rank.step(step);
         const std::vector<float> mine = rank.sums();

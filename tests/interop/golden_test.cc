@@ -6,7 +6,7 @@
 #include "models/hugging_face_gpt2.h"
 #include "runtime/device/cpu/cpu_device.h"
 #include "tests/interop/tiny_gpt2.h"
-#include "tests/models/gpt_on_device.h"
+#include "tests/models/transformer_on_device.h"
 
 namespace strake::test {
 namespace {
@@ -14,7 +14,7 @@ namespace {
 TEST(Golden, ImportedWeightsGiveTheLogitsOfTheDefinition) {
   TinyGpt2 tiny;
   const std::unique_ptr<Device> device = make_cpu_device();
-  GptOnDevice gpt(*device, TinyGpt2::kShape, TinyGpt2::kBatch, DType::kF64);
+  TransformerOnDevice gpt(*device, TinyGpt2::kShape, TinyGpt2::kBatch, DType::kF64);
   const auto source = checkpoint::Safetensors::open(tiny.files(), tiny.path("hf"));
   for (const models::HuggingFaceTensor& tensor : models::hugging_face_tensors(TinyGpt2::kShape)) {
     const checkpoint::SafetensorsEntry* entry = source.find(std::string(models::kHuggingFacePrefix) + tensor.name);

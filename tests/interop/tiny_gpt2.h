@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "checkpoint/safetensors.h"
-#include "models/gpt.h"
+#include "models/transformer.h"
 #include "runtime/io/files.h"
 #include "tests/support/scratch_folder.h"
 
@@ -17,7 +17,7 @@ namespace strake::test {
 
 class TinyGpt2 {
  public:
-  static constexpr models::GptShape kShape{.layers = 2, .channels = 12, .heads = 3, .vocab = 19, .sequence = 5};
+  static inline const models::TransformerShape kShape = models::gpt2_shape(2, 12, 3, 19, 5);
   static constexpr std::int64_t kBatch = 4;
 
   TinyGpt2() {

@@ -7,19 +7,21 @@
 #include <numeric>
 #include <set>
 
+#include "models/transformer.h"
 #include "runtime/base/error.h"
 
 namespace strake::models {
 namespace {
 
-constexpr GptShape kSmall{.layers = 11, .channels = 40, .heads = 4, .vocab = 50, .sequence = 6};
+const models::TransformerShape kSmall = models::gpt2_shape(11, 40, 4, 50, 6);
 
 std::int64_t product(const std::vector<std::int64_t>& shape) {
   return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
 }
 
 TEST(HuggingFaceGpt2, NamesEveryParameterOnce) {
-  const std::vector<ParamSpec> specs = Gpt::parameters(kSmall);
+  const ParamLayout layout = parameters_of(kSmall);
+  const std::vector<ParamSpec>& specs = layout.specs();
   const std::vector<HuggingFaceTensor> tensors = hugging_face_tensors(kSmall);
   ASSERT_EQ(tensors.size(), specs.size());
   std::set<std::string> names;
@@ -49,7 +51,8 @@ TEST(HuggingFaceGpt2, NamesEveryParameterOnce) {
 }
 
 TEST(HuggingFaceGpt2, ConvertsThereAndBack) {
-  const std::vector<ParamSpec> specs = Gpt::parameters(kSmall);
+  const ParamLayout layout = parameters_of(kSmall);
+  const std::vector<ParamSpec>& specs = layout.specs();
   for (const HuggingFaceTensor& tensor : hugging_face_tensors(kSmall)) {
     std::vector<float> theirs(static_cast<std::size_t>(tensor.elems()));
     std::iota(theirs.begin(), theirs.end(), 1.0f);

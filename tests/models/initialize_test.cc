@@ -8,14 +8,16 @@
 #include <string>
 #include <vector>
 
-#include "models/gpt.h"
+#include "models/transformer.h"
 #include "runtime/device/cpu/cpu_device.h"
 #include "runtime/device/cpu/cpu_memory.h"
 
 namespace strake::test {
 namespace {
 
-const models::GptShape kShape{.layers = 2, .channels = 48, .heads = 4, .vocab = 130, .sequence = 10};
+const models::TransformerShape kShape = models::gpt2_shape(2, 48, 4, 130, 10);
+
+std::vector<ParamSpec> specs_of_model() { return models::parameters_of(kShape).specs(); }
 
 struct Initialized {
   std::map<std::string, std::vector<double>> params;
@@ -47,16 +49,17 @@ Initialized initialize(const std::vector<ParamSpec>& specs, std::uint64_t seed) 
 }
 
 TEST(InitializeTest, ValuesDoNotDependOnTheLayout) {
-  const std::vector<ParamSpec> specs = models::Gpt::parameters(kShape);
+  const std::vector<ParamSpec> specs = specs_of_model();
   std::vector<ParamSpec> reversed(specs.rbegin(), specs.rend());
   EXPECT_EQ(initialize<float>(specs, 4).params, initialize<float>(reversed, 4).params);
   const std::vector<ParamSpec> few(specs.begin() + 3, specs.begin() + 9);
   const Initialized all = initialize<float>(specs, 4);
-  for (const auto& [name, values] : initialize<float>(few, 4).params) EXPECT_EQ(values, all.params.at(name)) << name;
+  const Initialized part = initialize<float>(few, 4);
+  for (const auto& [name, values] : part.params) EXPECT_EQ(values, all.params.at(name)) << name;
 }
 
 TEST(InitializeTest, ValuesFollowSeedAndName) {
-  const std::vector<ParamSpec> specs = models::Gpt::parameters(kShape);
+  const std::vector<ParamSpec> specs = specs_of_model();
   const Initialized one = initialize<float>(specs, 1), again = initialize<float>(specs, 1),
                     two = initialize<float>(specs, 2);
   EXPECT_EQ(one.flat, again.flat);
@@ -65,7 +68,8 @@ TEST(InitializeTest, ValuesFollowSeedAndName) {
 }
 
 TEST(InitializeTest, DistributionsAreThoseOfTheSpecs) {
-  for (const auto& [name, values] : initialize<double>(models::Gpt::parameters(kShape), 11).params) {
+  const Initialized initialized = initialize<double>(specs_of_model(), 11);
+  for (const auto& [name, values] : initialized.params) {
     double sum = 0, squares = 0;
     for (const double value : values) sum += value, squares += value * value;
     const double n = static_cast<double>(values.size());
@@ -84,7 +88,7 @@ TEST(InitializeTest, DistributionsAreThoseOfTheSpecs) {
 }
 
 TEST(InitializeTest, SinglePrecisionIsTheRoundedDouble) {
-  const std::vector<ParamSpec> specs = models::Gpt::parameters(kShape);
+  const std::vector<ParamSpec> specs = specs_of_model();
   const Initialized single = initialize<float>(specs, 5), twice = initialize<double>(specs, 5);
   for (std::size_t i = 0; i < single.flat.size(); ++i) {
     ASSERT_EQ(single.flat[i], static_cast<double>(static_cast<float>(twice.flat[i]))) << i;
@@ -92,7 +96,7 @@ TEST(InitializeTest, SinglePrecisionIsTheRoundedDouble) {
 }
 
 TEST(InitializeTest, AlignmentGapsAreZero) {
-  const ParamLayout layout(models::Gpt::parameters(kShape));
+  const ParamLayout layout = models::parameters_of(kShape);
   const Initialized initialized = initialize<float>(layout.specs(), 6);
   std::vector<bool> used(initialized.flat.size());
   for (std::size_t i = 0; i < layout.size(); ++i) {

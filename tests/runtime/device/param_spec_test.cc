@@ -77,8 +77,46 @@ TEST(ParamLayout, ViewOfAnotherLayoutIsAProgrammerError) {
   EXPECT_DEATH(layout.view(flat, ParamId{0}), "f32\\[150\\] has another layout");
 }
 
+TEST(ParamLayout, AddSaysWhichParameterItIs) {
+  ParamLayout layout;
+  EXPECT_EQ(layout.add(spec("a", {3, 50})), ParamId{0});
+  EXPECT_EQ(layout.add(spec("b", {64})), ParamId{1});
+  EXPECT_EQ(layout.offset_elems(ParamId{1}), 256);
+  EXPECT_EQ(layout.total_elems(), 384);
+}
+
+TEST(ParamLayout, SectionsEndWhereGradientsAreReducedOtherwise) {
+  ParamLayout layout;
+  layout.add(spec("a", {100}));
+  layout.add(spec("b", {300}));
+  ParamSpec expert = spec("expert", {128});
+  expert.summed_over = {MeshAxis::kData};
+  layout.add(expert);
+  ParamSpec table = spec("table", {5});
+  table.final_at_end = true;
+  layout.add(table);
+  const std::vector<Section> sections = layout.sections();
+  ASSERT_EQ(sections.size(), 3u);
+  EXPECT_EQ(std::tuple(sections[0].first, sections[0].last), std::tuple(ParamId{0}, ParamId{1}));
+  EXPECT_EQ(std::tuple(sections[0].begin_elems, sections[0].end_elems), std::tuple(0, 128 + 384));
+  EXPECT_EQ(sections[0].summed_over, (AxisSet{MeshAxis::kExpert, MeshAxis::kData}));
+  EXPECT_EQ(std::tuple(sections[1].first, sections[1].last), std::tuple(ParamId{2}, ParamId{2}));
+  EXPECT_FALSE(sections[1].summed_over.contains(MeshAxis::kExpert));
+  EXPECT_FALSE(sections[1].final_at_end);
+  EXPECT_TRUE(sections[2].final_at_end);
+  EXPECT_EQ(std::tuple(sections[2].begin_elems, sections[2].end_elems), std::tuple(640, layout.total_elems()));
+}
+
+TEST(ParamLayout, OwnedRangesAreTheParameters) {
+  const ParamLayout layout({spec("a", {3, 50}), spec("b", {64, 2})});
+  const std::vector<OwnedRange> owned = layout.owned();
+  ASSERT_EQ(owned.size(), 2u);
+  EXPECT_EQ(std::tuple(owned[1].param, owned[1].begin_elems, owned[1].size_elems, owned[1].flat_begin_elems),
+            std::tuple(ParamId{1}, 0, 128, 256));
+}
+
 TEST(ParamLayout, EmptyLayoutHasNoElements) {
-  const ParamLayout layout({});
+  const ParamLayout layout;
   EXPECT_EQ(layout.total_elems(), 0);
   EXPECT_EQ(layout.param_elems(), 0);
 }

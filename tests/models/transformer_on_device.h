@@ -1,4 +1,4 @@
-// GptOnDevice: a GPT with all its memory on one CPU device, driven one call at a time by a test.
+// TransformerOnDevice: a GPT with all its memory on one CPU device, driven one call at a time by a test.
 //
 // Every call blocks until the device is idle, so that the test may read and write weights, gradients and tokens in
 // place. Threads: one. Errors: what the device throws.
@@ -7,13 +7,13 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
-#include "models/gpt.h"
 #include "models/initialize.h"
+#include "models/parameters/flat_params.h"
+#include "models/transformer.h"
 #include "runtime/device/cpu/cpu_memory.h"
 #include "runtime/device/device.h"
 #include "runtime/device/recording.h"
@@ -26,33 +26,33 @@ struct ActivationPlan {
   std::size_t size_bytes = 0;
 };
 
-class GptOnDevice {
+class TransformerOnDevice {
  public:
   // `planned` null: every activation has bytes of its own.
-  GptOnDevice(Device& device, const models::GptShape& shape, std::int64_t batch, DType dtype,
-              const ActivationPlan* planned = nullptr)
+  TransformerOnDevice(Device& device, const models::TransformerShape& shape, std::int64_t batch, DType dtype,
+                      const ActivationPlan* planned = nullptr)
       : shape_(shape),
         dtype_(dtype),
-        layout_(models::Gpt::parameters(shape)),
+        model_(shape, layout_),
         activation_memory_(planned == nullptr ? ActivationMemory(activations_)
                                               : ActivationMemory(activations_, planned->blocks)),
-        device_(device),
+        weights_(Tensor::reserve(flat_, dtype, {layout_.total_elems()})),
+        gradients_(Tensor::reserve(flat_, dtype, {layout_.total_elems()})),
+        params_(layout_, weights_, gradients_, [this](ParamId id) { ready(id); }),
         stream_(device.make_stream("compute", StreamPriority::kNormal)) {
-    weights_ = Tensor::reserve(flat_, dtype, {layout_.total_elems()});
-    gradients_ = Tensor::reserve(flat_, dtype, {layout_.total_elems()});
     gradients_when_ready_ = Tensor::reserve(flat_, dtype, {layout_.total_elems()});
     loss_total_ = Tensor::reserve(flat_, dtype, {1});
     tokens_ = Tensor::reserve(flat_, DType::kI32, {batch, shape.sequence});
     targets_ = Tensor::reserve(flat_, DType::kI32, {batch, shape.sequence});
     staging_ = Tensor::reserve(host_, dtype, {models::initial_staging_elems(layout_)});
     if (planned != nullptr) activations_.reserve(planned->size_bytes);
-    model_.emplace(shape, batch, layout_, weights_, gradients_, activation_memory_, DeviceKind::kCpu);
+    model_.reserve(activation_memory_, batch, dtype, DeviceKind::kCpu);
     for (Arena* arena : {&flat_, &host_, &activations_}) arena->allocate(device);
   }
 
-  static ActivationPlan plan(const models::GptShape& shape, std::int64_t batch, DType dtype) {
+  static ActivationPlan plan(const models::TransformerShape& shape, std::int64_t batch, DType dtype) {
     PlanDevice device;
-    GptOnDevice gpt(device, shape, batch, dtype);
+    TransformerOnDevice gpt(device, shape, batch, dtype);
     gpt.enqueue_step(1, false);
     ActivationPlan plan{.blocks = gpt.activation_memory_.blocks()};
     plan.size_bytes = plan_memory(plan.blocks, gpt.activations_, device.recording());
@@ -70,14 +70,16 @@ class GptOnDevice {
     return loss();
   }
   double train_loss_only() {
-    model_->forward(*stream_, tokens_);
-    model_->loss_and_gradient(*stream_, targets_, loss_total_, per_token(), per_token(), false);
+    const models::Pass pass{.compute = *stream_, .params = params_};
+    model_.forward(pass, tokens_);
+    model_.loss_and_gradient(pass, targets_, loss_total_, per_token(), per_token(), false);
     stream_->synchronize();
     return loss();
   }
   double evaluate() {
-    model_->forward(*stream_, tokens_, Phase::kEval);
-    model_->loss(*stream_, targets_, loss_total_, per_token(), false);
+    const models::Pass pass{.compute = *stream_, .params = params_, .phase = Phase::kEval};
+    model_.forward(pass, tokens_);
+    model_.loss(pass, targets_, loss_total_, per_token(), false);
     stream_->synchronize();
     return loss();
   }
@@ -107,7 +109,7 @@ class GptOnDevice {
   // Of the last evaluate(): [B*T, padded vocab].
   template <typename T>
   std::span<T> logits() {
-    return span_of<T>(model_->logits());
+    return span_of<T>(model_.logits());
   }
   std::span<std::int32_t> tokens() { return span_of<std::int32_t>(tokens_); }
   std::span<std::int32_t> targets() { return span_of<std::int32_t>(targets_); }
@@ -124,26 +126,30 @@ class GptOnDevice {
   }
   void enqueue_step(double gradient_scale, bool accumulate) {
     ready_order_.clear();
-    model_->forward(*stream_, tokens_);
-    model_->loss_and_gradient(*stream_, targets_, loss_total_, per_token(), gradient_scale * per_token(), accumulate);
-    model_->backward(*stream_, tokens_, accumulate, [this](ParamId id) {
-      ready_order_.push_back(id);
-      const auto flat = [&](const Tensor& all) { return layout_.view(all, id).reshape({layout_.spec(id).elems()}); };
-      stream_->copy({"gradient when ready", Phase::kOther}, flat(gradients_when_ready_), flat(gradients_));
-    });
+    const models::Pass pass{.compute = *stream_,
+                            .params = params_,
+                            .accumulate = accumulate ? kernels::Accumulate::kAdd : kernels::Accumulate::kOverwrite};
+    model_.forward(pass, tokens_);
+    model_.loss_and_gradient(pass, targets_, loss_total_, per_token(), gradient_scale * per_token(), accumulate);
+    model_.backward(pass, tokens_);
+  }
+  void ready(ParamId id) {
+    ready_order_.push_back(id);
+    const auto flat = [&](const Tensor& all) { return layout_.view(all, id).reshape({layout_.spec(id).elems()}); };
+    stream_->copy({"gradient when ready", Phase::kOther}, flat(gradients_when_ready_), flat(gradients_));
   }
 
-  models::GptShape shape_;
+  models::TransformerShape shape_;
   DType dtype_;
   ParamLayout layout_;
+  models::Transformer model_;
   Arena flat_{"flat", MemoryKind::kDevice};
   Arena host_{"host", MemoryKind::kHost};
   Arena activations_{"activations", MemoryKind::kDevice};
   ActivationMemory activation_memory_;
   Tensor weights_, gradients_, gradients_when_ready_, loss_total_, tokens_, targets_, staging_;
-  std::optional<models::Gpt> model_;
+  models::FlatParams params_;
   std::vector<ParamId> ready_order_;
-  Device& device_;
   std::unique_ptr<Stream> stream_;  // last: it drains before the memory goes
 };
 

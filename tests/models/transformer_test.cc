@@ -1,4 +1,4 @@
-#include "models/gpt.h"
+#include "models/transformer.h"
 
 #include <gtest/gtest.h>
 
@@ -11,18 +11,17 @@
 #include "runtime/base/error.h"
 #include "runtime/device/cpu/cpu_device.h"
 #include "runtime/device/order_checker.h"
-#include "tests/models/gpt_on_device.h"
+#include "tests/models/transformer_on_device.h"
 
 namespace strake::test {
 namespace {
 
-using models::Gpt;
-using models::GptShape;
+using models::TransformerShape;
 
-constexpr GptShape kSmall{.layers = 2, .channels = 16, .heads = 2, .vocab = 17, .sequence = 6};
+const models::TransformerShape kSmall = models::gpt2_shape(2, 16, 2, 17, 6);
 constexpr std::int64_t kBatch = 2;
 
-void draw_tokens(GptOnDevice& gpt, const GptShape& shape, std::uint64_t seed) {
+void draw_tokens(TransformerOnDevice& gpt, const TransformerShape& shape, std::uint64_t seed) {
   std::mt19937_64 random(seed);
   std::uniform_int_distribution<std::int32_t> id(0, static_cast<std::int32_t>(shape.vocab) - 1);
   for (std::int32_t& token : gpt.tokens()) token = id(random);
@@ -30,7 +29,7 @@ void draw_tokens(GptOnDevice& gpt, const GptShape& shape, std::uint64_t seed) {
 }
 
 // Weights far from the initial ones: biases and norms that matter, every path of the gradient of ordinary size.
-void draw_weights(GptOnDevice& gpt, std::uint64_t seed) {
+void draw_weights(TransformerOnDevice& gpt, std::uint64_t seed) {
   std::mt19937_64 random(seed);
   std::normal_distribution<double> normal(0, 0.3);
   for (std::size_t i = 0; i < gpt.layout().size(); ++i) {
@@ -45,15 +44,15 @@ void draw_weights(GptOnDevice& gpt, std::uint64_t seed) {
 
 std::vector<double> copy_of(std::span<const double> values) { return {values.begin(), values.end()}; }
 
-class GptTest : public testing::Test {
+class TransformerTest : public testing::Test {
  protected:
   std::unique_ptr<Device> device_ = make_cpu_device();
 };
 
-TEST_F(GptTest, GradientsAreThoseOfTheLoss) {
+TEST_F(TransformerTest, GradientsAreThoseOfTheLoss) {
   const std::uint64_t seed = 20240607;
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  GptOnDevice gpt(*device_, kSmall, kBatch, DType::kF64);
+  TransformerOnDevice gpt(*device_, kSmall, kBatch, DType::kF64);
   draw_weights(gpt, seed);
   draw_tokens(gpt, kSmall, seed);
   // Backward overwrites; what was there before is of no consequence.
@@ -91,9 +90,9 @@ TEST_F(GptTest, GradientsAreThoseOfTheLoss) {
 }
 
 // The fast kernels are other code than the readable ones that double runs on.
-TEST_F(GptTest, SinglePrecisionFollowsDouble) {
-  const GptShape shape{.layers = 3, .channels = 64, .heads = 4, .vocab = 300, .sequence = 40};
-  GptOnDevice single(*device_, shape, kBatch, DType::kF32), twice(*device_, shape, kBatch, DType::kF64);
+TEST_F(TransformerTest, SinglePrecisionFollowsDouble) {
+  const models::TransformerShape shape = models::gpt2_shape(3, 64, 4, 300, 40);
+  TransformerOnDevice single(*device_, shape, kBatch, DType::kF32), twice(*device_, shape, kBatch, DType::kF64);
   draw_weights(twice, 13);
   for (double& weight : twice.weights<double>()) weight = static_cast<float>(0.3 * weight);
   std::ranges::copy(twice.weights<double>(), single.weights<float>().begin());
@@ -112,18 +111,18 @@ TEST_F(GptTest, SinglePrecisionFollowsDouble) {
   }
 }
 
-TEST_F(GptTest, FreshWeightsKnowNothing) {
-  const GptShape shape{.layers = 2, .channels = 32, .heads = 4, .vocab = 200, .sequence = 32};
+TEST_F(TransformerTest, FreshWeightsKnowNothing) {
+  const models::TransformerShape shape = models::gpt2_shape(2, 32, 4, 200, 32);
   for (const std::uint64_t seed : {1, 2, 3}) {
-    GptOnDevice gpt(*device_, shape, 4, DType::kF32);
+    TransformerOnDevice gpt(*device_, shape, 4, DType::kF32);
     gpt.initialize(seed);
     draw_tokens(gpt, shape, seed);
     EXPECT_NEAR(gpt.evaluate(), std::log(200.0), 0.05) << "seed " << seed;
   }
 }
 
-TEST_F(GptTest, PaddingRowsHaveNoGradientAndNoSayInTheLoss) {
-  GptOnDevice gpt(*device_, kSmall, kBatch, DType::kF64);
+TEST_F(TransformerTest, PaddingRowsHaveNoGradientAndNoSayInTheLoss) {
+  TransformerOnDevice gpt(*device_, kSmall, kBatch, DType::kF64);
   draw_weights(gpt, 5);
   draw_tokens(gpt, kSmall, 5);
   const double loss = gpt.train();
@@ -139,8 +138,8 @@ TEST_F(GptTest, PaddingRowsHaveNoGradientAndNoSayInTheLoss) {
   EXPECT_EQ(gpt.train(), loss);
 }
 
-TEST_F(GptTest, AccumulatedGradientsAreTheSumOverMicroBatches) {
-  GptOnDevice gpt(*device_, kSmall, kBatch, DType::kF64);
+TEST_F(TransformerTest, AccumulatedGradientsAreTheSumOverMicroBatches) {
+  TransformerOnDevice gpt(*device_, kSmall, kBatch, DType::kF64);
   draw_weights(gpt, 7);
   std::vector<std::vector<double>> parts;
   double loss_sum = 0;
@@ -163,8 +162,8 @@ TEST_F(GptTest, AccumulatedGradientsAreTheSumOverMicroBatches) {
   }
 }
 
-TEST_F(GptTest, GradientScaleIsAFactor) {
-  GptOnDevice gpt(*device_, kSmall, kBatch, DType::kF64);
+TEST_F(TransformerTest, GradientScaleIsAFactor) {
+  TransformerOnDevice gpt(*device_, kSmall, kBatch, DType::kF64);
   draw_weights(gpt, 9);
   draw_tokens(gpt, kSmall, 9);
   const double loss = gpt.train(1);
@@ -173,9 +172,9 @@ TEST_F(GptTest, GradientScaleIsAFactor) {
   for (std::size_t i = 0; i < whole.size(); ++i) ASSERT_EQ(gpt.gradients<double>()[i], 0.25 * whole[i]) << i;
 }
 
-TEST_F(GptTest, EvaluationSeesTheLossOfTraining) {
+TEST_F(TransformerTest, EvaluationSeesTheLossOfTraining) {
   for (const DType dtype : {DType::kF32, DType::kF64}) {
-    GptOnDevice gpt(*device_, kSmall, kBatch, dtype);
+    TransformerOnDevice gpt(*device_, kSmall, kBatch, dtype);
     gpt.initialize(3);
     draw_tokens(gpt, kSmall, 3);
     const double trained = gpt.train();
@@ -184,8 +183,8 @@ TEST_F(GptTest, EvaluationSeesTheLossOfTraining) {
   }
 }
 
-TEST_F(GptTest, GradientsAreFinalWhenReadyInLayoutOrder) {
-  GptOnDevice gpt(*device_, kSmall, kBatch, DType::kF64);
+TEST_F(TransformerTest, GradientsAreFinalWhenReadyInLayoutOrder) {
+  TransformerOnDevice gpt(*device_, kSmall, kBatch, DType::kF64);
   draw_weights(gpt, 11);
   draw_tokens(gpt, kSmall, 11);
   gpt.train();
@@ -198,15 +197,15 @@ TEST_F(GptTest, GradientsAreFinalWhenReadyInLayoutOrder) {
   }
 }
 
-TEST_F(GptTest, PlannedActivationsShareMemoryAndChangeNoBit) {
-  const GptShape shape{.layers = 4, .channels = 32, .heads = 4, .vocab = 65, .sequence = 16};
+TEST_F(TransformerTest, PlannedActivationsShareMemoryAndChangeNoBit) {
+  const models::TransformerShape shape = models::gpt2_shape(4, 32, 4, 65, 16);
   for (const DType dtype : {DType::kF32, DType::kF64}) {
-    const ActivationPlan plan = GptOnDevice::plan(shape, kBatch, dtype);
+    const ActivationPlan plan = TransformerOnDevice::plan(shape, kBatch, dtype);
     CheckedDevice checked(*device_, CheckedDevice::Policy::kCollect);
-    GptOnDevice apart(checked, shape, kBatch, dtype);
-    GptOnDevice shared(checked, shape, kBatch, dtype, &plan);
+    TransformerOnDevice apart(checked, shape, kBatch, dtype);
+    TransformerOnDevice shared(checked, shape, kBatch, dtype, &plan);
     EXPECT_LT(shared.activation_bytes(), apart.activation_bytes() * 9 / 10) << name_of(dtype);
-    for (GptOnDevice* gpt : {&apart, &shared}) {
+    for (TransformerOnDevice* gpt : {&apart, &shared}) {
       gpt->initialize(17);
       draw_tokens(*gpt, shape, 17);
     }
@@ -225,18 +224,17 @@ TEST_F(GptTest, PlannedActivationsShareMemoryAndChangeNoBit) {
   }
 }
 
-TEST(GptShapeTest, SurvivesItsJson) {
-  const GptShape shape{.layers = 12, .channels = 768, .heads = 12, .vocab = 50257, .sequence = 1024};
-  EXPECT_EQ(GptShape::from_json(shape.to_json()), shape);
+TEST(TransformerShapeTest, SurvivesItsJson) {
+  const models::TransformerShape shape = models::gpt2_shape(12, 768, 12, 50257, 1024);
+  EXPECT_EQ(TransformerShape::from_json(shape.to_json()), shape);
   for (const char* text : {"", "{}", "[1]", R"({"kind":"llama","layers":1})", R"({"kind":"gpt2","layers":"two"})"}) {
-    EXPECT_THROW(GptShape::from_json(text), IncompatibleCheckpointError) << text;
+    EXPECT_THROW(TransformerShape::from_json(text), IncompatibleCheckpointError) << text;
   }
 }
 
-TEST(GptShapeTest, SaysWhatGpusCannotCompute) {
+TEST(TransformerShapeTest, SaysWhatGpusCannotCompute) {
   const auto says = [](std::int64_t layers, std::int64_t channels, int heads, DType dtype) {
-    return models::unsupported({.layers = layers, .channels = channels, .heads = heads, .vocab = 100, .sequence = 8},
-                               DeviceKind::kCuda, dtype);
+    return models::unsupported(models::gpt2_shape(layers, channels, heads, 100, 8), DeviceKind::kCuda, dtype);
   };
   // The GPT-2s, and the largest of each kind.
   for (const auto& [layers, channels, heads] :
@@ -250,13 +248,11 @@ TEST(GptShapeTest, SaysWhatGpusCannotCompute) {
   EXPECT_NE(says(1, 24, 2, DType::kBF16).find("heads"), std::string::npos) << "heads of 12";
   EXPECT_NE(says(1, 1024, 2, DType::kF32).find("up to 256 channels, not 512"), std::string::npos);
   EXPECT_EQ(says(128, 64, 2, DType::kF32), "GPUs take at most 1536 parameters, model.layers = 128 has 1540");
-  EXPECT_EQ(models::unsupported({.layers = 1000, .channels = 12345, .heads = 5, .vocab = 100, .sequence = 8},
-                                DeviceKind::kCpu, DType::kF32),
-            "");
+  EXPECT_EQ(models::unsupported(models::gpt2_shape(1000, 12345, 5, 100, 8), DeviceKind::kCpu, DType::kF32), "");
 }
 
-TEST(GptShapeTest, SaysWhichSizesGpusDoNotCount) {
-  const GptShape shape{.layers = 1, .channels = 64, .heads = 2, .vocab = 100, .sequence = 1024};
+TEST(TransformerShapeTest, SaysWhichSizesGpusDoNotCount) {
+  const models::TransformerShape shape = models::gpt2_shape(1, 64, 2, 100, 1024);
   const auto says = [&](DType dtype, std::int64_t batch, DeviceKind device = DeviceKind::kCuda) {
     return models::unsupported(shape, device, dtype, batch);
   };
@@ -267,18 +263,17 @@ TEST(GptShapeTest, SaysWhichSizesGpusDoNotCount) {
             "GPUs take at most 1073741824 tokens at once, train.micro_batch x train.sequence has 1073742848");
   EXPECT_EQ(says(DType::kF32, 1 << 22, DeviceKind::kCpu), "");
   // More than 2^32 elements in one parameter are not too many.
-  const GptShape wide{.layers = 1, .channels = 2048, .heads = 8, .vocab = 1 << 22, .sequence = 8};
+  const models::TransformerShape wide = models::gpt2_shape(1, 2048, 8, 1 << 22, 8);
   EXPECT_EQ(models::unsupported(wide, DeviceKind::kCuda, DType::kF32), "");
-  const GptShape huge{.layers = 1400, .channels = 4096, .heads = 32, .vocab = 100, .sequence = 8};
+  const models::TransformerShape huge = models::gpt2_shape(1400, 4096, 32, 100, 8);
   EXPECT_NE(models::unsupported(huge, DeviceKind::kCuda, DType::kBF16).find("274877906944 elements together"),
             std::string::npos);
 }
 
-TEST(GptShapeTest, CountsParametersAndFlops) {
-  const GptShape shape{.layers = 12, .channels = 768, .heads = 12, .vocab = 50257, .sequence = 1024};
+TEST(TransformerShapeTest, CountsParametersAndFlops) {
+  const models::TransformerShape shape = models::gpt2_shape(12, 768, 12, 50257, 1024);
   EXPECT_EQ(shape.padded_vocab(), 50304);
-  std::int64_t elems = 0;
-  for (const ParamSpec& spec : Gpt::parameters(shape)) elems += spec.elems();
+  const std::int64_t elems = models::parameters_of(shape).param_elems();
   EXPECT_EQ(elems, 124'475'904);  // GPT-2 small has 124,439,808 with its 50,257 rows; 47 more of 768 here
   // 6 FLOPs for each of the 12 * 12 * 768^2 block weights and 50304 * 768 head weights; attention 6 T C L.
   EXPECT_EQ(shape.model_flops_per_token(), 6.0 * (84'934'656 + 38'633'472) + 6.0 * 1024 * 768 * 12);

@@ -1,0 +1,39 @@
+// MlpBlock: the MLP of a layer, from the normed residual stream to what is added to it.
+// Threads: the training thread.
+#pragma once
+
+#include <string>
+
+#include "models/blocks/linear.h"
+#include "models/blocks/residual.h"
+#include "models/transformer_shape.h"
+#include "runtime/device/memory_plan.h"
+
+namespace strake::models {
+
+class MlpBlock {
+ public:
+  MlpBlock(ParamLayout& layout, const TransformerShape& shape, const std::string& name);
+  void reserve(ActivationMemory& memory, const BatchShape& batch);
+
+  void forward(const Pass& pass, const Tensor& x) const;  // x [N, C]
+  // The parts of forward that backward reads.
+  void expand(const Pass& pass, const Tensor& x) const;
+  void activate(const Pass& pass) const;
+  // d_x() = gradient of the input. d_out: of the output; x: the input.
+  void backward(const Pass& pass, const Tensor& d_out, const Tensor& x) const;
+
+  const Tensor& out() const { return projected_; }  // [N, C]
+  const Tensor& d_x() const { return d_x_; }        // [N, C]
+
+ private:
+  std::int64_t channels_, inner_;
+  std::string name_, activation_name_;
+  // In the order in which their gradients become final.
+  Linear down_, up_;
+  Tensor expanded_, activated_;  // [N, M]
+  Tensor projected_;
+  Tensor d_inner_, d_x_;
+};
+
+}  // namespace strake::models

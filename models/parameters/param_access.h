@@ -1,0 +1,35 @@
+// What a block sees of parameters, and what it is given to enqueue a pass.
+// Threads: the training thread.
+#pragma once
+
+#include <string_view>
+
+#include "kernels/matmul.h"  // Accumulate
+#include "runtime/device/device.h"
+#include "runtime/device/param_spec.h"
+
+namespace strake::models {
+
+class ParamAccess {
+ public:
+  virtual ~ParamAccess() = default;
+
+  // For the kernels enqueued next: asking is needing, so a weight that is gathered is waited for here.
+  virtual Tensor weight(ParamId id) = 0;
+  virtual Tensor gradient(ParamId id) = 0;
+  // While backward is being enqueued: the gradient is final on the compute stream. In layout order, once each.
+  virtual void ready(ParamId id) = 0;
+};
+
+// One micro-batch on its way through the blocks.
+struct Pass {
+  Stream& compute;
+  ParamAccess& params;
+  Phase phase = Phase::kForward;                                     // of forward: or kEval
+  kernels::Accumulate accumulate = kernels::Accumulate::kOverwrite;  // of gradients
+
+  Label forward(std::string_view name) const { return {name, phase}; }
+  Label backward(std::string_view name) const { return {name, Phase::kBackward}; }
+};
+
+}  // namespace strake::models

@@ -1,0 +1,57 @@
+#include "models/transformer.h"
+
+#include <ranges>
+
+namespace strake::models {
+namespace {
+
+std::vector<Layer> make_layers(const TransformerShape& shape, ParamLayout& layout) {
+  std::vector<Layer> layers;
+  for (std::int64_t index = shape.layers; index-- > 0;) layers.emplace_back(layout, shape, index);
+  return layers;
+}
+
+}  // namespace
+
+Transformer::Transformer(const TransformerShape& shape, ParamLayout& layout)
+    : shape_(shape), head_(layout, shape), layers_(make_layers(shape, layout)), embedding_(layout, shape) {
+  if (shape.tied_head) head_.tie(embedding_.token_table());
+}
+
+void Transformer::reserve(ActivationMemory& memory, std::int64_t batch, DType dtype, DeviceKind target) {
+  const BatchShape shape{.batch = batch, .sequence = shape_.sequence, .dtype = dtype, .target = target};
+  for (Layer& layer : layers_ | std::views::reverse) layer.reserve(memory, shape);
+  head_.reserve(memory, shape);
+  d_x_ = memory.reserve("d_x", dtype, {shape.rows(), shape_.channels});
+}
+
+void Transformer::forward(const Pass& pass, const Tensor& tokens) const {
+  embedding_.forward(pass, layers_.back().x(), tokens);
+  Residual stream{layers_.back().x(), Tensor()};
+  for (const Layer& layer : layers_ | std::views::reverse) stream = layer.forward(pass, stream);
+  head_.forward(pass, stream);
+}
+
+void Transformer::loss_and_gradient(const Pass& pass, const Tensor& targets, const Tensor& loss_total,
+                                    double loss_scale, double gradient_scale, bool accumulate_loss) const {
+  head_.loss_and_gradient(pass, targets, loss_total, loss_scale, gradient_scale, accumulate_loss);
+}
+
+void Transformer::loss(const Pass& pass, const Tensor& targets, const Tensor& loss_total, double loss_scale,
+                       bool accumulate_loss) const {
+  head_.loss(pass, targets, loss_total, loss_scale, accumulate_loss);
+}
+
+void Transformer::backward(const Pass& pass, const Tensor& tokens) const {
+  head_.backward(pass, d_x_);
+  for (const Layer& layer : layers_) layer.backward(pass, d_x_);
+  embedding_.backward(pass, d_x_, tokens);
+}
+
+ParamLayout parameters_of(const TransformerShape& shape) {
+  ParamLayout layout;
+  const Transformer model(shape, layout);
+  return layout;
+}
+
+}  // namespace strake::models
