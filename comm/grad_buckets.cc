@@ -14,7 +14,8 @@ GradBuckets::GradBuckets(Device& device, BucketPlan plan, const ParamLayout& lay
       communicator_(communicator),
       compute_(compute),
       comm_(comm_stream),
-      overlap_(overlap) {
+      overlap_(overlap),
+      reduced_(device.make_event("gradients reduced")) {
   STRAKE_CHECK(!plan_.buckets.empty() && plan_.buckets.back().end_elems == layout.total_elems() &&
                    index_of(plan_.buckets.back().last) + 1 == layout.size(),
                "the bucket plan belongs to another layout");
@@ -31,8 +32,8 @@ GradBuckets::GradBuckets(Device& device, BucketPlan plan, const ParamLayout& lay
                        fmt::format("bucket {} from the wire", i)});
     grads_final_.push_back(device.make_event(fmt::format("bucket {} gradients final", i)));
     for (std::size_t slot = 0; slot < kSlots; ++slot) {
-      begin_[slot].push_back(device.make_event(fmt::format("bucket {} begin, slot {}", i, slot)));
-      end_[slot].push_back(device.make_event(fmt::format("bucket {} end, slot {}", i, slot)));
+      begin_[slot].push_back(device.make_mark(fmt::format("bucket {} begin, slot {}", i, slot)));
+      end_[slot].push_back(device.make_mark(fmt::format("bucket {} end, slot {}", i, slot)));
     }
   }
 }
@@ -58,7 +59,8 @@ const Event& GradBuckets::reduced() {
   while (next_bucket_ < plan_.buckets.size()) launch(next_bucket_++);
   next_param_ = 0;
   next_bucket_ = 0;
-  return end_[slot_].back();
+  comm_.record(reduced_);  // the stream is in order: behind every bucket
+  return reduced_;
 }
 
 std::vector<GradBuckets::Timing> GradBuckets::timings(int slot) const {
@@ -73,7 +75,7 @@ void GradBuckets::launch(std::size_t index) {
   const Bucket& bucket = plan_.buckets[index];
   compute_.record(grads_final_[index]);
   comm_.wait(grads_final_[index], {"communication waits for gradients", Hazard::kReadAfterWrite});
-  comm_.record(begin_[slot_][index]);
+  comm_.mark(begin_[slot_][index]);
   const Labels& labels = labels_[index];
   const Tensor gradients = gradients_.flat(bucket.begin_elems, bucket.elems());
   if (wire_.staging.defined()) {
@@ -84,7 +86,7 @@ void GradBuckets::launch(std::size_t index) {
   } else {
     communicator_.all_reduce(comm_, {labels.reduce, Phase::kComm}, gradients);
   }
-  comm_.record(end_[slot_][index]);
+  comm_.mark(end_[slot_][index]);
 }
 
 }  // namespace strake::comm

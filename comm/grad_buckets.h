@@ -37,20 +37,19 @@ class GradBuckets {
   // The gradient of `param` is final once what is enqueued on compute has run. REQUIRES: called once per
   // parameter and step, in layout order, in the last micro-batch.
   void ready(ParamId param);
-  // Completes when every bucket of this step is summed over ranks: the end of the last bucket, since the
-  // communication stream is in order. REQUIRES: all parameters were ready.
-  // Ends the step: the next ready() starts a new one. The event means this step until its slot is used again.
+  // Completes when every bucket of this step is summed over ranks. REQUIRES: all parameters were ready.
+  // Ends the step: the next ready() starts a new one. The event means this step until reduced() is called in the next.
   const Event& reduced();
 
   const BucketPlan& plan() const { return plan_; }
-  // Bucket i of the step in ring slot `slot`: events on the communication stream, begin behind the wait for
+  // Bucket i of the step in ring slot `slot`: marks on the communication stream, begin behind the wait for
   // its gradients, end behind its all-reduce, conversions included.
   struct Timing {
-    const Event* begin;
-    const Event* end;
+    const Mark* begin;
+    const Mark* end;
   };
   std::vector<Timing> timings(int slot) const;
-  // Which ring slot the events of the current step use; set by the trainer before the first ready() of a step.
+  // Which ring slot the marks of the current step use; set by the trainer before the first ready() of a step.
   void use_slot(int slot);
   static constexpr int kSlots = 4;
 
@@ -71,9 +70,10 @@ class GradBuckets {
   std::size_t slot_ = 0;
   std::size_t next_param_ = 0;
   std::size_t next_bucket_ = 0;
-  std::vector<Event> grads_final_;         // per bucket, recorded on compute
-  std::vector<std::vector<Event>> begin_;  // [slot][bucket], on comm
-  std::vector<std::vector<Event>> end_;
+  std::vector<Event> grads_final_;        // per bucket, recorded on compute
+  Event reduced_;                         // on comm, behind the last bucket
+  std::vector<std::vector<Mark>> begin_;  // [slot][bucket], on comm
+  std::vector<std::vector<Mark>> end_;
 };
 
 }  // namespace strake::comm

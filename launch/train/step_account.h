@@ -1,13 +1,13 @@
-// StepAccount: where the wall time of each step went on this rank, from events read late.
+// StepAccount: where the wall time of each step went on this rank, from marks read late.
 //
-// The trainer marks the boundaries of what it enqueues; each mark records an event on the compute stream, and
-// the time between two neighbouring marks belongs to one class. A step runs from its first mark to the first mark
+// The trainer marks the boundaries of what it enqueues on the compute stream; the time between two neighbouring marks
+// belongs to one class. A step runs from its first mark to the first mark
 // of the next step, so the classes partition it: none is a remainder. Time in which the stream stood idle for want
 // of enqueued work is moved to host_gap wherever the backend can tell (Device::starved), except in classes that
 // are themselves the host waiting (data wait, checkpoint, other).
 //
 // Two marks back to back around a wait (compute.wait between them) measure that wait: exposed communication and
-// exposed H2D are such pairs. Nothing here synchronises: a step is read once its events are complete, from a
+// exposed H2D are such pairs. Nothing here synchronises: a step is read once its marks are complete, from a
 // ring of kSlots steps.
 // Threads: the training thread.
 #pragma once
@@ -49,8 +49,8 @@ class StepAccount {
   bool complete(std::int64_t step) const;
   // Times of a complete step.
   StepTimes read(std::int64_t step) const;
-  // Where a point (an event on any stream) lies in step `step`, from its first mark.
-  Nanoseconds since_begin(std::int64_t step, const Event& event) const;
+  // Where a point (a mark on any stream) lies in step `step`, from its first mark.
+  Nanoseconds since_begin(std::int64_t step, const Mark& mark) const;
   // From the step's first mark to the first mark that closed a kBackward interval's begin, and to its end: the span of
   // backward in the last micro-batch.
   struct Span {
@@ -60,18 +60,18 @@ class StepAccount {
 
  private:
   struct Slot {
-    std::vector<Event> events;       // events[0]: the first mark
-    std::vector<StepClass> classes;  // of the interval that ends at events[i]
-    std::size_t marks = 0;
+    std::vector<Mark> marks;
+    std::vector<StepClass> classes;  // of the interval that ends at marks[i]
+    std::size_t used = 0;            // marks of this step
     std::int64_t step = -1;
   };
   const Slot& slot_of(std::int64_t step) const;
-  const Event& end_of(std::int64_t step) const;
+  const Mark& end_of(std::int64_t step) const;
 
   Device& device_;
   Stream& compute_;
   std::array<Slot, kSlots> slots_;
-  Event last_end_;             // when there is no next step
+  Mark last_end_;              // when there is no next step
   std::int64_t current_ = -1;  // step being marked
   std::int64_t ended_ = -1;    // step closed by end()
 };

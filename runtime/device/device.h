@@ -1,4 +1,4 @@
-// Device, Stream, Event: the machine a rank computes on. Two backends, the CPU (cpu/) and CUDA (cuda/),
+// Device, Stream, Event, Mark: the machine a rank computes on. Two backends, the CPU (cpu/) and CUDA (cuda/),
 // keep the same rules; wrappers (order checker, recording, test faults) forward to an inner device.
 //
 // Rules, for both backends:
@@ -6,12 +6,13 @@
 //    streams are ordered only by events.
 //  * wait(event) binds to the latest record(event) made before the call, as in CUDA; waiting for an
 //    event that was never recorded is a no-op.
+//  * An event orders and knows no time; a mark tells time and orders nothing: nobody can wait for it.
 //  * Enqueueing never blocks the host, except for the bound on queued operations (flow control).
 //
 // Threads: one host thread (the training thread) enqueues, records, waits and creates. Other host
-// threads may call only `host_wait` (ticket), `complete` and `now`.
-// Errors: a failed operation poisons its device: what is queued behind it is skipped, events still
-// complete, and the next check(), synchronize or host_wait throws what the operation threw.
+// threads may call only `host_wait` (ticket) and `complete`.
+// Errors: a failed operation poisons its device: what is queued behind it is skipped, events and
+// marks still complete, and the next check(), synchronize or host_wait throws what the operation threw.
 #pragma once
 
 #include <chrono>
@@ -40,7 +41,7 @@ class EventState {
   virtual ~EventState() = default;
 };
 
-// A point in a stream. Move-only; recorded by one stream at a time. Carries the time it completed.
+// A point in a stream that others can be ordered behind. Move-only; recorded by one stream at a time.
 class Event {
  public:
   Event(EventState& state, std::string_view name) : state_(&state), name_(name) {}
@@ -54,6 +55,29 @@ class Event {
 
  private:
   EventState* state_;
+  std::string name_;
+};
+
+// Backend state of a mark. Owned by its device, as an event's.
+class MarkState {
+ public:
+  virtual ~MarkState() = default;
+};
+
+// A point in a stream whose time is wanted. Move-only; made by one stream at a time.
+class Mark {
+ public:
+  Mark(MarkState& state, std::string_view name) : state_(&state), name_(name) {}
+  Mark(Mark&&) = default;
+  Mark& operator=(Mark&&) = default;
+  Mark(const Mark&) = delete;
+  Mark& operator=(const Mark&) = delete;
+
+  MarkState& state() const { return *state_; }
+  const std::string& name() const { return name_; }
+
+ private:
+  MarkState* state_;
   std::string name_;
 };
 
@@ -77,6 +101,9 @@ class Stream {
   virtual void record(Event& event) = 0;
   // What is enqueued after this call starts only once `event` is complete. Never blocks the host.
   virtual void wait(const Event& event, WaitSite site) = 0;
+  // Enqueues a look at the device's clock: `mark` is reached, and keeps the time, when everything enqueued so far has
+  // run. A mark made again forgets the time before.
+  virtual void mark(Mark& mark) = 0;
   // Blocks the host until the stream is idle; throws the device's error. Not for the step path (lint).
   virtual void synchronize() = 0;
 
@@ -119,6 +146,7 @@ class Device {
   virtual std::string description() const = 0;  // "CPU: AMD EPYC, oneDNN 2.6.3"
   virtual std::unique_ptr<Stream> make_stream(std::string_view name, StreamPriority priority) = 0;
   virtual Event make_event(std::string_view name) = 0;
+  virtual Mark make_mark(std::string_view name) = 0;
 
   // Zero-filled memory. Throws OutOfMemoryError naming `name` and the bytes. Used by Arena only.
   virtual DeviceAddress allocate(std::string_view name, std::size_t size_bytes, MemoryKind kind) = 0;
@@ -126,9 +154,12 @@ class Device {
   // Bytes handed out so far; constant after step 1.
   virtual std::size_t allocated_bytes() const = 0;
 
-  // Has the latest record of `event` run? Relaxed: orders nothing and never blocks, so that reading
-  // times every step hides no missing wait. True for an event never recorded.
+  // Has the latest record of `event` run? Relaxed: orders nothing and never blocks, so that looking every step hides no
+  // missing wait. True for an event never recorded.
   virtual bool complete(const Event& event) const = 0;
+  // Has the latest of `mark` been reached? As above; true of a mark never made. What was published to the host before
+  // the mark (publish_body) can then be looked at.
+  virtual bool complete(const Mark& mark) const = 0;
   // Blocks the training thread until the latest record of `event` has run, and orders it: the host
   // then sees what was written before the record. Throws the device's error.
   virtual void synchronize(const Event& event) = 0;
@@ -139,11 +170,12 @@ class Device {
   // that is recorded again only when nobody waits for it any more.
   virtual void host_wait(EventTicket ticket) = 0;
 
-  // Time from one completed event to another, possibly on different streams. REQUIRES: both complete.
-  virtual Nanoseconds elapsed(const Event& from, const Event& to) const = 0;
+  // Time from one mark to another, possibly on different streams. REQUIRES: both were made and are complete.
+  virtual Nanoseconds elapsed(const Mark& from, const Mark& to) const = 0;
   // Of that time, how long the stream of `to` was idle because the host had enqueued nothing.
-  // Exact on the CPU device; zero where the backend cannot tell. REQUIRES: same stream, both complete.
-  virtual Nanoseconds starved(const Event& from, const Event& to) const = 0;
+  // Exact on the CPU device; zero where the backend cannot tell. REQUIRES: same stream, both were made and are
+  // complete.
+  virtual Nanoseconds starved(const Mark& from, const Mark& to) const = 0;
 
   // Throws the first error of any operation, if there was one. Cheap; once a step.
   virtual void check() = 0;

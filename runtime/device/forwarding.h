@@ -17,6 +17,7 @@ class ForwardingStream : public Stream {
   void set_workspace(const Tensor& workspace) override { inner_->set_workspace(workspace); }
   void record(Event& event) override { inner_->record(event); }
   void wait(const Event& event, WaitSite site) override { inner_->wait(event, site); }
+  void mark(Mark& mark) override { inner_->mark(mark); }
   void synchronize() override { inner_->synchronize(); }
   Device& device() const override { return device_; }
   const std::string& name() const override { return inner_->name(); }
@@ -42,17 +43,19 @@ class ForwardingDevice : public Device {
     return std::make_unique<ForwardingStream>(*this, inner_.make_stream(name, priority));
   }
   Event make_event(std::string_view name) override { return inner_.make_event(name); }
+  Mark make_mark(std::string_view name) override { return inner_.make_mark(name); }
   DeviceAddress allocate(std::string_view name, std::size_t size_bytes, MemoryKind kind) override {
     return inner_.allocate(name, size_bytes, kind);
   }
   void free(DeviceAddress address, MemoryKind kind) noexcept override { inner_.free(address, kind); }
   std::size_t allocated_bytes() const override { return inner_.allocated_bytes(); }
   bool complete(const Event& event) const override { return inner_.complete(event); }
+  bool complete(const Mark& mark) const override { return inner_.complete(mark); }
   void synchronize(const Event& event) override { inner_.synchronize(event); }
   EventTicket ticket(const Event& event) const override { return inner_.ticket(event); }
   void host_wait(EventTicket ticket) override { inner_.host_wait(ticket); }
-  Nanoseconds elapsed(const Event& from, const Event& to) const override { return inner_.elapsed(from, to); }
-  Nanoseconds starved(const Event& from, const Event& to) const override { return inner_.starved(from, to); }
+  Nanoseconds elapsed(const Mark& from, const Mark& to) const override { return inner_.elapsed(from, to); }
+  Nanoseconds starved(const Mark& from, const Mark& to) const override { return inner_.starved(from, to); }
   void check() override { inner_.check(); }
   Body copy_body(const Tensor& dst, const Tensor& src) override { return inner_.copy_body(dst, src); }
   Body zero_body(const Tensor& dst) override { return inner_.zero_body(dst); }

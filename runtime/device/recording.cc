@@ -12,6 +12,7 @@ RecordedAccess access_of(const Tensor& tensor) {
 }
 
 struct PlanEventState final : EventState {};
+struct PlanMarkState final : MarkState {};
 
 class PlanStream final : public Stream {
  public:
@@ -61,6 +62,15 @@ class PlanStream final : public Stream {
                                            .writes = {},
                                            .wait_site = std::string(site.name),
                                            .hazard = site.hazard});
+  }
+  void mark(Mark& mark) override {
+    device_.recording().entries.push_back({.kind = RecordedEntry::Kind::kMark,
+                                           .stream = index_,
+                                           .name = mark.name(),
+                                           .kernel = {},
+                                           .reads = {},
+                                           .writes = {},
+                                           .wait_site = {}});
   }
   void synchronize() override {}
   Device& device() const override { return device_; }
@@ -119,6 +129,9 @@ std::string Recording::describe() const {
                            entry.name);
         ++waits[stream];
         break;
+      case RecordedEntry::Kind::kMark:
+        out += fmt::format("{:<9} mark       {}\n", streams[stream], entry.name);
+        break;
     }
   }
   for (std::size_t stream = 0; stream < streams.size(); ++stream) {
@@ -140,6 +153,11 @@ std::unique_ptr<Stream> PlanDevice::make_stream(std::string_view name, StreamPri
 Event PlanDevice::make_event(std::string_view name) {
   events_.push_back(std::make_unique<PlanEventState>());
   return Event(*events_.back(), name);
+}
+
+Mark PlanDevice::make_mark(std::string_view name) {
+  marks_.push_back(std::make_unique<PlanMarkState>());
+  return Mark(*marks_.back(), name);
 }
 
 // Plan memory has no address; nothing may touch it because no body ever runs.

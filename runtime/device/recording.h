@@ -21,9 +21,9 @@ struct RecordedAccess {
 };
 
 struct RecordedEntry {
-  enum class Kind { kOperation, kRecord, kWait } kind;
+  enum class Kind { kOperation, kRecord, kWait, kMark } kind;
   int stream;
-  std::string name;    // of the operation, or of the event
+  std::string name;    // of the operation, the event or the mark
   std::string kernel;  // Operation::kind
   Phase phase = Phase::kOther;
   std::vector<RecordedAccess> reads;
@@ -62,15 +62,17 @@ class PlanDevice final : public Device {
   std::string description() const override { return "plan"; }
   std::unique_ptr<Stream> make_stream(std::string_view name, StreamPriority priority) override;
   Event make_event(std::string_view name) override;
+  Mark make_mark(std::string_view name) override;
   DeviceAddress allocate(std::string_view name, std::size_t size_bytes, MemoryKind kind) override;
   void free(DeviceAddress, MemoryKind) noexcept override {}
   std::size_t allocated_bytes() const override { return 0; }
   bool complete(const Event&) const override { return true; }
+  bool complete(const Mark&) const override { return true; }
   void synchronize(const Event&) override {}
   EventTicket ticket(const Event& event) const override { return {&event.state(), 0}; }
   void host_wait(EventTicket) override {}
-  Nanoseconds elapsed(const Event&, const Event&) const override { return Nanoseconds(0); }
-  Nanoseconds starved(const Event&, const Event&) const override { return Nanoseconds(0); }
+  Nanoseconds elapsed(const Mark&, const Mark&) const override { return Nanoseconds(0); }
+  Nanoseconds starved(const Mark&, const Mark&) const override { return Nanoseconds(0); }
   void check() override {}
   Body copy_body(const Tensor&, const Tensor&) override { return {}; }
   Body zero_body(const Tensor&) override { return {}; }
@@ -79,6 +81,7 @@ class PlanDevice final : public Device {
   const Device* target_ = nullptr;
   Recording recording_;
   std::vector<std::unique_ptr<EventState>> events_;
+  std::vector<std::unique_ptr<MarkState>> marks_;
 };
 
 }  // namespace strake

@@ -159,10 +159,10 @@ TEST_F(CudaDevice, ADelayKeepsItsStreamBusy) {
   FaultyDevice faulty(device());
   faulty.faults().delays = {{.target = {.stream = "late"}, .fixed = kDelay}};
   const auto late = faulty.make_stream("late", StreamPriority::kNormal);
-  Event begin = faulty.make_event("begin"), end = faulty.make_event("end");
-  late->record(begin);
+  Mark begin = faulty.make_mark("begin"), end = faulty.make_mark("end");
+  late->mark(begin);
   late->launch(named("work"), [](NativeStream) {});
-  late->record(end);
+  late->mark(end);
   late->synchronize();
   EXPECT_GE(faulty.elapsed(begin, end), kDelay - std::chrono::milliseconds(1));  // two clocks of the GPU
 }

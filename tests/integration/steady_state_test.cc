@@ -1,4 +1,4 @@
-// From the first step on a run takes nothing more from its device: no memory, no events, no streams.
+// From the first step on a run takes nothing more from its device: no memory, no events, no marks, no streams.
 
 #include <gtest/gtest.h>
 
@@ -30,6 +30,7 @@ TEST(SteadyState, AStepTakesNothingFromTheDevice) {
     ASSERT_EQ(seen.size(), 1u);
     EXPECT_EQ(seen.begin()->streams, 4);
     EXPECT_GT(seen.begin()->events, 0);
+    EXPECT_GT(seen.begin()->marks, 0);
     EXPECT_GT(seen.begin()->bytes, 0u);
   });
 }

@@ -22,20 +22,24 @@ class CountingDevice final : public ForwardingDevice {
     ++events_;
     return ForwardingDevice::make_event(name);
   }
+  Mark make_mark(std::string_view name) override {
+    ++marks_;
+    return ForwardingDevice::make_mark(name);
+  }
   DeviceAddress allocate(std::string_view name, std::size_t size_bytes, MemoryKind kind) override {
     ++allocations_;
     return ForwardingDevice::allocate(name, size_bytes, kind);
   }
 
   struct Taken {
-    int streams, events, allocations;
+    int streams, events, marks, allocations;
     std::size_t bytes;
     auto operator<=>(const Taken&) const = default;
   };
-  Taken taken() const { return {streams_, events_, allocations_, allocated_bytes()}; }
+  Taken taken() const { return {streams_, events_, marks_, allocations_, allocated_bytes()}; }
 
  private:
-  int streams_ = 0, events_ = 0, allocations_ = 0;
+  int streams_ = 0, events_ = 0, marks_ = 0, allocations_ = 0;
 };
 
 }  // namespace strake::test

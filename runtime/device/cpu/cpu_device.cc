@@ -21,6 +21,7 @@ namespace strake {
 namespace {
 
 using cpu::CpuEventState;
+using cpu::CpuMarkState;
 
 // The first error of any operation of a device. Workers publish it once; the host reads it on check().
 class StickyError {
@@ -69,6 +70,11 @@ class CpuStream final : public Stream {
     queue_.push([&state, number = state.recorded] { state.await(number); });
   }
 
+  void mark(Mark& mark) override {
+    auto& state = static_cast<CpuMarkState&>(mark.state());
+    queue_.push([this, &state, number = ++state.made] { state.reach(number, cpu::monotonic_ns(), starved_ns_); });
+  }
+
   void synchronize() override {
     record_state(idle_);
     idle_.await(idle_.recorded);
@@ -81,8 +87,7 @@ class CpuStream final : public Stream {
 
  private:
   void record_state(CpuEventState& state) {
-    queue_.push(
-        [this, &state, number = ++state.recorded] { state.complete(number, cpu::monotonic_ns(), starved_ns_); });
+    queue_.push([&state, number = ++state.recorded] { state.complete(number); });
   }
 
   void run() {
@@ -121,6 +126,7 @@ class CpuDevice final : public Device {
     return std::make_unique<CpuStream>(*this, error_, name, next_stream_++);
   }
   Event make_event(std::string_view name) override { return Event(events_.emplace_back(), name); }
+  Mark make_mark(std::string_view name) override { return Mark(marks_.emplace_back(), name); }
 
   DeviceAddress allocate(std::string_view name, std::size_t size_bytes, MemoryKind) override {
     // Fresh pages: zero-filled, and never shared with the C++ heap.
@@ -147,6 +153,10 @@ class CpuDevice final : public Device {
     const auto& state = state_of(event);
     return CpuEventState::reached(state.done.load(cpu::kLookOrder), state.recorded);
   }
+  bool complete(const Mark& mark) const override {
+    const auto& state = state_of(mark);
+    return CpuEventState::reached(state.reached.load(cpu::kLookOrder), state.made);
+  }
   void synchronize(const Event& event) override { host_wait(ticket(event)); }
   EventTicket ticket(const Event& event) const override { return {&event.state(), state_of(event).recorded}; }
   void host_wait(EventTicket ticket) override {
@@ -154,11 +164,11 @@ class CpuDevice final : public Device {
     error_.rethrow_if_raised();
   }
 
-  Nanoseconds elapsed(const Event& from, const Event& to) const override {
+  Nanoseconds elapsed(const Mark& from, const Mark& to) const override {
     return Nanoseconds(state_of(to).time_ns.load(std::memory_order_relaxed) -
                        state_of(from).time_ns.load(std::memory_order_relaxed));
   }
-  Nanoseconds starved(const Event& from, const Event& to) const override {
+  Nanoseconds starved(const Mark& from, const Mark& to) const override {
     return Nanoseconds(state_of(to).starved_ns.load(std::memory_order_relaxed) -
                        state_of(from).starved_ns.load(std::memory_order_relaxed));
   }
@@ -193,9 +203,11 @@ class CpuDevice final : public Device {
 
  private:
   static CpuEventState& state_of(const Event& event) { return static_cast<CpuEventState&>(event.state()); }
+  static CpuMarkState& state_of(const Mark& mark) { return static_cast<CpuMarkState&>(mark.state()); }
 
   StickyError error_;
   std::deque<CpuEventState> events_;  // outlive every queued operation
+  std::deque<CpuMarkState> marks_;    // likewise
   std::unordered_map<std::uintptr_t, std::size_t> sizes_;
   std::size_t allocated_bytes_ = 0;
   int next_stream_ = 0;

@@ -54,12 +54,8 @@ struct CpuEventState final : EventState {
   std::atomic<std::uint32_t> done{0};
   std::array<std::atomic<std::uint32_t>, kSlots> published{};
   std::uint32_t recorded = 0;
-  std::atomic<std::int64_t> time_ns{0};     // of the latest record that has run
-  std::atomic<std::int64_t> starved_ns{0};  // of the recording stream until then
 
-  void complete(std::uint32_t number, std::int64_t now_ns, std::int64_t starved_total_ns) {
-    time_ns.store(now_ns, std::memory_order_relaxed);
-    starved_ns.store(starved_total_ns, std::memory_order_relaxed);
+  void complete(std::uint32_t number) {
     published[number % kSlots].store(number, std::memory_order_release);
     done.store(number, std::memory_order_release);
     unpark_all(done);
@@ -72,6 +68,20 @@ struct CpuEventState final : EventState {
     for (std::uint32_t seen; !reached(seen = done.load(kLookOrder), number);) park(done, seen);
     while (!reached(published[number % kSlots].load(std::memory_order_acquire), number)) {
     }  // stored before `done`: visible at once
+  }
+};
+
+// State of a mark. `made` is host side, as `recorded` above. Nobody is woken: a mark is only looked at.
+struct CpuMarkState final : MarkState {
+  std::atomic<std::uint32_t> reached{0};  // the number of the latest that has run
+  std::uint32_t made = 0;
+  std::atomic<std::int64_t> time_ns{0};     // of that one
+  std::atomic<std::int64_t> starved_ns{0};  // of its stream until then
+
+  void reach(std::uint32_t number, std::int64_t now_ns, std::int64_t starved_total_ns) {
+    time_ns.store(now_ns, std::memory_order_relaxed);
+    starved_ns.store(starved_total_ns, std::memory_order_relaxed);
+    reached.store(number, std::memory_order_release);
   }
 };
 

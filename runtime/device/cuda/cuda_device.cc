@@ -38,11 +38,26 @@ void call_failed_in_destructor(cudaError_t error, const char* call) noexcept {
 namespace {
 
 struct CudaEventState final : EventState {
-  CudaEventState() { STRAKE_CUDA(cudaEventCreate(&event)); }
+  CudaEventState() { STRAKE_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming)); }
   ~CudaEventState() override { STRAKE_LOG_CUDA(cudaEventDestroy(event)); }
   cudaEvent_t event = nullptr;
   std::uint32_t recorded = 0;
 };
+
+// A timed event that nothing waits for.
+struct CudaMarkState final : MarkState {
+  CudaMarkState() { STRAKE_CUDA(cudaEventCreate(&event)); }
+  ~CudaMarkState() override { STRAKE_LOG_CUDA(cudaEventDestroy(event)); }
+  cudaEvent_t event = nullptr;
+  bool made = false;
+};
+
+bool has_run(cudaEvent_t event) {
+  const cudaError_t status = cudaEventQuery(event);
+  if (status == cudaErrorNotReady) return false;
+  STRAKE_CUDA(status);
+  return true;
+}
 
 class CudaStream final : public Stream {
  public:
@@ -70,6 +85,11 @@ class CudaStream final : public Stream {
   void wait(const Event& event, WaitSite) override {
     auto& state = static_cast<CudaEventState&>(event.state());
     if (state.recorded > 0) STRAKE_CUDA(cudaStreamWaitEvent(stream_, state.event, 0));
+  }
+  void mark(Mark& mark) override {
+    auto& state = static_cast<CudaMarkState&>(mark.state());
+    STRAKE_CUDA(cudaEventRecord(state.event, stream_));
+    state.made = true;
   }
   void synchronize() override { STRAKE_CUDA(cudaStreamSynchronize(stream_)); }
 
@@ -105,6 +125,7 @@ class CudaDevice final : public Device {
                                         priority == StreamPriority::kHigh ? high_priority_ : low_priority_);
   }
   Event make_event(std::string_view name) override { return Event(events_.emplace_back(), name); }
+  Mark make_mark(std::string_view name) override { return Mark(marks_.emplace_back(), name); }
 
   DeviceAddress allocate(std::string_view name, std::size_t size_bytes, MemoryKind kind) override {
     void* memory = nullptr;
@@ -148,11 +169,11 @@ class CudaDevice final : public Device {
 
   bool complete(const Event& event) const override {
     const CudaEventState& state = state_of(event);
-    if (state.recorded == 0) return true;
-    const cudaError_t status = cudaEventQuery(state.event);
-    if (status == cudaErrorNotReady) return false;
-    STRAKE_CUDA(status);
-    return true;
+    return state.recorded == 0 || has_run(state.event);
+  }
+  bool complete(const Mark& mark) const override {
+    const CudaMarkState& state = state_of(mark);
+    return !state.made || has_run(state.event);
   }
   void synchronize(const Event& event) override {
     if (state_of(event).recorded > 0) STRAKE_CUDA(cudaEventSynchronize(state_of(event).event));
@@ -165,13 +186,13 @@ class CudaDevice final : public Device {
     STRAKE_CUDA(cudaEventSynchronize(static_cast<CudaEventState*>(ticket.state)->event));
   }
 
-  Nanoseconds elapsed(const Event& from, const Event& to) const override {
+  Nanoseconds elapsed(const Mark& from, const Mark& to) const override {
     float milliseconds = 0;
     STRAKE_CUDA(cudaEventElapsedTime(&milliseconds, state_of(from).event, state_of(to).event));
     return Nanoseconds(static_cast<std::int64_t>(static_cast<double>(milliseconds) * 1e6));
   }
   // Not known to CUDA: idle time shows between marks that the host enqueues apart.
-  Nanoseconds starved(const Event&, const Event&) const override { return Nanoseconds(0); }
+  Nanoseconds starved(const Mark&, const Mark&) const override { return Nanoseconds(0); }
 
   void check() override { STRAKE_CUDA(cudaPeekAtLastError()); }
 
@@ -191,11 +212,13 @@ class CudaDevice final : public Device {
 
  private:
   static CudaEventState& state_of(const Event& event) { return static_cast<CudaEventState&>(event.state()); }
+  static CudaMarkState& state_of(const Mark& mark) { return static_cast<CudaMarkState&>(mark.state()); }
 
   int ordinal_;
   std::unique_ptr<KernelState> kernels_;
   int low_priority_ = 0, high_priority_ = 0;
   std::deque<CudaEventState> events_;
+  std::deque<CudaMarkState> marks_;
   std::unordered_map<std::uintptr_t, std::size_t> sizes_;
   std::size_t allocated_bytes_ = 0;
   int next_stream_ = 0;

@@ -1,7 +1,7 @@
 // The CUDA device: one GPU of this machine behind the Device interface.
 //
 // Bodies run at once on the enqueueing thread with the stream's cudaStream_t and enqueue kernels. Each launch is
-// an NVTX range with the operation's name. Host memory is page-locked. Events carry time.
+// an NVTX range with the operation's name. Host memory is page-locked. Marks are timed events.
 // Threads, errors: as Device. A GPU fault is sticky: every later call throws, and the process must end.
 #pragma once
 

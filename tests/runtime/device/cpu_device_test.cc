@@ -38,6 +38,7 @@ INSTANTIATE_TEST_SUITE_P(Devices, CpuDevice, testing::ValuesIn(kCpuDevices), nam
 TEST_P(CpuDevice, FailedOperationPoisonsTheDevice) {
   const auto a = stream("a"), b = stream("b");
   Event failed = device().make_event("failed");
+  Mark behind = device().make_mark("behind the failure");
   std::atomic<int> ran{0};
   device().check();
   call(*a, [&] { ++ran; });
@@ -46,8 +47,10 @@ TEST_P(CpuDevice, FailedOperationPoisonsTheDevice) {
   call(*a, [] { throw DeviceError("a later failure"); });
   a->record(failed);
   wait(*b, failed);
+  b->mark(behind);
   call(*b, [&] { ++ran; });
   EXPECT_TRUE(wait_until([&] { return device().complete(failed); })) << "events complete behind a failure";
+  EXPECT_TRUE(wait_until([&] { return device().complete(behind); })) << "marks are reached behind a failure";
 
   EXPECT_EQ(thrown_by<DeviceError>([&] { b->synchronize(); }), "the first failure");
   EXPECT_EQ(thrown_by<DeviceError>([&] { a->synchronize(); }), "the first failure");
@@ -136,26 +139,26 @@ TEST_P(CpuDevice, FullQueueBehindAWaitMovesOn) {
 TEST_P(CpuDevice, BusyStreamIsNotStarved) {
   Gate gate;
   const auto a = stream("a");
-  Event from = device().make_event("from"), to = device().make_event("to");
+  Mark from = device().make_mark("from"), to = device().make_mark("to");
   call(*a, [&gate] { gate.pass(); });
-  a->record(from);
+  a->mark(from);
   for (int i = 0; i < 100; ++i) call(*a, [] {});
-  a->record(to);  // everything is enqueued before anything runs
+  a->mark(to);  // everything is enqueued before anything runs
   gate.open();
-  device().synchronize(to);
+  a->synchronize();
   EXPECT_EQ(device().starved(from, to), Nanoseconds(0));
   EXPECT_GE(device().elapsed(from, to), Nanoseconds(0));
 }
 
 TEST_P(CpuDevice, IdleStreamIsStarved) {
   const auto a = stream("a");
-  Event from = device().make_event("from"), to = device().make_event("to");
-  a->record(from);
+  Mark from = device().make_mark("from"), to = device().make_mark("to");
+  a->mark(from);
   // When the worker goes idle is its own affair: ask again until it did before the host went on.
   EXPECT_TRUE(wait_until([&] {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    a->record(to);
-    device().synchronize(to);
+    a->mark(to);
+    a->synchronize();
     return device().starved(from, to) > Nanoseconds(0);
   }));
   EXPECT_LE(device().starved(from, to), device().elapsed(from, to));
@@ -165,18 +168,19 @@ TEST_P(CpuDevice, IdleStreamIsStarved) {
 TEST_P(CpuDevice, WaitingStreamIsNotStarved) {
   Gate gate;
   const auto a = stream("a"), b = stream("b");
-  Event held = device().make_event("held"), from = device().make_event("from"), to = device().make_event("to");
+  Event held = device().make_event("held");
+  Mark from = device().make_mark("from"), to = device().make_mark("to");
   Gate start;
   call(*b, [&start] { start.pass(); });
-  b->record(from);
+  b->mark(from);
   call(*a, [&gate] { gate.pass(); });
   a->record(held);
   wait(*b, held);
-  b->record(to);
+  b->mark(to);
   start.open();
   ASSERT_TRUE(wait_until([&] { return device().complete(from); }));
   gate.open();
-  device().synchronize(to);
+  b->synchronize();
   EXPECT_EQ(device().starved(from, to), Nanoseconds(0));
 }
 

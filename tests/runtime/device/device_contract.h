@@ -29,7 +29,7 @@ namespace strake::test {
 class DeviceContract : public testing::TestWithParam<DeviceFactory> {
  protected:
   // Set by an operation, looked at by the test; orders nothing.
-  class Mark {
+  class Flag {
    public:
     void set() { set_.store(true, std::memory_order_relaxed); }
     explicit operator bool() const { return set_.load(std::memory_order_relaxed); }
@@ -42,13 +42,14 @@ class DeviceContract : public testing::TestWithParam<DeviceFactory> {
   Device& device() { return under_test_->device(); }
   std::unique_ptr<Stream> stream(std::string_view name) { return device().make_stream(name, StreamPriority::kNormal); }
   Event event(std::string_view name = "event") { return device().make_event(name); }
+  Mark mark(std::string_view name = "mark") { return device().make_mark(name); }
 
   void call(Stream& stream, std::function<void()> function) {
     stream.launch({.label = {"call"}, .kind = "host function", .reads = {}, .writes = {}},
                   under_test_->host_function(std::move(function)));
   }
-  void set(Stream& stream, Mark& mark) {
-    call(stream, [&mark] { mark.set(); });
+  void set(Stream& stream, Flag& flag) {
+    call(stream, [&flag] { flag.set(); });
   }
   std::unique_ptr<StreamGate> make_gate() { return under_test_->make_gate(); }
   static void hold(Stream& stream, StreamGate& gate) {
@@ -59,10 +60,10 @@ class DeviceContract : public testing::TestWithParam<DeviceFactory> {
   void give_time() {
     auto other = stream("other");
     for (int i = 0; i < 20; ++i) {
-      Mark mark;
-      set(*other, mark);
+      Flag flag;
+      set(*other, flag);
       other->synchronize();
-      ASSERT_TRUE(mark);
+      ASSERT_TRUE(flag);
     }
   }
 
@@ -83,12 +84,13 @@ TEST_P(DeviceContract, StreamsHaveNamesAndIndices) {
   EXPECT_EQ(b->index(), 1);
   EXPECT_EQ(&a->device(), &device());
   EXPECT_EQ(event("batch").name(), "batch");
+  EXPECT_EQ(mark("backward").name(), "backward");
   EXPECT_FALSE(device().description().empty());
 }
 
 TEST_P(DeviceContract, HeldStreamDoesNotMoveAndNobodyElseIsBlocked) {
   const auto gate = make_gate();
-  Mark behind_gate, elsewhere;
+  Flag behind_gate, elsewhere;
   const auto a = stream("a"), b = stream("b");
   Event after = event();
   hold(*a, *gate);
@@ -118,7 +120,7 @@ TEST_P(DeviceContract, RunsOperationsOfOneStreamInOrder) {
 
 TEST_P(DeviceContract, WaitBlocksUntilTheEventCompletes) {
   const auto gate = make_gate();
-  Mark before_wait, behind_wait;
+  Flag before_wait, behind_wait;
   int written = 0, seen = 0;
   const auto a = stream("a"), b = stream("b");
   Event written_event = event();
@@ -140,7 +142,7 @@ TEST_P(DeviceContract, WaitBlocksUntilTheEventCompletes) {
 
 TEST_P(DeviceContract, WaitCoversTheLatestOfSeveralRecords) {
   const auto gate = make_gate();
-  Mark behind_wait;
+  Flag behind_wait;
   const auto a = stream("a"), b = stream("b");
   Event recorded = event();
   a->record(recorded);
@@ -159,7 +161,7 @@ TEST_P(DeviceContract, WaitCoversTheLatestOfSeveralRecords) {
 
 TEST_P(DeviceContract, WaitIsNotMovedByALaterRecord) {
   const auto first = make_gate(), second = make_gate();
-  Mark behind_wait;
+  Flag behind_wait;
   const auto a = stream("a"), b = stream("b");
   Event recorded = event();
   hold(*a, *first);
@@ -182,7 +184,7 @@ TEST_P(DeviceContract, WaitIsNotMovedByALaterRecord) {
 
 TEST_P(DeviceContract, WaitForAnEventRecordedOnlyLaterPasses) {
   const auto gate = make_gate();
-  Mark behind_wait;
+  Flag behind_wait;
   const auto a = stream("a"), b = stream("b");
   Event recorded = event();
   wait(*b, recorded);
@@ -196,7 +198,7 @@ TEST_P(DeviceContract, WaitForAnEventRecordedOnlyLaterPasses) {
 }
 
 TEST_P(DeviceContract, EventNeverRecordedIsComplete) {
-  Mark behind_wait;
+  Flag behind_wait;
   const auto a = stream("a");
   const Event never = event();
   wait(*a, never);
@@ -209,7 +211,7 @@ TEST_P(DeviceContract, EventNeverRecordedIsComplete) {
 }
 
 TEST_P(DeviceContract, StreamMayWaitForItself) {
-  Mark behind_wait;
+  Flag behind_wait;
   const auto a = stream("a");
   Event recorded = event();
   a->record(recorded);
@@ -221,7 +223,7 @@ TEST_P(DeviceContract, StreamMayWaitForItself) {
 
 TEST_P(DeviceContract, WaitsForSeveralStreams) {
   const std::array gates{make_gate(), make_gate()};
-  Mark joined;
+  Flag joined;
   const auto a = stream("a"), b = stream("b"), c = stream("c");
   Event done_a = event("a"), done_b = event("b");
   hold(*a, *gates[0]);
@@ -242,22 +244,22 @@ TEST_P(DeviceContract, WaitsForSeveralStreams) {
 
 TEST_P(DeviceContract, OneEventReleasesSeveralStreams) {
   const auto gate = make_gate();
-  Mark marks[3];
+  Flag flags[3];
   const auto a = stream("a");
   Event recorded = event();
   hold(*a, *gate);
   a->record(recorded);
   std::vector<std::unique_ptr<Stream>> waiting;
-  for (Mark& mark : marks) {
+  for (Flag& flag : flags) {
     waiting.push_back(stream("waiting"));
     wait(*waiting.back(), recorded);
-    set(*waiting.back(), mark);
+    set(*waiting.back(), flag);
   }
   give_time();
-  for (const Mark& mark : marks) EXPECT_FALSE(mark);
+  for (const Flag& flag : flags) EXPECT_FALSE(flag);
   gate->open();
   for (const auto& waiter : waiting) waiter->synchronize();
-  for (const Mark& mark : marks) EXPECT_TRUE(mark);
+  for (const Flag& flag : flags) EXPECT_TRUE(flag);
 }
 
 TEST_P(DeviceContract, CompleteFollowsTheLatestRecord) {
@@ -289,7 +291,7 @@ TEST_P(DeviceContract, SynchronizeOrdersTheHostBehindTheRecordOnly) {
 TEST_P(DeviceContract, OtherHostThreadsWaitForTickets) {
   for (const bool recorded_again : {false, true}) {
     const auto gate = make_gate();
-    Mark returned;
+    Flag returned;
     int written = 0, seen = 0;
     const auto a = stream("a");
     Event recorded = event();
@@ -313,7 +315,7 @@ TEST_P(DeviceContract, OtherHostThreadsWaitForTickets) {
 
 TEST_P(DeviceContract, QueuedWorkOutlivesTheEventHandle) {
   const auto gate = make_gate();
-  Mark behind_wait;
+  Flag behind_wait;
   const auto a = stream("a"), b = stream("b");
   {
     Event short_lived = event();
@@ -346,24 +348,108 @@ TEST_P(DeviceContract, DestroyingAStreamDrainsIt) {
   opener.join();
 }
 
-TEST_P(DeviceContract, ElapsedCoversTheTimeBetweenTwoEvents) {
+// The interface of marks has nothing that orders, and that of events nothing that tells time.
+template <typename Point>
+concept CanBeWaitedFor = requires(Stream& stream, const Point& point) {
+  stream.wait(point, {"test", Hazard::kReadAfterWrite});
+}
+|| requires(Device& device, const Point& point) { device.synchronize(point); }
+|| requires(Device& device, const Point& point) { device.ticket(point); };
+template <typename Point>
+concept TellsTime = requires(const Device& device, const Point& point) {
+  device.elapsed(point, point);
+}
+|| requires(const Device& device, const Point& point) { device.starved(point, point); };
+static_assert(CanBeWaitedFor<Event> && !TellsTime<Event>);
+static_assert(!CanBeWaitedFor<Mark> && TellsTime<Mark>);
+
+TEST_P(DeviceContract, AMarkIsReachedInTheOrderOfItsStream) {
+  const auto gate = make_gate();
+  const auto a = stream("a");
+  Mark before = mark(), behind = mark();
+  a->mark(before);
+  hold(*a, *gate);
+  a->mark(behind);
+  ASSERT_TRUE(wait_until([&] { return gate->reached(); }));
+  EXPECT_TRUE(wait_until([&] { return device().complete(before); }));
+  give_time();
+  EXPECT_FALSE(device().complete(behind));
+  gate->open();
+  EXPECT_TRUE(wait_until([&] { return device().complete(behind); }));
+}
+
+TEST_P(DeviceContract, AMarkMadeAgainMeansTheLatest) {
+  const auto gate = make_gate();
+  const auto a = stream("a");
+  Mark first = mark(), again = mark();
+  a->mark(first);
+  a->mark(again);
+  ASSERT_TRUE(wait_until([&] { return device().complete(again); }));
+  const Nanoseconds before = device().elapsed(first, again);
+  hold(*a, *gate);
+  a->mark(again);
+  EXPECT_FALSE(device().complete(again));
+  ASSERT_TRUE(wait_until([&] { return gate->reached(); }));
+  std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  gate->open();
+  ASSERT_TRUE(wait_until([&] { return device().complete(again); }));
+  EXPECT_GT(device().elapsed(first, again), before);
+}
+
+TEST_P(DeviceContract, AMarkNeverMadeIsComplete) { EXPECT_TRUE(device().complete(mark())); }
+
+TEST_P(DeviceContract, QueuedWorkOutlivesTheHandleOfAMark) {
+  const auto gate = make_gate();
+  const auto a = stream("a");
+  hold(*a, *gate);
+  {
+    Mark short_lived = mark();
+    a->mark(short_lived);
+  }
+  gate->open();
+  a->synchronize();
+}
+
+TEST_P(DeviceContract, ElapsedCoversTheTimeBetweenTwoMarks) {
   const auto gate = make_gate();
   const auto a = stream("a"), b = stream("b");
-  Event before = event(), after = event(), elsewhere = event();
-  a->record(before);
+  Mark before = mark(), after = mark(), elsewhere = mark();
+  Event released = event(), all = event();
+  a->mark(before);
   hold(*a, *gate);
-  a->record(after);
-  wait(*b, after);
-  b->record(elsewhere);
+  a->mark(after);
+  a->record(released);
+  wait(*b, released);
+  b->mark(elsewhere);
+  b->record(all);
   ASSERT_TRUE(wait_until([&] { return gate->reached(); }));  // `before` has run
   const auto held_from = std::chrono::steady_clock::now();
   std::this_thread::sleep_for(std::chrono::milliseconds(3));
   const auto held = std::chrono::steady_clock::now() - held_from;
   gate->open();
-  device().synchronize(elsewhere);
+  device().synchronize(all);
   EXPECT_GE(device().elapsed(before, after), held);
   EXPECT_GE(device().elapsed(before, elsewhere), device().elapsed(before, after));
   EXPECT_EQ(device().elapsed(after, before), -device().elapsed(before, after));
+}
+
+// Along every chain of streams and events time never runs backwards.
+TEST_P(DeviceContract, TimeIsMonotoneAlongTheOrder) {
+  constexpr std::size_t kMarks = 300;
+  std::array<std::unique_ptr<Stream>, 3> streams{stream("a"), stream("b"), stream("c")};
+  std::vector<Mark> marks;
+  Event passed = event();
+  for (std::size_t i = 0; i < kMarks; ++i) {
+    Stream& at = *streams[(i + i / 5) % 3];
+    if (i > 0) wait(at, passed);
+    at.mark(marks.emplace_back(mark()));
+    call(at, [] {});
+    at.record(passed);
+  }
+  device().synchronize(passed);
+  for (std::size_t i = 0; i < kMarks; ++i) ASSERT_TRUE(device().complete(marks[i])) << i;
+  for (std::size_t i = 1; i < kMarks; ++i) ASSERT_GE(device().elapsed(marks[i - 1], marks[i]), Nanoseconds(0)) << i;
+  EXPECT_GT(device().elapsed(marks.front(), marks.back()), Nanoseconds(0));
 }
 
 TEST_P(DeviceContract, FreshMemoryIsZeroAndCounted) {

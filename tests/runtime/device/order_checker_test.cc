@@ -224,8 +224,18 @@ TEST_F(OrderCheckerTest, LookingAtAnEventOrdersNothing) {
   write(kCompute, "writer", x_);
   record(kCompute, done);
   ASSERT_TRUE(device_.complete(done));
-  device_.elapsed(done, done);
   device_.host_wait(device_.ticket(done));  // of another host thread
+  read(kComm, "reader", x_);
+  EXPECT_EQ(reports(), Reports{"RAW reader after writer"});
+}
+
+TEST_F(OrderCheckerTest, AMarkOrdersNothing) {
+  Mark written = device_.make_mark("written"), about_to_read = device_.make_mark("about to read");
+  write(kCompute, "writer", x_);
+  streams_[kCompute]->mark(written);
+  ASSERT_TRUE(device_.complete(written));
+  streams_[kComm]->mark(about_to_read);
+  device_.elapsed(written, about_to_read);
   read(kComm, "reader", x_);
   EXPECT_EQ(reports(), Reports{"RAW reader after writer"});
 }

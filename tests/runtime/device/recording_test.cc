@@ -26,11 +26,15 @@ TEST(PlanDevice, RunsAndAllocatesNothing) {
   stream->launch({.label = {"never"}, .kind = "test", .reads = {}, .writes = {}},
                  [](NativeStream) { ADD_FAILURE() << "a plan runs nothing"; });
   stream->record(event);
+  Mark mark = plan.make_mark("reached");
+  stream->mark(mark);
   stream->synchronize();
   plan.synchronize(event);
   plan.host_wait(plan.ticket(event));
   plan.check();
   EXPECT_TRUE(plan.complete(event));
+  EXPECT_TRUE(plan.complete(mark));
+  EXPECT_EQ(plan.elapsed(mark, mark), Nanoseconds(0));
 }
 
 TEST(PlanDevice, RecordsOperationsWithTheirAccessesAndCosts) {
@@ -90,6 +94,9 @@ TEST(PlanDevice, RecordsTheScheduleOfAStep) {
       case RecordedEntry::Kind::kWait:
         schedule += std::string(name_of(entry.hazard)) + " " + entry.name + ", " + entry.wait_site;
         break;
+      case RecordedEntry::Kind::kMark:
+        schedule += "mark " + entry.name;
+        break;
     }
     schedule += "\n";
   }
@@ -108,6 +115,18 @@ TEST(PlanDevice, RecordsTheScheduleOfAStep) {
             "comm: record gradients reduced\n"
             "compute: RAW gradients reduced, optimizer waits for the reduced gradients\n"
             "compute: optimizer\n");
+}
+
+TEST(Recording, MarksAreNeitherOperationsNorWaits) {
+  PlanDevice plan;
+  const auto compute = plan.make_stream("compute", StreamPriority::kNormal);
+  Mark mark = plan.make_mark("backward ends");
+  compute->mark(mark);
+  ASSERT_EQ(plan.recording().entries.size(), 1u);
+  EXPECT_EQ(plan.recording().entries[0].kind, RecordedEntry::Kind::kMark);
+  const std::string text = plan.recording().describe();
+  EXPECT_NE(text.find("compute   mark       backward ends\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("    0 operations    0 waits"), std::string::npos) << text;
 }
 
 TEST(Recording, DescriptionShowsWaitsWithTheirHazardAndTotals) {

@@ -23,7 +23,7 @@ namespace {
 constexpr std::string_view kLoopArgument = "--loop=";
 constexpr std::string_view kNone = "none", kPunctual = "punctual", kSlowHost = "slow_host", kJitter = "jitter",
                            kSlowCompute = "slow_compute", kSlowComm = "slow_comm";
-constexpr std::string_view kLateHostArgument = "--late-host", kCopyArgument = "--copy";
+constexpr std::string_view kLateHostArgument = "--late-host", kCopyArgument = "--copy", kMarkArgument = "--mark";
 constexpr std::int64_t kSteps = 12;
 
 // --loop=<timing>:<site of the wait to drop, or none>
@@ -68,6 +68,27 @@ int run_late_host() {
   return seen == 1 ? 0 : 1;
 }
 
+// A read enqueued only after the host has seen the mark behind the write: in time, and ordered by nothing.
+int run_mark() {
+  const auto cpu = make_cpu_device();
+  Arena arena("arena", MemoryKind::kHost);
+  const Tensor shared = Tensor::reserve(arena, DType::kI64, {1});
+  arena.allocate(*cpu);
+  const auto writer = cpu->make_stream("writer", StreamPriority::kNormal);
+  const auto reader = cpu->make_stream("reader", StreamPriority::kNormal);
+  Mark written = cpu->make_mark("written");
+  std::int64_t seen = 0;
+  const auto launch = [](Stream& stream, Body body) {
+    stream.launch({.label = {"operation"}, .kind = "test", .reads = {}, .writes = {}}, std::move(body));
+  };
+  launch(*writer, [shared](NativeStream) { host_span<std::int64_t>(shared)[0] = 1; });
+  writer->mark(written);
+  while (!cpu->complete(written)) std::this_thread::yield();
+  launch(*reader, [shared, &seen](NativeStream) { seen = host_span<std::int64_t>(shared)[0]; });
+  reader->synchronize();
+  return seen == 1 ? 0 : 1;
+}
+
 // Two threads copy to the same place a size that the compiler knows.
 int run_copy() {
   std::array<char, 256> a{}, b{}, both{};
@@ -98,6 +119,8 @@ TEST_P(TsanProofOfLoop, EveryDroppedWaitIsReported) {
 
 TEST(TsanProof, WhatTheHostLearnsLaterOrdersNothingBefore) { TsanChild(std::string(kLateHostArgument)).expect_race(); }
 
+TEST(TsanProof, LookingAtAMarkOrdersNothing) { TsanChild(std::string(kMarkArgument)).expect_race(); }
+
 TEST(TsanProof, ACopyOfAKnownSizeIsSeen) { TsanChild(std::string(kCopyArgument)).expect_race(); }
 
 }  // namespace
@@ -110,6 +133,7 @@ int main(int argc, char** argv) {
   }
   if (argc == 2 && std::string_view(argv[1]) == strake::test::kLateHostArgument) return strake::test::run_late_host();
   if (argc == 2 && std::string_view(argv[1]) == strake::test::kCopyArgument) return strake::test::run_copy();
+  if (argc == 2 && std::string_view(argv[1]) == strake::test::kMarkArgument) return strake::test::run_mark();
   testing::InitGoogleTest(&argc, argv);
   return RUN_ALL_TESTS();
 }
