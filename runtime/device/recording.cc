@@ -11,7 +11,13 @@ RecordedAccess access_of(const Tensor& tensor) {
   return {&tensor.arena(), tensor.arena().name(), tensor.offset_bytes(), tensor.offset_bytes() + tensor.extent_bytes()};
 }
 
-struct PlanEventState final : EventState {};
+struct PlanEventState final : EventState {
+  explicit PlanEventState(int of_device) : index(of_device) {}
+  int index;
+};
+
+int index_of(const Event& event) { return static_cast<const PlanEventState&>(event.state()).index; }
+
 struct PlanMarkState final : MarkState {};
 
 class PlanStream final : public Stream {
@@ -47,6 +53,7 @@ class PlanStream final : public Stream {
   void record(Event& event) override {
     device_.recording().entries.push_back({.kind = RecordedEntry::Kind::kRecord,
                                            .stream = index_,
+                                           .event = index_of(event),
                                            .name = event.name(),
                                            .kernel = {},
                                            .reads = {},
@@ -56,6 +63,7 @@ class PlanStream final : public Stream {
   void wait(const Event& event, WaitSite site) override {
     device_.recording().entries.push_back({.kind = RecordedEntry::Kind::kWait,
                                            .stream = index_,
+                                           .event = index_of(event),
                                            .name = event.name(),
                                            .kernel = {},
                                            .reads = {},
@@ -151,7 +159,7 @@ std::unique_ptr<Stream> PlanDevice::make_stream(std::string_view name, StreamPri
 }
 
 Event PlanDevice::make_event(std::string_view name) {
-  events_.push_back(std::make_unique<PlanEventState>());
+  events_.push_back(std::make_unique<PlanEventState>(static_cast<int>(events_.size())));
   return Event(*events_.back(), name);
 }
 

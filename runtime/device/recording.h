@@ -1,7 +1,8 @@
 // Recording: the schedule of a step as data, and the plan device that makes it without running anything.
 //
 // The plan device accepts every call, allocates nothing and throws operation bodies away. A dry run on it
-// precedes allocation: the memory plan, `--print-schedule` and the list of waits come from its recording.
+// precedes allocation: the memory plan, `--print-schedule` and the list of waits come from its recording. A wait binds
+// to the latest record of its event before it; without one, to the last record of an earlier step, if there was any.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,7 @@ struct RecordedAccess {
 struct RecordedEntry {
   enum class Kind { kOperation, kRecord, kWait, kMark } kind;
   int stream;
+  int event = -1;      // of a record or a wait: which of the device's events, whose names may repeat
   std::string name;    // of the operation, the event or the mark
   std::string kernel;  // Operation::kind
   Phase phase = Phase::kOther;

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <string>
+#include <vector>
 
 #include "tests/runtime/device/three_stream_loop.h"
 
@@ -115,6 +116,22 @@ TEST(PlanDevice, RecordsTheScheduleOfAStep) {
             "comm: record gradients reduced\n"
             "compute: RAW gradients reduced, optimizer waits for the reduced gradients\n"
             "compute: optimizer\n");
+}
+
+TEST(Recording, EventsOfOneNameStayApart) {
+  PlanDevice plan;
+  const auto compute = plan.make_stream("compute", StreamPriority::kNormal);
+  Event first = plan.make_event("ready"), second = plan.make_event("ready");
+  compute->record(first);
+  compute->record(second);
+  compute->wait(first, {"wait", Hazard::kReadAfterWrite});
+  compute->launch({.label = {"operation"}, .kind = "test", .reads = {}, .writes = {}}, {});
+  std::vector<int> events;
+  for (const RecordedEntry& entry : plan.recording().entries) events.push_back(entry.event);
+  ASSERT_EQ(events.size(), 4u);
+  EXPECT_NE(events[0], events[1]);
+  EXPECT_EQ(events[2], events[0]);
+  EXPECT_EQ(events[3], -1) << "an operation has no event";
 }
 
 TEST(Recording, MarksAreNeitherOperationsNorWaits) {
