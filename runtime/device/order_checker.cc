@@ -14,18 +14,6 @@ std::string OrderChecker::Report::describe() const {
                      arena, begin_bytes, end_bytes);
 }
 
-void OrderChecker::join(Clock& into, const Clock& from) {
-  if (into.size() < from.size()) into.resize(from.size(), 0);
-  for (std::size_t i = 0; i < from.size(); ++i) into[i] = std::max(into[i], from[i]);
-}
-
-OrderChecker::Clock& OrderChecker::clock_of(int stream) {
-  const auto index = static_cast<std::size_t>(stream);
-  if (streams_.size() <= index) streams_.resize(index + 1);
-  if (streams_[index].size() <= index) streams_[index].resize(index + 1, 0);
-  return streams_[index];
-}
-
 std::uint32_t OrderChecker::name_index(std::string_view name) {
   const auto [found, inserted] =
       name_indices_.try_emplace(std::string(name), static_cast<std::uint32_t>(names_.size()));
@@ -65,12 +53,6 @@ OrderChecker::Cells::iterator OrderChecker::cover(Cells& cells, std::size_t begi
   return cells.find(begin_bytes);
 }
 
-bool OrderChecker::ordered(const Access& earlier, const Clock& now) const {
-  if (earlier.stream < 0) return true;
-  const auto index = static_cast<std::size_t>(earlier.stream);
-  return index < now.size() && now[index] >= earlier.number;
-}
-
 void OrderChecker::report(const Access& earlier, int stream, std::string_view operation, const Tensor& tensor,
                           Hazard hazard, bool write_after_write) {
   Report found{.hazard = hazard,
@@ -78,7 +60,7 @@ void OrderChecker::report(const Access& earlier, int stream, std::string_view op
                .operation = std::string(operation),
                .stream = stream_names_.at(static_cast<std::size_t>(stream)),
                .earlier_operation = names_.at(earlier.name),
-               .earlier_stream = stream_names_.at(static_cast<std::size_t>(earlier.stream)),
+               .earlier_stream = stream_names_.at(static_cast<std::size_t>(earlier.moment.stream)),
                .arena = tensor.arena().name(),
                .begin_bytes = tensor.offset_bytes(),
                .end_bytes = tensor.offset_bytes() + tensor.extent_bytes()};
@@ -104,17 +86,18 @@ void OrderChecker::for_each_cell(std::span<const Tensor> tensors, Visit visit) {
 
 void OrderChecker::launch(int stream, const Operation& operation) {
   ++operations_;
-  join(clock_of(stream), host_);
-  Clock& now = clock_of(stream);
-  const Access access{stream, ++now[static_cast<std::size_t>(stream)], name_index(operation.label.name)};
+  const Access access{clocks_.launch(stream), name_index(operation.label.name)};
+  const Clock& now = clocks_.now(stream);
   const auto check = [&](const Access& earlier, const Tensor& tensor, Hazard hazard, bool write_after_write) {
-    if (!ordered(earlier, now)) report(earlier, stream, operation.label.name, tensor, hazard, write_after_write);
+    if (!ordered(earlier.moment, now)) {
+      report(earlier, stream, operation.label.name, tensor, hazard, write_after_write);
+    }
   };
 
   for_each_cell(operation.reads, [&](const Tensor& tensor, Cell& cell) {
     check(cell.last_write, tensor, Hazard::kReadAfterWrite, false);
-    const auto same =
-        std::find_if(cell.reads.begin(), cell.reads.end(), [&](const Access& read) { return read.stream == stream; });
+    const auto same = std::find_if(cell.reads.begin(), cell.reads.end(),
+                                   [&](const Access& read) { return read.moment.stream == stream; });
     if (same != cell.reads.end()) {
       *same = access;
     } else {
@@ -129,22 +112,18 @@ void OrderChecker::launch(int stream, const Operation& operation) {
   });
 }
 
-void OrderChecker::record(int stream, const EventState& event) {
-  join(clock_of(stream), host_);
-  events_[&event] = clock_of(stream);
-}
+void OrderChecker::record(int stream, const EventState& event) { events_[&event] = clocks_.now(stream); }
 
 void OrderChecker::wait(int stream, const EventState& event) {
-  join(clock_of(stream), host_);
   const auto found = events_.find(&event);
-  if (found != events_.end()) join(clock_of(stream), found->second);
+  if (found != events_.end()) clocks_.wait(stream, found->second);
 }
 
-void OrderChecker::synchronize_stream(int stream) { join(host_, clock_of(stream)); }
+void OrderChecker::synchronize_stream(int stream) { clocks_.synchronize(clocks_.now(stream)); }
 
 void OrderChecker::synchronize_event(const EventState& event) {
   const auto found = events_.find(&event);
-  if (found != events_.end()) join(host_, found->second);
+  if (found != events_.end()) clocks_.synchronize(found->second);
 }
 
 namespace {

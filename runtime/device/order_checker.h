@@ -1,11 +1,9 @@
 // OrderChecker: is every hazard between streams covered by stream order or by an event?
 //
-// Vector clocks (Lamport 1978; Fidge and Mattern 1988) over the declared accesses: one clock per stream and
-// one for the host. Launch joins the host's clock and takes the next number of its stream; record copies the
-// stream's clock into the event; wait joins the event's clock into the stream; a host synchronisation joins it
-// into the host. At launch a read must be ordered after the last write of its bytes, a write after the last
-// write and all reads since. Nothing is executed or timed: an unordered pair is reported even if the machine
-// happened to run it in order. Bytes are compared by (arena, range), so views that alias are seen.
+// Vector clocks (stream_clocks.h) over the declared accesses: at launch a read must be ordered after the last write of
+// its bytes, a write after the last write and all reads since. Nothing is executed or timed: an unordered pair is
+// reported even if the machine happened to run it in order. Bytes are compared by (arena, range), so views that alias
+// are seen.
 //
 // It believes the declarations; ThreadSanitizer is the test that they are complete.
 // Threads: the training thread.
@@ -20,6 +18,7 @@
 #include <vector>
 
 #include "runtime/device/forwarding.h"
+#include "runtime/device/stream_clocks.h"
 
 namespace strake {
 
@@ -51,10 +50,8 @@ class OrderChecker {
   std::int64_t operations_checked() const { return operations_; }
 
  private:
-  using Clock = std::vector<std::uint32_t>;  // by stream
   struct Access {
-    int stream = -1;  // -1: none yet
-    std::uint32_t number = 0;
+    Moment moment = {};      // none yet
     std::uint32_t name = 0;  // index into names_
   };
   struct Cell {  // of the bytes [key, end) of an arena
@@ -64,21 +61,17 @@ class OrderChecker {
   };
   using Cells = std::map<std::size_t, Cell>;
 
-  static void join(Clock& into, const Clock& from);
-  Clock& clock_of(int stream);
   std::uint32_t name_index(std::string_view name);
   // Splits cells so that [begin, end) is covered exactly, and returns the first.
   static Cells::iterator cover(Cells& cells, std::size_t begin_bytes, std::size_t end_bytes);
   // visit(tensor, cell) for every cell of the tensors' bytes.
   template <typename Visit>
   void for_each_cell(std::span<const Tensor> tensors, Visit visit);
-  bool ordered(const Access& earlier, const Clock& now) const;
   void report(const Access& earlier, int stream, std::string_view operation, const Tensor& tensor, Hazard hazard,
               bool write_after_write);
 
-  std::vector<Clock> streams_;
+  StreamClocks clocks_;
   std::vector<std::string> stream_names_;
-  Clock host_;
   std::unordered_map<const EventState*, Clock> events_;
   std::unordered_map<const Arena*, Cells> arenas_;
   std::unordered_map<std::string, std::uint32_t> name_indices_;
