@@ -20,6 +20,7 @@ std::string_view name_of(Phase phase);
 struct Label {
   std::string_view name;
   Phase phase = Phase::kOther;
+  bool recomputed = false;  // makes again what memory did not keep: no part of the model's FLOPs
 };
 
 struct Operation {

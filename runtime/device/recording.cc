@@ -8,7 +8,8 @@ namespace strake {
 namespace {
 
 RecordedAccess access_of(const Tensor& tensor) {
-  return {&tensor.arena(), tensor.arena().name(), tensor.offset_bytes(), tensor.offset_bytes() + tensor.extent_bytes()};
+  return {&tensor.arena(), tensor.arena().name(), tensor.offset_bytes(), tensor.offset_bytes() + tensor.extent_bytes(),
+          tensor.contiguous()};
 }
 
 struct PlanEventState final : EventState {
@@ -30,6 +31,7 @@ class PlanStream final : public Stream {
                         .name = std::string(operation.label.name),
                         .kernel = std::string(operation.kind),
                         .phase = operation.label.phase,
+                        .recomputed = operation.label.recomputed,
                         .reads = {},
                         .writes = {},
                         .flops = operation.flops,
@@ -95,7 +97,13 @@ class PlanStream final : public Stream {
 
 double Recording::flops() const {
   double sum = 0;
-  for (const RecordedEntry& entry : entries) sum += entry.flops;
+  for (const RecordedEntry& entry : entries) sum += entry.recomputed ? 0 : entry.flops;
+  return sum;
+}
+
+double Recording::recomputed_flops() const {
+  double sum = 0;
+  for (const RecordedEntry& entry : entries) sum += entry.recomputed ? entry.flops : 0;
   return sum;
 }
 
@@ -118,15 +126,16 @@ std::size_t Recording::workspace_bytes(int stream) const {
 std::string Recording::describe() const {
   std::string out;
   std::vector<int> operations(streams.size()), waits(streams.size());
-  std::vector<double> flops_of(streams.size()), bytes_of(streams.size());
+  std::vector<double> flops_of(streams.size()), recomputed_flops_of(streams.size()), bytes_of(streams.size());
   for (const RecordedEntry& entry : entries) {
     const auto stream = static_cast<std::size_t>(entry.stream);
     switch (entry.kind) {
       case RecordedEntry::Kind::kOperation:
-        out += fmt::format("{:<9} {:<10} {:<34} {:<28} {:>10.3f} MFLOP {:>10.3f} MB\n", streams[stream],
-                           name_of(entry.phase), entry.name, entry.kernel, entry.flops / 1e6, entry.bytes / 1e6);
+        out += fmt::format("{:<9} {:<10} {:<34} {:<28} {:>10.3f} MFLOP {:>10.3f} MB{}\n", streams[stream],
+                           name_of(entry.phase), entry.name, entry.kernel, entry.flops / 1e6, entry.bytes / 1e6,
+                           entry.recomputed ? "  recomputed" : "");
         ++operations[stream];
-        flops_of[stream] += entry.flops;
+        (entry.recomputed ? recomputed_flops_of : flops_of)[stream] += entry.flops;
         bytes_of[stream] += entry.bytes;
         break;
       case RecordedEntry::Kind::kRecord:
@@ -143,8 +152,12 @@ std::string Recording::describe() const {
     }
   }
   for (std::size_t stream = 0; stream < streams.size(); ++stream) {
-    out += fmt::format("stream {:<9} {:>5} operations {:>4} waits {:>12.3f} GFLOP {:>12.3f} MB\n", streams[stream],
+    out += fmt::format("stream {:<9} {:>5} operations {:>4} waits {:>12.3f} GFLOP {:>12.3f} MB", streams[stream],
                        operations[stream], waits[stream], flops_of[stream] / 1e9, bytes_of[stream] / 1e6);
+    if (recomputed_flops_of[stream] > 0) {
+      out += fmt::format(", and {:.3f} GFLOP recomputed", recomputed_flops_of[stream] / 1e9);
+    }
+    out += '\n';
   }
   return out;
 }

@@ -19,6 +19,7 @@ struct RecordedAccess {
   std::string arena_name;
   std::size_t begin_bytes;
   std::size_t end_bytes;
+  bool dense;  // every byte of the range, not only some of a strided view
 };
 
 struct RecordedEntry {
@@ -28,6 +29,7 @@ struct RecordedEntry {
   std::string name;    // of the operation, the event or the mark
   std::string kernel;  // Operation::kind
   Phase phase = Phase::kOther;
+  bool recomputed = false;
   std::vector<RecordedAccess> reads;
   std::vector<RecordedAccess> writes;
   double flops = 0;
@@ -41,11 +43,13 @@ struct Recording {
   std::vector<std::string> streams;  // by index
   std::vector<RecordedEntry> entries;
 
-  double flops() const;
+  double flops() const;  // of the step, without what is recomputed
+  double recomputed_flops() const;
   double bytes(Phase phase) const;
   // The largest workspace that an operation of this stream needs.
   std::size_t workspace_bytes(int stream) const;
-  // One line an entry: stream, operation or wait with its hazard, GFLOP, MB; then totals a stream.
+  // One line an entry: stream, operation or wait with its hazard, MFLOP, MB, whether it is recomputed; then totals a
+  // stream.
   std::string describe() const;
 };
 

@@ -134,6 +134,30 @@ TEST(Recording, EventsOfOneNameStayApart) {
   EXPECT_EQ(events[3], -1) << "an operation has no event";
 }
 
+TEST(Recording, RecomputedOperationsAreNoPartOfTheFlops) {
+  PlanDevice plan;
+  const auto compute = plan.make_stream("compute", StreamPriority::kNormal);
+  const auto product = [&](Label label, double flops) {
+    compute->launch({.label = label, .kind = "matmul", .reads = {}, .writes = {}, .flops = flops}, {});
+  };
+  product({"fc", Phase::kForward}, 2e9);
+  product({.name = "fc", .phase = Phase::kBackward, .recomputed = true}, 2e9);
+  product({"fc", Phase::kBackward}, 4e9);
+  const Recording& recording = plan.recording();
+  EXPECT_FALSE(recording.entries[0].recomputed);
+  EXPECT_TRUE(recording.entries[1].recomputed);
+  EXPECT_EQ(recording.flops(), 6e9);
+  EXPECT_EQ(recording.recomputed_flops(), 2e9);
+  const std::string text = recording.describe();
+  std::size_t said = 0;
+  for (std::size_t at = text.find("MB  recomputed\n"); at != std::string::npos;
+       at = text.find("MB  recomputed\n", at + 1))
+    ++said;
+  EXPECT_EQ(said, 1u) << text;
+  EXPECT_NE(text.find("6.000 GFLOP"), std::string::npos) << text;
+  EXPECT_NE(text.find("MB, and 2.000 GFLOP recomputed\n"), std::string::npos) << text;
+}
+
 TEST(Recording, MarksAreNeitherOperationsNorWaits) {
   PlanDevice plan;
   const auto compute = plan.make_stream("compute", StreamPriority::kNormal);
