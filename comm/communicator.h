@@ -12,6 +12,10 @@
 // communicator is used from one stream only, and outlives what is enqueued on it. On a plan device
 // (DeviceKind::kPlan) nothing is exchanged.
 // Tensors are contiguous; views of the same memory are allowed only where a call says so.
+// What a collective checks and declares (kind, reads and writes, FLOPs and bytes that this rank adds and sends) is said
+// here once for every backend, so a dry run plans for any of them; a backend says only how bytes travel, in *_body.
+// A group of one moves nothing: its collectives are copies of the device or nothing at all, enqueued all the same, so
+// that the schedule looks alike; it works on every device, whatever the backend.
 // Threads: the training thread enqueues. Errors: a failed collective poisons the device with CommError
 // naming the peer by its rank in the world; the caller aborts the job (other ranks may be blocked).
 #pragma once
@@ -20,6 +24,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "runtime/device/device.h"
 
@@ -34,20 +39,20 @@ class Communicator {
   virtual std::string backend() const = 0;  // "threads", "mpi", "nccl"
 
   // data = sum over ranks, in place. data: f32, f64 or bf16.
-  virtual void all_reduce(Stream& stream, Label label, const Tensor& data) = 0;
+  void all_reduce(Stream& stream, Label label, const Tensor& data);
   // out = this rank's piece of the sum. in [size() * n], out [n]; out may be in's own piece.
-  virtual void reduce_scatter(Stream& stream, Label label, const Tensor& out, const Tensor& in) = 0;
+  void reduce_scatter(Stream& stream, Label label, const Tensor& out, const Tensor& in);
   // out = the ranks' pieces one behind the other. in [n], out [size() * n]; in may be out's own piece. Any dtype.
-  virtual void all_gather(Stream& stream, Label label, const Tensor& out, const Tensor& in) = 0;
+  void all_gather(Stream& stream, Label label, const Tensor& out, const Tensor& in);
   // data on every rank = data of `root`. Any dtype.
-  virtual void broadcast(Stream& stream, Label label, const Tensor& data, int root) = 0;
+  void broadcast(Stream& stream, Label label, const Tensor& data, int root);
   // Rank r receives send_elems[r] elements of `in`, taken in rank order, and this rank receives recv_elems[r]
   // from rank r, laid down in rank order in `out`. The element numbers are host data of this call, copied,
   // and agree pairwise; they may be zero, and may leave the end of `in` and `out` unused. Any dtype.
-  virtual void all_to_all(Stream& stream, Label label, const Tensor& out, std::span<const std::int64_t> recv_elems,
-                          const Tensor& in, std::span<const std::int64_t> send_elems) = 0;
+  void all_to_all(Stream& stream, Label label, const Tensor& out, std::span<const std::int64_t> recv_elems,
+                  const Tensor& in, std::span<const std::int64_t> send_elems);
   // Completes on the stream when every rank has reached it.
-  virtual void barrier(Stream& stream, Label label) = 0;
+  void barrier(Stream& stream, Label label);
 
   // What is at hand and which ranks it waits for, for people ("'bucket 3' waits for rank 1"); empty: nothing, or not
   // known. Any thread; for when something hangs, not for the step path.
@@ -65,6 +70,29 @@ class Communicator {
   // so that who waits for them goes on, and every later call throws CommError. Of this group only, not of those that
   // were split from it. May take seconds where a device does not answer.
   virtual void abort() noexcept {}
+
+ protected:
+  // Whose memory the backend moves, in groups of two ranks and more.
+  virtual bool moves_memory_of(DeviceKind kind) const = 0;
+  // This rank's part of a collective of two ranks and more, asked for as it is enqueued, its arguments checked. `name`:
+  // the label, for messages.
+  virtual Body all_reduce_body(const std::string& name, const Tensor& data) = 0;
+  virtual Body reduce_scatter_body(const std::string& name, const Tensor& out, const Tensor& in) = 0;
+  virtual Body all_gather_body(const std::string& name, const Tensor& out, const Tensor& in) = 0;
+  virtual Body broadcast_body(const std::string& name, const Tensor& data, int root) = 0;
+  virtual Body all_to_all_body(const std::string& name, const Tensor& out, std::vector<std::int64_t> recv_elems,
+                               const Tensor& in, std::vector<std::int64_t> send_elems) = 0;
+  virtual Body barrier_body(const std::string& name) = 0;
+
+  // Puts a collective on the stream: where wrappers add to it.
+  virtual void launch(Stream& stream, const Operation& operation, Body body);
+
+ private:
+  friend class ForwardingCommunicator;  // asks the communicator inside for its bodies
+
+  // `alone` and `together` give the body in a group of one and of more; only the one that is needed is called.
+  template <typename Alone, typename Together>
+  void enqueue(Stream& stream, const Operation& operation, Alone alone, Together together);
 };
 
 }  // namespace strake::comm

@@ -4,12 +4,10 @@
 #include <fmt/format.h>
 #include <nccl.h>
 
-#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <exception>
 #include <mutex>
-#include <numeric>
 #include <string>
 #include <thread>
 #include <utility>
@@ -98,91 +96,6 @@ class NcclCommunicator final : public Communicator {
   int size() const override { return size_; }
   std::string backend() const override { return "nccl"; }
 
-  void all_reduce(Stream& stream, Label label, const Tensor& data) override {
-    check_reducible("all_reduce", data);
-    const double ring_bytes = 2.0 * (size_ - 1) / size_ * static_cast<double>(data.extent_bytes());
-    stream.launch(
-        {.label = label, .kind = "all_reduce", .reads = {&data, 1}, .writes = {&data, 1}, .bytes = ring_bytes},
-        [this, data](NativeStream native) {
-          call("ncclAllReduce", [&](ncclComm_t comm) {
-            return ncclAllReduce(address(data), address(data), elems(data), nccl_type(data.dtype()), ncclSum, comm,
-                                 stream_of(native));
-          });
-        });
-  }
-  void reduce_scatter(Stream& stream, Label label, const Tensor& out, const Tensor& in) override {
-    check_reducible("reduce_scatter", in);
-    STRAKE_CHECK(out.contiguous() && out.dtype() == in.dtype() && in.elems() == out.elems() * size_,
-                 "reduce_scatter of " + in.describe() + " to " + out.describe());
-    stream.launch({.label = label, .kind = "reduce_scatter", .reads = {&in, 1}, .writes = {&out, 1}},
-                  [this, out, in](NativeStream native) {
-                    call("ncclReduceScatter", [&](ncclComm_t comm) {
-                      return ncclReduceScatter(address(in), address(out), elems(out), nccl_type(in.dtype()), ncclSum,
-                                               comm, stream_of(native));
-                    });
-                  });
-  }
-  void all_gather(Stream& stream, Label label, const Tensor& out, const Tensor& in) override {
-    STRAKE_CHECK(in.contiguous() && out.contiguous() && out.dtype() == in.dtype() && out.elems() == in.elems() * size_,
-                 "all_gather of " + in.describe() + " to " + out.describe());
-    stream.launch({.label = label, .kind = "all_gather", .reads = {&in, 1}, .writes = {&out, 1}},
-                  [this, out, in](NativeStream native) {
-                    call("ncclAllGather", [&](ncclComm_t comm) {
-                      return ncclAllGather(address(in), address(out), elems(in), nccl_type(in.dtype()), comm,
-                                           stream_of(native));
-                    });
-                  });
-  }
-  void broadcast(Stream& stream, Label label, const Tensor& data, int root) override {
-    STRAKE_CHECK(data.contiguous() && root >= 0 && root < size_, "broadcast of " + data.describe());
-    stream.launch({.label = label, .kind = "broadcast", .reads = {&data, 1}, .writes = {&data, 1}},
-                  [this, data, root](NativeStream native) {
-                    call("ncclBroadcast", [&](ncclComm_t comm) {
-                      return ncclBroadcast(address(data), address(data), elems(data), nccl_type(data.dtype()), root,
-                                           comm, stream_of(native));
-                    });
-                  });
-  }
-  void all_to_all(Stream& stream, Label label, const Tensor& out, std::span<const std::int64_t> recv_elems,
-                  const Tensor& in, std::span<const std::int64_t> send_elems) override {
-    const auto fits = [&](const Tensor& tensor, std::span<const std::int64_t> elems) {
-      return tensor.contiguous() && static_cast<int>(elems.size()) == size_ && std::ranges::min(elems) >= 0 &&
-             std::accumulate(elems.begin(), elems.end(), std::int64_t{0}) <= tensor.elems();
-    };
-    STRAKE_CHECK(fits(out, recv_elems) && fits(in, send_elems) && out.dtype() == in.dtype(),
-                 "all_to_all: " + in.describe() + " and " + out.describe() + " do not hold what is sent and received");
-    stream.launch({.label = label, .kind = "all_to_all", .reads = {&in, 1}, .writes = {&out, 1}},
-                  [this, out, in, recv = std::vector(recv_elems.begin(), recv_elems.end()),
-                   send = std::vector(send_elems.begin(), send_elems.end())](NativeStream native) {
-                    const ncclDataType_t type = nccl_type(in.dtype());
-                    const std::size_t elem_bytes = size_bytes(in.dtype());
-                    auto* from = static_cast<std::byte*>(address(in));
-                    auto* to = static_cast<std::byte*>(address(out));
-                    call("ncclGroupEnd", [&](ncclComm_t comm) {
-                      require(ncclGroupStart(), "ncclGroupStart");
-                      for (std::size_t peer = 0; peer < send.size(); ++peer) {
-                        const auto sent = static_cast<std::size_t>(send[peer]),
-                                   received = static_cast<std::size_t>(recv[peer]);
-                        const int rank = static_cast<int>(peer);
-                        if (sent > 0) require(ncclSend(from, sent, type, rank, comm, stream_of(native)), "ncclSend");
-                        if (received > 0)
-                          require(ncclRecv(to, received, type, rank, comm, stream_of(native)), "ncclRecv");
-                        from += sent * elem_bytes;
-                        to += received * elem_bytes;
-                      }
-                      return ncclGroupEnd();
-                    });
-                  });
-  }
-  // NCCL has no barrier: a reduction of nothing but one element, in memory of the communicator's own.
-  void barrier(Stream& stream, Label label) override {
-    stream.launch({.label = label, .kind = "barrier", .reads = {}, .writes = {}}, [this](NativeStream native) {
-      call("ncclAllReduce", [&](ncclComm_t comm) {
-        return ncclAllReduce(barrier_cell(), barrier_cell(), 1, ncclInt32, ncclSum, comm, stream_of(native));
-      });
-    });
-  }
-
   std::unique_ptr<Communicator> split(int color, int key) override {
     call("ncclCommSplit", [&](ncclComm_t comm) {
       return ncclCommSplit(comm, color < 0 ? NCCL_SPLIT_NOCOLOR : color, key, &part_, nullptr);
@@ -199,11 +112,68 @@ class NcclCommunicator final : public Communicator {
   void abort() noexcept override { give_up(ncclCommAbort, "aborted"); }
 
  private:
-  static void check_reducible(std::string_view what, const Tensor& data) {
-    STRAKE_CHECK(data.contiguous() &&
-                     (data.dtype() == DType::kF32 || data.dtype() == DType::kF64 || data.dtype() == DType::kBF16),
-                 std::string(what) + " of " + data.describe());
+  bool moves_memory_of(DeviceKind kind) const override { return kind == DeviceKind::kCuda; }
+  Body all_reduce_body(const std::string&, const Tensor& data) override {
+    return [this, data](NativeStream native) {
+      call("ncclAllReduce", [&](ncclComm_t comm) {
+        return ncclAllReduce(address(data), address(data), elems(data), nccl_type(data.dtype()), ncclSum, comm,
+                             stream_of(native));
+      });
+    };
   }
+  Body reduce_scatter_body(const std::string&, const Tensor& out, const Tensor& in) override {
+    return [this, out, in](NativeStream native) {
+      call("ncclReduceScatter", [&](ncclComm_t comm) {
+        return ncclReduceScatter(address(in), address(out), elems(out), nccl_type(in.dtype()), ncclSum, comm,
+                                 stream_of(native));
+      });
+    };
+  }
+  Body all_gather_body(const std::string&, const Tensor& out, const Tensor& in) override {
+    return [this, out, in](NativeStream native) {
+      call("ncclAllGather", [&](ncclComm_t comm) {
+        return ncclAllGather(address(in), address(out), elems(in), nccl_type(in.dtype()), comm, stream_of(native));
+      });
+    };
+  }
+  Body broadcast_body(const std::string&, const Tensor& data, int root) override {
+    return [this, data, root](NativeStream native) {
+      call("ncclBroadcast", [&](ncclComm_t comm) {
+        return ncclBroadcast(address(data), address(data), elems(data), nccl_type(data.dtype()), root, comm,
+                             stream_of(native));
+      });
+    };
+  }
+  Body all_to_all_body(const std::string&, const Tensor& out, std::vector<std::int64_t> recv_elems, const Tensor& in,
+                       std::vector<std::int64_t> send_elems) override {
+    return [this, out, recv = std::move(recv_elems), in, send = std::move(send_elems)](NativeStream native) {
+      const ncclDataType_t type = nccl_type(in.dtype());
+      const std::size_t elem_bytes = size_bytes(in.dtype());
+      auto* from = static_cast<std::byte*>(address(in));
+      auto* to = static_cast<std::byte*>(address(out));
+      call("ncclGroupEnd", [&](ncclComm_t comm) {
+        require(ncclGroupStart(), "ncclGroupStart");
+        for (std::size_t peer = 0; peer < send.size(); ++peer) {
+          const auto sent = static_cast<std::size_t>(send[peer]), received = static_cast<std::size_t>(recv[peer]);
+          const int rank = static_cast<int>(peer);
+          if (sent > 0) require(ncclSend(from, sent, type, rank, comm, stream_of(native)), "ncclSend");
+          if (received > 0) require(ncclRecv(to, received, type, rank, comm, stream_of(native)), "ncclRecv");
+          from += sent * elem_bytes;
+          to += received * elem_bytes;
+        }
+        return ncclGroupEnd();
+      });
+    };
+  }
+  // NCCL has no barrier: a reduction of nothing but one element, in memory of the communicator's own.
+  Body barrier_body(const std::string&) override {
+    return [this](NativeStream native) {
+      call("ncclAllReduce", [&](ncclComm_t comm) {
+        return ncclAllReduce(barrier_cell(), barrier_cell(), 1, ncclInt32, ncclSum, comm, stream_of(native));
+      });
+    };
+  }
+
   void* barrier_cell() {
     if (barrier_cell_ == nullptr) STRAKE_CUDA(cudaMalloc(&barrier_cell_, sizeof(std::int32_t)));
     return barrier_cell_;

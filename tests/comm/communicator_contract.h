@@ -28,6 +28,7 @@
 #include "runtime/device/cpu/cpu_memory.h"
 #include "runtime/device/order_checker.h"
 #include "runtime/device/recording.h"
+#include "tests/comm/expected_declarations.h"
 #include "tests/support/stream_gate.h"
 #include "tests/support/watchdog.h"
 
@@ -534,41 +535,16 @@ TEST_P(CommunicatorContract, SplitByColorOrderedByKey) {
   });
 }
 
+// Only one rank plans: whatever waited for the others would hang.
 TEST_P(CommunicatorContract, APlanDeviceExchangesNothing) {
   on_every_rank([](RankWorld& world) {
     const auto communicator = world.make_communicator();
-    const std::int64_t size = communicator->size();
-    // Only one rank plans: whatever waited for the others would hang.
-    if (communicator->rank() == 0) {
-      Arena arena("planned", MemoryKind::kDevice);
-      const Tensor whole = Tensor::reserve(arena, DType::kF32, {size * 8});
-      const Tensor piece = Tensor::reserve(arena, DType::kF32, {8});
-      const std::vector<std::int64_t> each(static_cast<std::size_t>(size), 8);
-      PlanDevice plan;
-      const auto stream = plan.make_stream("comm", StreamPriority::kHigh);
-      communicator->all_reduce(*stream, {"a", Phase::kComm}, whole);
-      communicator->reduce_scatter(*stream, {"b", Phase::kComm}, piece, whole);
-      communicator->all_gather(*stream, {"c", Phase::kComm}, whole, piece);
-      communicator->broadcast(*stream, {"d", Phase::kComm}, piece, 0);
-      const Tensor from = Tensor::reserve(arena, DType::kF32, {size * 8});
-      communicator->all_to_all(*stream, {"e", Phase::kComm}, whole, each, from, each);
-      communicator->barrier(*stream, {"f", Phase::kComm});
-      std::vector<std::string> kernels;
-      for (const RecordedEntry& entry : plan.recording().entries) {
-        kernels.push_back(entry.kernel);
-        EXPECT_EQ(entry.phase, Phase::kComm);
-      }
-      EXPECT_EQ(kernels, (std::vector<std::string>{"all_reduce", "reduce_scatter", "all_gather", "broadcast",
-                                                   "all_to_all", "barrier"}));
-      const RecordedEntry& first = plan.recording().entries.front();
-      ASSERT_EQ(first.reads.size(), 1u);
-      ASSERT_EQ(first.writes.size(), 1u);
-      EXPECT_EQ(first.writes[0].end_bytes - first.writes[0].begin_bytes, whole.extent_bytes());
-      if (size > 1) {
-        EXPECT_EQ(first.bytes, 2.0 * static_cast<double>((size - 1) * 8) * 4);
-      }
-    }
+    if (communicator->rank() == 0) expect_declarations(*communicator);
   });
+}
+
+TEST_P(CommunicatorContract, DeclaresAsEveryBackendDoes) {
+  on_every_rank([](RankWorld& world) { expect_declarations(*world.make_communicator()); });
 }
 
 TEST_P(CommunicatorContract, CollectivesDeclareWhatTheyTouch) {

@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include "comm/communicator.h"
+#include "comm/forwarding_communicator.h"
 
 namespace strake::test {
 
@@ -24,53 +24,21 @@ struct CollectiveDelay {
   std::vector<int> ranks = {};      // of the group, that are delayed; empty: all
 };
 
-class DelayedCommunicator final : public comm::Communicator {
+class DelayedCommunicator final : public comm::ForwardingCommunicator {
  public:
   DelayedCommunicator(std::unique_ptr<comm::Communicator> inner, CollectiveDelay delay)
-      : inner_(std::move(inner)), delay_(std::move(delay)) {
+      : ForwardingCommunicator(std::move(inner)), delay_(std::move(delay)) {
     delayed_ = delay_.ranks.empty();
-    for (const int rank : delay_.ranks) delayed_ = delayed_ || rank == inner_->rank();
+    for (const int delayed : delay_.ranks) delayed_ = delayed_ || delayed == rank();
   }
 
-  int rank() const override { return inner_->rank(); }
-  int size() const override { return inner_->size(); }
-  std::string backend() const override { return inner_->backend(); }
-
-  void all_reduce(Stream& stream, Label label, const Tensor& data) override {
-    delay(stream, label, data.extent_bytes());
-    inner_->all_reduce(stream, label, data);
-  }
-  void reduce_scatter(Stream& stream, Label label, const Tensor& out, const Tensor& in) override {
-    delay(stream, label, in.extent_bytes());
-    inner_->reduce_scatter(stream, label, out, in);
-  }
-  void all_gather(Stream& stream, Label label, const Tensor& out, const Tensor& in) override {
-    delay(stream, label, out.extent_bytes());
-    inner_->all_gather(stream, label, out, in);
-  }
-  void broadcast(Stream& stream, Label label, const Tensor& data, int root) override {
-    delay(stream, label, data.extent_bytes());
-    inner_->broadcast(stream, label, data, root);
-  }
-  void all_to_all(Stream& stream, Label label, const Tensor& out, std::span<const std::int64_t> recv_elems,
-                  const Tensor& in, std::span<const std::int64_t> send_elems) override {
-    delay(stream, label, std::max(in.extent_bytes(), out.extent_bytes()));
-    inner_->all_to_all(stream, label, out, recv_elems, in, send_elems);
-  }
-  void barrier(Stream& stream, Label label) override {
-    delay(stream, label, 0);
-    inner_->barrier(stream, label);
-  }
   std::unique_ptr<comm::Communicator> split(int color, int key) override {
-    auto part = inner_->split(color, key);
+    auto part = ForwardingCommunicator::split(color, key);
     if (part == nullptr) return nullptr;
     auto delayed = std::make_unique<DelayedCommunicator>(std::move(part), delay_);
     delayed->delayed_ = delayed_;  // a rank is delayed in all of its groups
     return delayed;
   }
-  std::string waits_for() const override { return inner_->waits_for(); }
-  void check() override { inner_->check(); }
-  void abort() noexcept override { inner_->abort(); }
 
   // From the next collective on.
   void set_delay(std::chrono::nanoseconds fixed, double nanoseconds_per_byte) {
@@ -79,16 +47,21 @@ class DelayedCommunicator final : public comm::Communicator {
   }
 
  private:
-  void delay(Stream& stream, Label label, std::size_t size_bytes) {
-    if (!delayed_) return;
-    const auto pause = delay_.fixed + std::chrono::nanoseconds(static_cast<std::int64_t>(
-                                          delay_.nanoseconds_per_byte * static_cast<double>(size_bytes)));
-    const std::string name = "delay of " + std::string(label.name);
-    stream.launch({.label = {name, label.phase}, .kind = "delay", .reads = {}, .writes = {}},
-                  [pause](NativeStream) { std::this_thread::sleep_for(pause); });
+  void launch(Stream& stream, const Operation& operation, Body body) override {
+    if (delayed_) {
+      std::size_t size_bytes = 0;
+      for (const std::span<const Tensor> touched : {operation.reads, operation.writes}) {
+        for (const Tensor& tensor : touched) size_bytes = std::max(size_bytes, tensor.extent_bytes());
+      }
+      const auto pause = delay_.fixed + std::chrono::nanoseconds(static_cast<std::int64_t>(
+                                            delay_.nanoseconds_per_byte * static_cast<double>(size_bytes)));
+      const std::string name = "delay of " + std::string(operation.label.name);
+      stream.launch({.label = {name, operation.label.phase}, .kind = "delay", .reads = {}, .writes = {}},
+                    [pause](NativeStream) { std::this_thread::sleep_for(pause); });
+    }
+    ForwardingCommunicator::launch(stream, operation, std::move(body));
   }
 
-  std::unique_ptr<comm::Communicator> inner_;
   CollectiveDelay delay_;
   bool delayed_ = false;
 };
