@@ -44,7 +44,7 @@ struct Orders {
   explicit Orders(int host_slots) : copies(static_cast<std::size_t>(host_slots)) {}
 
   std::atomic<std::uint32_t> posted{0};
-  std::atomic<std::uint64_t> taken{0};  // batches whose copy is enqueued
+  std::atomic<std::uint64_t> taken{0};  // steps whose copy is enqueued
   std::vector<CopyOut> copies;          // by host slot
   std::atomic<std::int64_t> first_sample{0};
   std::atomic<std::uint32_t> seeks{0};
@@ -55,7 +55,7 @@ struct Orders {
 
 // What the prefetch thread answers. One writer: the prefetch thread.
 struct Progress {
-  // Batches filled so far, modulo 2^31, and whether the next one failed: one word, so that it can be parked on. The
+  // Steps filled so far, modulo 2^31, and whether the next one failed: one word, so that it can be parked on. The
   // training thread reads it relaxed. What lies in the slot is ordered for its reader, the body of the copy,
   // which acquires this word itself.
   std::atomic<std::uint32_t> filled_and_failed{0};
@@ -66,7 +66,7 @@ struct Progress {
     return static_cast<std::uint32_t>(filled << 1) | (failed ? 1u : 0u);
   }
   static bool failed(std::uint32_t word) { return (word & 1u) != 0; }
-  // Is batch `index` in its slot? `index` is at most the number of slots away from the count.
+  // Is step `index` in its slot? `index` is at most the number of slots away from the count.
   static bool holds(std::uint32_t word, std::uint64_t index) {
     const std::uint32_t ahead = ((word >> 1) - static_cast<std::uint32_t>(index)) & 0x7fffffffu;
     return ahead != 0 && ahead < 0x40000000u;
@@ -82,14 +82,15 @@ class Loader::Impl {
   ~Impl();
 
   void start();
-  Batch next();
-  Batch plan_batch();
-  void release(const Batch& batch, Stream& compute);
+  StepBatch next();
+  StepBatch plan_batch();
+  void release(const StepBatch& batch, Stream& compute);
   void seek(std::int64_t first_sample);
 
  private:
   struct DeviceSlot {
-    Tensor both;  // [2, micro_batch, sequence] i32: tokens, targets
+    Tensor all;                             // [micro_batches, 2, micro_batch, sequence] i32: tokens, targets
+    std::vector<MicroBatch> micro_batches;  // views of it
     Event released;
     enum class State : std::uint8_t { kFree, kCopied, kInUse } state = State::kFree;
   };
@@ -101,12 +102,11 @@ class Loader::Impl {
   void wait_until_filled(std::uint64_t index);
   void enqueue_copy();
   void copy_ahead();
-  Batch take();
+  StepBatch take();
 
   // Prefetch thread.
   void prefetch();
   void fill(std::uint64_t host_slot, std::int64_t first_sample);
-  std::int64_t first_sample_of(std::int64_t first_sample, std::uint64_t batch) const;
 
   Device& device_;
   Stream& copy_in_;
@@ -114,7 +114,7 @@ class Loader::Impl {
   const SampleOrder order_;
   const LoaderOptions options_;
   const std::string copy_name_;
-  std::vector<Tensor> host_slots_;  // as DeviceSlot::both
+  std::vector<Tensor> host_slots_;  // as DeviceSlot::all
   std::vector<DeviceSlot> device_slots_;
   // Recorded behind the copies, in turn. As many as slots of either side: when one is recorded again, neither compute
   // nor the prefetch thread waits for its last record any more, and a ticket means that one (Device::host_wait).
@@ -122,7 +122,7 @@ class Loader::Impl {
 
   // Training thread. Batches count from 0 over the loader's life; a seek does not start the count again.
   std::uint64_t copied_ = 0;    // copies enqueued
-  std::uint64_t returned_ = 0;  // batches that next() gave out, or that a seek dropped
+  std::uint64_t returned_ = 0;  // steps that next() gave out, or that a seek dropped
 
   Orders orders_;
   Progress progress_;
@@ -139,20 +139,29 @@ Loader::Impl::Impl(Device& device, Stream& copy_in, Arena& host, Arena& device_m
       options_(std::move(options)),
       copy_name_(options_.name + " batch h2d"),
       orders_(options_.host_slots) {
-  STRAKE_CHECK(options_.micro_batch >= 1 && options_.sequence >= 1 && options_.host_slots >= 1 && options_.vocab >= 1,
+  STRAKE_CHECK(options_.micro_batches >= 1 && options_.micro_batch >= 1 && options_.sequence >= 1 &&
+                   options_.host_slots >= 1 && options_.vocab >= 1,
                "loader '" + options_.name + "': sizes must be positive");
   STRAKE_CHECK(options_.ranks >= 1 && options_.rank >= 0 && options_.rank < options_.ranks,
                "loader '" + options_.name + "': rank out of range");
-  STRAKE_CHECK(options_.global_batch >= 1 && options_.global_batch % (options_.ranks * options_.micro_batch) == 0,
-               "loader '" + options_.name + "': the global batch is not a multiple of ranks * micro-batch");
   STRAKE_CHECK(options_.first_sample >= 0, "loader '" + options_.name + "': samples count from 0");
   STRAKE_CHECK(order_.sequences() <= source_.sequences(options_.sequence),
                "loader '" + options_.name + "': the order reaches beyond the source");
   STRAKE_CHECK(host.kind() == MemoryKind::kHost, "arena '" + host.name() + "' is not host memory");
-  const std::array<std::int64_t, 3> shape{2, options_.micro_batch, options_.sequence};
+  const std::array<std::int64_t, 4> shape{options_.micro_batches, 2, options_.micro_batch, options_.sequence};
   for (int i = 0; i < options_.host_slots; ++i) host_slots_.push_back(Tensor::reserve(host, DType::kI32, shape));
   for (int i = 0; i < kDeviceSlots; ++i) {
-    device_slots_.push_back({.both = Tensor::reserve(device_memory, DType::kI32, shape),
+    const Tensor all = Tensor::reserve(device_memory, DType::kI32, shape);
+    const auto part = [&](std::int64_t micro, std::int64_t which) {
+      const std::int64_t elems = options_.micro_batch * options_.sequence;
+      return all.flat((2 * micro + which) * elems, elems).reshape({options_.micro_batch, options_.sequence});
+    };
+    std::vector<MicroBatch> micro_batches;
+    for (std::int64_t micro = 0; micro < options_.micro_batches; ++micro) {
+      micro_batches.push_back({.tokens = part(micro, 0), .targets = part(micro, 1)});
+    }
+    device_slots_.push_back({.all = all,
+                             .micro_batches = std::move(micro_batches),
                              .released = device.make_event(fmt::format("{} batch {} released", options_.name, i))});
   }
   for (int i = 0; i < std::max(options_.host_slots, kDeviceSlots); ++i) {
@@ -201,15 +210,15 @@ void Loader::Impl::wait_until_filled(std::uint64_t index) {
   }
 }
 
-// REQUIRES: batch copied_ is filled and its device slot free.
+// REQUIRES: step copied_ is filled and its device slot free.
 void Loader::Impl::enqueue_copy() {
   DeviceSlot& slot = slot_of(copied_);
   const std::uint64_t host_slot = copied_ % host_slots_.size();
   const Tensor& source = host_slots_[host_slot];
   copy_in_.wait(slot.released, kSlotIsFree);
   copy_in_.launch(
-      {.label = {copy_name_, Phase::kInput}, .kind = "copy", .reads = {&source, 1}, .writes = {&slot.both, 1}},
-      [this, copy = device_.copy_body(slot.both, source)](NativeStream stream) {
+      {.label = {copy_name_, Phase::kInput}, .kind = "copy", .reads = {&source, 1}, .writes = {&slot.all, 1}},
+      [this, copy = device_.copy_body(slot.all, source)](NativeStream stream) {
         std::ignore = progress_.filled_and_failed.load(std::memory_order_acquire);  // orders the slot
         copy(stream);
       });
@@ -226,20 +235,16 @@ void Loader::Impl::copy_ahead() {
   while (slot_of(copied_).state == DeviceSlot::State::kFree && filled(copied_)) enqueue_copy();
 }
 
-// REQUIRES: batch returned_ is copied.
-Batch Loader::Impl::take() {
+// REQUIRES: step returned_ is copied.
+StepBatch Loader::Impl::take() {
   DeviceSlot& slot = slot_of(returned_);
-  const auto part = [&](std::int64_t index) {
-    return slot.both.slice(0, index, 1).reshape({options_.micro_batch, options_.sequence});
-  };
   slot.state = DeviceSlot::State::kInUse;
-  return {.tokens = part(0),
-          .targets = part(1),
+  return {.micro_batches = slot.micro_batches,
           .ready = &ready_of(returned_),
           .slot = static_cast<int>(returned_++ % kDeviceSlots)};
 }
 
-Batch Loader::Impl::next() {
+StepBatch Loader::Impl::next() {
   start();
   if (returned_ == copied_) {
     STRAKE_CHECK(slot_of(returned_).state == DeviceSlot::State::kFree,
@@ -247,18 +252,18 @@ Batch Loader::Impl::next() {
     wait_until_filled(copied_);
     enqueue_copy();
   }
-  const Batch batch = take();
+  const StepBatch batch = take();
   copy_ahead();
   return batch;
 }
 
-Batch Loader::Impl::plan_batch() {
+StepBatch Loader::Impl::plan_batch() {
   STRAKE_CHECK(device_.kind() == DeviceKind::kPlan, "loader '" + options_.name + "': only a plan has empty batches");
   enqueue_copy();
   return take();
 }
 
-void Loader::Impl::release(const Batch& batch, Stream& compute) {
+void Loader::Impl::release(const StepBatch& batch, Stream& compute) {
   STRAKE_CHECK(batch.slot >= 0 && batch.slot < kDeviceSlots, "loader '" + options_.name + "': no batch of this loader");
   DeviceSlot& slot = device_slots_[static_cast<std::size_t>(batch.slot)];
   STRAKE_CHECK(slot.state == DeviceSlot::State::kInUse, "loader '" + options_.name + "': batch released twice");
@@ -287,7 +292,7 @@ void Loader::Impl::seek(std::int64_t first_sample) {
 void Loader::Impl::prefetch() {
   pthread_setname_np(pthread_self(), (options_.name.substr(0, 6) + "-prefetch").c_str());
   std::uint64_t filled = 0;
-  std::uint64_t origin = 0;  // the batch that begins at `first_sample`
+  std::uint64_t origin = 0;  // the step that begins at `first_sample`
   std::int64_t first_sample = orders_.first_sample.load(std::memory_order_relaxed);
   std::uint32_t seeks = 0;
   bool failed = false;
@@ -316,7 +321,7 @@ void Loader::Impl::prefetch() {
       if (EventState* state = copy.state.load(std::memory_order_relaxed); state != nullptr) {
         device_.host_wait({state, copy.number.load(std::memory_order_relaxed)});
       }
-      fill(host_slot, first_sample_of(first_sample, filled - origin));
+      fill(host_slot, first_sample + static_cast<std::int64_t>(filled - origin) * options_.step_samples());
       ++filled;
     } catch (...) {
       progress_.error = std::current_exception();
@@ -326,26 +331,22 @@ void Loader::Impl::prefetch() {
   }
 }
 
-std::int64_t Loader::Impl::first_sample_of(std::int64_t first_sample, std::uint64_t batch) const {
-  const std::int64_t per_rank = options_.global_batch / options_.ranks;
-  const std::int64_t micro_batches = per_rank / options_.micro_batch;
-  const auto index = static_cast<std::int64_t>(batch);
-  return first_sample + index / micro_batches * options_.global_batch + options_.rank * per_rank +
-         index % micro_batches * options_.micro_batch;
-}
-
+// Of the step that begins at sample `first_sample`, this rank's samples in order: its micro-batches one behind the
+// other.
 void Loader::Impl::fill(std::uint64_t host_slot, std::int64_t first_sample) {
   const std::span<std::int32_t> slot = host_span<std::int32_t>(host_slots_[host_slot]);
   const auto row_tokens = static_cast<std::size_t>(options_.sequence);
-  const std::span<std::int32_t> tokens = slot.first(slot.size() / 2);
-  const std::span<std::int32_t> targets = slot.last(slot.size() / 2);
-  for (std::int64_t row = 0; row < options_.micro_batch; ++row) {
-    const std::int64_t begin = order_.sequence_of(first_sample + row) * options_.sequence;
-    source_.read(begin, sample_);
-    require_ids_below(options_.vocab, source_, begin, sample_);
-    const std::size_t at = static_cast<std::size_t>(row) * row_tokens;
-    std::copy_n(sample_.begin(), row_tokens, tokens.begin() + static_cast<std::ptrdiff_t>(at));
-    std::copy_n(sample_.begin() + 1, row_tokens, targets.begin() + static_cast<std::ptrdiff_t>(at));
+  const std::size_t part_tokens = static_cast<std::size_t>(options_.micro_batch) * row_tokens;
+  std::int64_t sample = first_sample + options_.rank * options_.micro_batches * options_.micro_batch;
+  for (std::size_t tokens = 0; tokens < slot.size(); tokens += 2 * part_tokens) {
+    const std::size_t targets = tokens + part_tokens;
+    for (std::size_t at = 0; at < part_tokens; at += row_tokens) {
+      const std::int64_t begin = order_.sequence_of(sample++) * options_.sequence;
+      source_.read(begin, sample_);
+      require_ids_below(options_.vocab, source_, begin, sample_);
+      std::ranges::copy(std::span(sample_).first(row_tokens), slot.subspan(tokens + at).begin());
+      std::ranges::copy(std::span(sample_).last(row_tokens), slot.subspan(targets + at).begin());
+    }
   }
 }
 
@@ -354,9 +355,9 @@ Loader::Loader(Device& device, Stream& copy_in, Arena& host, Arena& device_memor
     : impl_(std::make_unique<Impl>(device, copy_in, host, device_memory, source, order, std::move(options))) {}
 Loader::~Loader() = default;
 void Loader::start() { impl_->start(); }
-Batch Loader::next() { return impl_->next(); }
-void Loader::release(const Batch& batch, Stream& compute) { impl_->release(batch, compute); }
+StepBatch Loader::next() { return impl_->next(); }
+void Loader::release(const StepBatch& batch, Stream& compute) { impl_->release(batch, compute); }
 void Loader::seek(std::int64_t first_sample) { impl_->seek(first_sample); }
-Batch Loader::plan_batch() { return impl_->plan_batch(); }
+StepBatch Loader::plan_batch() { return impl_->plan_batch(); }
 
 }  // namespace strake::data

@@ -27,9 +27,9 @@ constexpr std::size_t kLoss = 0, kGradNorm = 1, kEvalLoss = 2, kMailboxValues = 
 constexpr std::size_t kReplicaParts = 3;
 constexpr const char* kReplicaNames[kReplicaParts] = {"weights", "first moments", "second moments"};
 
-data::LoaderOptions loader_options(const Job& job, std::string name, std::int64_t global_batch) {
+data::LoaderOptions loader_options(const Job& job, std::string name, std::int64_t micro_batches) {
   return {.name = std::move(name),
-          .global_batch = global_batch,
+          .micro_batches = micro_batches,
           .micro_batch = job.config.train.micro_batch,
           .sequence = job.config.train.sequence,
           .rank = job.rank,
@@ -37,8 +37,9 @@ data::LoaderOptions loader_options(const Job& job, std::string name, std::int64_
           .vocab = job.shape.vocab};
 }
 
-// begin, 5 a micro-batch, exposed communication, optimizer, and 2 each for a checkpoint and an evaluation.
-int marks_of(const Job& job) { return static_cast<int>(5 * job.derived.accumulation) + 7; }
+// begin, 3 for the batch, 2 a micro-batch, exposed communication, optimizer, and 2 each for a checkpoint and an
+// evaluation.
+int marks_of(const Job& job) { return static_cast<int>(2 * job.derived.accumulation) + 10; }
 
 }  // namespace
 
@@ -128,14 +129,13 @@ Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicato
   train_loader_ = std::make_unique<data::Loader>(
       device, *copy_in_, memory_->host, memory_->input, *sources.train,
       data::SampleOrder::shuffled(static_cast<std::uint64_t>(job.config.run.seed), sources.train->sequences(sequence)),
-      loader_options(job, "train", job.config.train.global_batch));
+      loader_options(job, "train", job.derived.accumulation));
   if (sources.val != nullptr) {
-    const std::int64_t val_global_batch = job.config.train.micro_batch * job.ranks;
     const std::int64_t val_sequences = sources.val->sequences(sequence);
     val_batches_ = evaluation_batches(job.config, job.ranks, val_sequences);
-    val_loader_ = std::make_unique<data::Loader>(device, *copy_in_, memory_->host, memory_->input, *sources.val,
-                                                 data::SampleOrder::sequential(val_sequences),
-                                                 loader_options(job, "val", val_global_batch));
+    val_loader_ =
+        std::make_unique<data::Loader>(device, *copy_in_, memory_->host, memory_->input, *sources.val,
+                                       data::SampleOrder::sequential(val_sequences), loader_options(job, "val", 1));
   }
 }
 
@@ -200,34 +200,34 @@ void Trainer::seek(std::int64_t next_sample) { train_loader_->seek(next_sample);
 
 void Trainer::step(std::int64_t step) {
   const auto slot = static_cast<std::size_t>(step) % kSlots;
-  const std::int64_t micro_batches = job_.derived.accumulation;
   const double per_token = 1.0 / static_cast<double>(job_.derived.tokens_per_step);
   const bool planning = device_.kind() == DeviceKind::kPlan;
   account_.begin(step);
   buckets_->use_slot(static_cast<int>(slot));
 
-  for (std::int64_t micro = 0; micro < micro_batches; ++micro) {
-    const bool last = micro + 1 == micro_batches;
-    account_.mark(StepClass::kHostGap);
-    const data::Batch batch = planning ? train_loader_->plan_batch() : train_loader_->next();
-    account_.mark(StepClass::kDataWait);
-    compute_->wait(*batch.ready, {"compute waits for the batch", Hazard::kReadAfterWrite});
-    account_.mark(StepClass::kH2d);
+  account_.mark(StepClass::kHostGap);
+  const data::StepBatch batch = planning ? train_loader_->plan_batch() : train_loader_->next();
+  account_.mark(StepClass::kDataWait);
+  compute_->wait(*batch.ready, {"compute waits for the batch", Hazard::kReadAfterWrite});
+  account_.mark(StepClass::kH2d);
+  for (const data::MicroBatch& micro : batch.micro_batches) {
+    const bool adds = &micro != &batch.micro_batches.front();
+    const bool last = &micro == &batch.micro_batches.back();
     // In the last micro-batch gradients become final. RAW inside: communication waits for them.
     models::FlatParams params(layout_, compute_weights_, gradients_, [&](ParamId param) {
       if (last) buckets_->ready(param);
     });
     const models::Pass pass{.compute = *compute_,
                             .params = params,
-                            .accumulate = micro > 0 ? kernels::Accumulate::kAdd : kernels::Accumulate::kOverwrite};
-    model_.forward(pass, batch.tokens);
+                            .accumulate = adds ? kernels::Accumulate::kAdd : kernels::Accumulate::kOverwrite};
+    model_.forward(pass, micro.tokens);
     // The mean over every token of the step, on all ranks: sums over ranks need no further scaling.
-    model_.loss_and_gradient(pass, batch.targets, loss_total_, per_token, per_token, micro > 0);
+    model_.loss_and_gradient(pass, micro.targets, loss_total_, per_token, per_token, adds);
     account_.mark(StepClass::kForward);
-    model_.backward(pass, batch.tokens);
-    train_loader_->release(batch, *compute_);  // WAR: copy-in may refill the slot behind this
+    model_.backward(pass, micro.tokens);
     account_.mark(StepClass::kBackward);
   }
+  train_loader_->release(batch, *compute_);  // WAR: copy-in may refill the slot behind this
   compute_->wait(buckets_->reduced(), {"compute waits for reduced gradients", Hazard::kReadAfterWrite});
   account_.mark(StepClass::kExposedComm);
   kernels::gradient_norm(*compute_, {"gradient norm", Phase::kOptimizer}, grad_norm_, clip_, norm_block_sums_,
@@ -305,10 +305,11 @@ double Trainer::evaluate() {
   val_loader_->seek(0);
   const double per_token = 1.0 / static_cast<double>(held_out_tokens());
   for (std::int64_t i = 0; i < val_batches_; ++i) {
-    const data::Batch batch = val_loader_->next();
+    const data::StepBatch batch = val_loader_->next();
+    const data::MicroBatch& micro = batch.micro_batches.front();
     compute_->wait(*batch.ready, {"evaluation waits for the batch", Hazard::kReadAfterWrite});
-    model_.forward(pass, batch.tokens);
-    model_.loss(pass, batch.targets, eval_total_, per_token, i > 0);
+    model_.forward(pass, micro.tokens);
+    model_.loss(pass, micro.targets, eval_total_, per_token, i > 0);
     val_loader_->release(batch, *compute_);
   }
   const auto slot = static_cast<std::size_t>(in_step ? last_step_ : 0) % kSlots;

@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -51,6 +52,13 @@ class WatchedSource final : public TokenSource {
   std::int64_t reads_ = 0;
 };
 
+void append(std::vector<std::int32_t>& seen, const MicroBatch& micro) {
+  for (const Tensor& part : {micro.tokens, micro.targets}) {
+    const auto* begin = cpu::data<std::int32_t>(part);
+    seen.insert(seen.end(), begin, begin + part.elems());
+  }
+}
+
 // A rank: a device with checker and faults, its two streams, and arenas.
 class Rank {
  public:
@@ -69,22 +77,22 @@ class Rank {
     memory_.allocate(faulty_);
   }
 
-  // Enqueues on the compute stream: wait for the batch, pass the gate (if any), copy what the slot holds then to
-  // `seen`.
-  void use(const Batch& batch, std::vector<std::int32_t>& seen, Gate* gate = nullptr) {
+  // Enqueues on the compute stream: wait for the batch; copy what each micro-batch holds then to `seen`, behind the
+  // gate (if any) from micro-batch `held` on.
+  void use(const StepBatch& batch, std::vector<std::int32_t>& seen, Gate* gate = nullptr, std::size_t held = 0) {
     compute_->wait(*batch.ready, kBatchReady);
-    const Tensor reads[] = {batch.tokens, batch.targets};
-    compute_->launch({.label = {"use", Phase::kForward}, .kind = "use", .reads = reads, .writes = {}},
-                     [&seen, gate, batch](NativeStream) {
-                       if (gate != nullptr) gate->pass();
-                       for (const Tensor& part : {batch.tokens, batch.targets}) {
-                         const auto* begin = cpu::data<std::int32_t>(part);
-                         seen.insert(seen.end(), begin, begin + part.elems());
-                       }
-                     });
+    for (std::size_t i = 0; i < batch.micro_batches.size(); ++i) {
+      const MicroBatch& micro = batch.micro_batches[i];
+      const Tensor reads[] = {micro.tokens, micro.targets};
+      compute_->launch({.label = {"use", Phase::kForward}, .kind = "use", .reads = reads, .writes = {}},
+                       [&seen, gate = i == held ? gate : nullptr, micro](NativeStream) {
+                         if (gate != nullptr) gate->pass();
+                         append(seen, micro);
+                       });
+    }
   }
   void step(std::vector<std::int32_t>& seen, Gate* gate = nullptr) {
-    const Batch batch = loader().next();
+    const StepBatch batch = loader().next();
     use(batch, seen, gate);
     loader().release(batch, *compute_);
   }
@@ -107,40 +115,43 @@ class Rank {
   std::optional<Loader> loader_;
 };
 
-LoaderOptions options_of(std::int64_t global_batch, std::int64_t micro_batch, std::int64_t sequence) {
+LoaderOptions options_of(std::int64_t micro_batches, std::int64_t micro_batch, std::int64_t sequence) {
   return {.name = "train",
-          .global_batch = global_batch,
+          .micro_batches = micro_batches,
           .micro_batch = micro_batch,
           .sequence = sequence,
+          .host_slots = 4,
           .vocab = INT32_MAX};
 }
 
-// What use() sees of the batch that begins at sample `first`, for a CountingSource.
+// What use() sees of the step that begins at sample `first`, of one rank, for a CountingSource.
 void append_expected(std::vector<std::int32_t>& out, const SampleOrder& order, const LoaderOptions& options,
                      std::int64_t first) {
-  for (const std::int64_t shift : {0, 1}) {
-    for (std::int64_t row = 0; row < options.micro_batch; ++row) {
-      const std::int64_t begin = order.sequence_of(first + row) * options.sequence;
-      for (std::int64_t t = 0; t < options.sequence; ++t) out.push_back(static_cast<std::int32_t>(begin + t + shift));
+  for (std::int64_t micro = 0; micro < options.micro_batches; ++micro) {
+    for (const std::int64_t shift : {0, 1}) {
+      for (std::int64_t row = 0; row < options.micro_batch; ++row) {
+        const std::int64_t begin = order.sequence_of(first + micro * options.micro_batch + row) * options.sequence;
+        for (std::int64_t t = 0; t < options.sequence; ++t) out.push_back(static_cast<std::int32_t>(begin + t + shift));
+      }
     }
   }
 }
 
-std::vector<std::int32_t> expected_batches(const SampleOrder& order, const LoaderOptions& options, int batches) {
+std::vector<std::int32_t> expected_steps(const SampleOrder& order, const LoaderOptions& options, int steps) {
   std::vector<std::int32_t> out;
-  for (int i = 0; i < batches; ++i) {
-    append_expected(out, order, options, options.first_sample + i * options.micro_batch);
-  }
+  for (int i = 0; i < steps; ++i)
+    append_expected(out, order, options, options.first_sample + i * options.step_samples());
   return out;
 }
 
-TEST(Loader, HundredsOfBatchesThroughTheSlots) {
+TEST(Loader, HundredsOfStepsThroughTheSlots) {
   constexpr std::uint64_t kSeed = 11;
   SCOPED_TRACE(fmt::format("seed {}", kSeed));
   CountingSource source(3001);
   const SampleOrder order = SampleOrder::shuffled(kSeed, source.sequences(16));
   for (const std::string slow : {"none", "compute", "copy-in", "both"}) {
     for (const int host_slots : {1, 2, 5}) {
+      const std::int64_t micro_batches = host_slots == 2 ? 3 : 1;
       std::vector<std::int32_t> seen;
       Rank rank;
       auto& delays = rank.device().faults().delays;
@@ -148,13 +159,13 @@ TEST(Loader, HundredsOfBatchesThroughTheSlots) {
         if (slow != stream && slow != "both") continue;
         delays.push_back({.target = {.stream = stream}, .random = std::chrono::microseconds(100)});
       }
-      LoaderOptions options = options_of(4, 4, 16);
+      LoaderOptions options = options_of(micro_batches, 4, 16);
       options.host_slots = host_slots;
       rank.make_loader(source, order, options);
-      constexpr int kBatches = 300;  // three epochs and more
-      for (int i = 0; i < kBatches; ++i) rank.step(seen);
+      constexpr int kSteps = 300;  // three epochs and more
+      for (int i = 0; i < kSteps; ++i) rank.step(seen);
       rank.compute().synchronize();
-      EXPECT_EQ(seen, expected_batches(order, options, kBatches)) << "slow " << slow << ", slots " << host_slots;
+      EXPECT_EQ(seen, expected_steps(order, options, kSteps)) << "slow " << slow << ", slots " << host_slots;
       for (const auto& report : rank.checker().reports()) ADD_FAILURE() << report.describe();
     }
   }
@@ -177,16 +188,15 @@ TEST(Loader, OrderIsIndependentOfTheWorld) {
       for (int r = 0; r < ranks; ++r) {
         std::vector<std::vector<std::int32_t>> seen(kSteps);
         Rank rank;
-        LoaderOptions options = options_of(kGlobalBatch, micro_batch, 8);
+        LoaderOptions options = options_of(kGlobalBatch / ranks / micro_batch, micro_batch, 8);
         options.rank = r;
         options.ranks = ranks;
         rank.make_loader(source, order, options);
-        for (auto& of_this_step : seen) {
-          for (int m = 0; m < kGlobalBatch / ranks / micro_batch; ++m) rank.step(of_this_step);
-        }
+        EXPECT_EQ(options.step_samples(), kGlobalBatch);
+        for (auto& of_this_step : seen) rank.step(of_this_step);
         rank.compute().synchronize();
         for (int step = 0; step < kSteps; ++step) {
-          // The first token of each input row says which sequence it is; each batch is inputs, then targets.
+          // The first token of each input row says which sequence it is; each micro-batch is inputs, then targets.
           const auto& tokens = seen[static_cast<std::size_t>(step)];
           for (std::size_t row = 0; row < tokens.size() / 8; ++row) {
             const bool input = row / static_cast<std::size_t>(micro_batch) % 2 == 0;
@@ -204,23 +214,22 @@ TEST(Loader, OrderIsIndependentOfTheWorld) {
 TEST(Loader, ResumedOrSoughtIsTheSameAsUncut) {
   CountingSource source(1000);
   const SampleOrder order = SampleOrder::shuffled(9, source.sequences(8));
-  const LoaderOptions options = options_of(4, 2, 8);
+  const LoaderOptions options = options_of(2, 2, 8);
   std::vector<std::int32_t> uncut;
   Rank whole;
   whole.make_loader(source, order, options);
-  for (int i = 0; i < 20; ++i) whole.step(uncut);
+  for (int i = 0; i < 10; ++i) whole.step(uncut);
   whole.compute().synchronize();
 
-  const std::size_t batch_elems = 2 * 2 * 8;
+  const std::int64_t step_elems = 2 * options.step_samples() * options.sequence;
   for (const std::int64_t step : {0, 1, 4, 7}) {
-    const std::vector<std::int32_t> rest(uncut.begin() + static_cast<std::ptrdiff_t>(2 * step * batch_elems),
-                                         uncut.end());
+    const std::vector<std::int32_t> rest(uncut.begin() + step * step_elems, uncut.end());
     std::vector<std::int32_t> resumed, sought;
     Rank second, third;
     LoaderOptions later = options;
-    later.first_sample = step * options.global_batch;
+    later.first_sample = step * options.step_samples();
     second.make_loader(source, order, later);
-    for (std::int64_t i = 2 * step; i < 20; ++i) second.step(resumed);
+    for (std::int64_t i = step; i < 10; ++i) second.step(resumed);
     second.compute().synchronize();
     EXPECT_EQ(resumed, rest);
 
@@ -228,7 +237,7 @@ TEST(Loader, ResumedOrSoughtIsTheSameAsUncut) {
     std::vector<std::int32_t> ignored;
     for (int i = 0; i < 3; ++i) third.step(ignored);
     third.loader().seek(later.first_sample);
-    for (std::int64_t i = 2 * step; i < 20; ++i) third.step(sought);
+    for (std::int64_t i = step; i < 10; ++i) third.step(sought);
     third.compute().synchronize();
     EXPECT_EQ(sought, rest);
     EXPECT_TRUE(third.checker().reports().empty());
@@ -238,7 +247,7 @@ TEST(Loader, ResumedOrSoughtIsTheSameAsUncut) {
 TEST(Loader, SeekStartsEveryEvaluationPassAgain) {
   CountingSource source(500);
   const SampleOrder order = SampleOrder::sequential(source.sequences(4));
-  const LoaderOptions options = options_of(3, 3, 4);
+  const LoaderOptions options = options_of(1, 3, 4);
   std::vector<std::int32_t> seen, expected;
   Rank rank;
   rank.make_loader(source, order, options);
@@ -247,7 +256,7 @@ TEST(Loader, SeekStartsEveryEvaluationPassAgain) {
     rank.loader().seek(0);
     const int batches = pass % 5;  // an odd number leaves copies ahead in either slot
     for (int i = 0; i < batches; ++i) rank.step(seen);
-    const auto of_pass = expected_batches(order, options, batches);
+    const auto of_pass = expected_steps(order, options, batches);
     expected.insert(expected.end(), of_pass.begin(), of_pass.end());
   }
   rank.compute().synchronize();
@@ -255,40 +264,43 @@ TEST(Loader, SeekStartsEveryEvaluationPassAgain) {
   EXPECT_TRUE(rank.checker().reports().empty());
 }
 
-// Gate: compute holds batch 0. The copy of batch 2, into the same slot, must not run; the host goes on.
-TEST(LoaderGate, CopyDoesNotOverwriteABatchInUse) {
+// Gate: compute holds a micro-batch of step 0, the first or the last. The copy of step 2, into the same slot, must not
+// run; the host goes on.
+TEST(LoaderGate, CopyDoesNotOverwriteAStepInUse) {
   CountingSource source(1000);
   const SampleOrder order = SampleOrder::sequential(source.sequences(8));
-  const LoaderOptions options = options_of(2, 2, 8);
-  std::vector<std::int32_t> seen;
-  Gate gate;
-  Rank rank;
-  rank.make_loader(source, order, options);
-  const Batch first = rank.loader().next();
-  rank.use(first, seen, &gate);
-  rank.loader().release(first, rank.compute());
-  const Batch second = rank.loader().next();
-  ASSERT_TRUE(wait_until([&] { return gate.reached() && rank.device().complete(*second.ready); }));
-  rank.use(second, seen);
-  rank.loader().release(second, rank.compute());
-  const Batch third = rank.loader().next();  // the host is here while the gate is shut
-  ASSERT_EQ(third.slot, first.slot);
-  EXPECT_FALSE(rank.device().complete(*third.ready));
-  gate.open();
-  rank.use(third, seen);
-  rank.compute().synchronize();
-  EXPECT_EQ(seen, expected_batches(order, options, 3));
-  EXPECT_TRUE(rank.checker().reports().empty());
+  const LoaderOptions options = options_of(3, 2, 8);
+  for (const std::size_t held : {0u, 2u}) {
+    std::vector<std::int32_t> seen;
+    Gate gate;
+    Rank rank;
+    rank.make_loader(source, order, options);
+    const StepBatch first = rank.loader().next();
+    rank.use(first, seen, &gate, held);
+    rank.loader().release(first, rank.compute());
+    const StepBatch second = rank.loader().next();
+    ASSERT_TRUE(wait_until([&] { return gate.reached() && rank.device().complete(*second.ready); }));
+    rank.use(second, seen);
+    rank.loader().release(second, rank.compute());
+    const StepBatch third = rank.loader().next();  // the host is here while the gate is shut
+    ASSERT_EQ(third.slot, first.slot);
+    EXPECT_FALSE(rank.device().complete(*third.ready));
+    gate.open();
+    rank.use(third, seen);
+    rank.compute().synchronize();
+    EXPECT_EQ(seen, expected_steps(order, options, 3));
+    EXPECT_TRUE(rank.checker().reports().empty());
+  }
 }
 
 // On a device that runs nothing, so that ThreadSanitizer has no true race to report.
-TEST(LoaderGate, TheWaitOfTheCopyIsLoadBearing) {
+TEST(LoaderGate, BothWaitsAreLoadBearing) {
   CountingSource source(1000);
-  for (const bool drop : {false, true}) {
+  for (const std::string_view drop : {std::string_view(), kSlotIsFree, kBatchReady.name}) {
     PlanDevice plan;
     CheckedDevice checked(plan, CheckedDevice::Policy::kCollect);
     test::FaultyDevice device(checked);
-    if (drop) device.faults().wait_to_drop = kSlotIsFree;
+    device.faults().wait_to_drop = drop;
     const auto compute = device.make_stream("compute", StreamPriority::kNormal);
     const auto copy_in = device.make_stream("copy-in", StreamPriority::kNormal);
     Arena host("host", MemoryKind::kHost);
@@ -296,19 +308,20 @@ TEST(LoaderGate, TheWaitOfTheCopyIsLoadBearing) {
     Loader loader(device, *copy_in, host, memory, source, SampleOrder::sequential(source.sequences(8)),
                   options_of(2, 2, 8));
     for (int i = 0; i < 4; ++i) {
-      const Batch batch = loader.plan_batch();
+      const StepBatch batch = loader.plan_batch();
       compute->wait(*batch.ready, kBatchReady);
-      const Tensor reads[] = {batch.tokens, batch.targets};
-      compute->launch({.label = {"use"}, .kind = "use", .reads = reads, .writes = {}}, {});
+      for (const MicroBatch& micro : batch.micro_batches) {
+        const Tensor reads[] = {micro.tokens, micro.targets};
+        compute->launch({.label = {"use"}, .kind = "use", .reads = reads, .writes = {}}, {});
+      }
       loader.release(batch, *compute);
     }
     const auto& reports = checked.checker().reports();
-    EXPECT_EQ(!reports.empty(), drop);
-    if (drop) {
-      EXPECT_EQ(reports.front().hazard, Hazard::kWriteAfterRead);
-      EXPECT_EQ(reports.front().operation, "train batch h2d");
-      EXPECT_EQ(device.waits_dropped(), 4);
-    }
+    EXPECT_EQ(!reports.empty(), !drop.empty()) << drop;
+    if (drop.empty() || reports.empty()) continue;
+    EXPECT_EQ(reports.front().hazard, drop == kSlotIsFree ? Hazard::kWriteAfterRead : Hazard::kReadAfterWrite);
+    EXPECT_EQ(reports.front().operation, drop == kSlotIsFree ? "train batch h2d" : "use");
+    EXPECT_EQ(device.waits_dropped(), 4);
   }
 }
 
@@ -316,7 +329,7 @@ TEST(LoaderGate, TheWaitOfTheCopyIsLoadBearing) {
 TEST(LoaderGate, PrefetchDoesNotRefillBeforeTheCopyOut) {
   CountingSource counting(1000);
   const SampleOrder order = SampleOrder::sequential(counting.sequences(8));
-  LoaderOptions options = options_of(2, 2, 8);
+  LoaderOptions options = options_of(1, 2, 8);
   options.host_slots = 2;
   std::vector<std::int32_t> seen;
   std::atomic<bool> opened{false};
@@ -328,10 +341,10 @@ TEST(LoaderGate, PrefetchDoesNotRefillBeforeTheCopyOut) {
   Rank rank;
   rank.make_loader(source, order, options);
   rank.copy_in().launch({.label = {"gate"}, .kind = "gate", .reads = {}, .writes = {}}, gate.body());
-  const Batch first = rank.loader().next();
+  const StepBatch first = rank.loader().next();
   rank.use(first, seen);
   rank.loader().release(first, rank.compute());
-  const Batch second = rank.loader().next();
+  const StepBatch second = rank.loader().next();
   EXPECT_FALSE(rank.device().complete(*first.ready));
   EXPECT_FALSE(rank.device().complete(*second.ready));
   rank.use(second, seen);
@@ -342,7 +355,7 @@ TEST(LoaderGate, PrefetchDoesNotRefillBeforeTheCopyOut) {
   for (int i = 2; i < 10; ++i) rank.step(seen);
   rank.compute().synchronize();
   EXPECT_EQ(too_early, 0);
-  EXPECT_EQ(seen, expected_batches(order, options, 10));
+  EXPECT_EQ(seen, expected_steps(order, options, 10));
 }
 
 // A device whose tickets mean the latest record of their event, as CUDA's do.
@@ -371,7 +384,7 @@ class LatestTickets final : public ForwardingDevice {
 // whose copies have run, and waits before that of batch 2.
 TEST(LoaderGate, PrefetchWaitsForTheCopyOfItsSlotOnly) {
   CountingSource counting(1000);
-  const LoaderOptions options = options_of(2, 2, 8);
+  const LoaderOptions options = options_of(1, 2, 8);
   Gate fourth_batch, use;
   WatchedSource source(counting, [&](std::int64_t read) {
     if (read == 3 * options.micro_batch) fourth_batch.pass();
@@ -384,12 +397,12 @@ TEST(LoaderGate, PrefetchWaitsForTheCopyOfItsSlotOnly) {
   Loader loader(device, *copy_in, host, memory, source, SampleOrder::sequential(counting.sequences(8)), options);
   host.allocate(device);
   memory.allocate(device);
-  const Batch first = loader.next();
+  const StepBatch first = loader.next();
   compute->wait(*first.ready, kBatchReady);
   compute->launch({.label = {"use"}, .kind = "gate", .reads = {}, .writes = {}}, use.body());
-  const Batch second = loader.next();
+  const StepBatch second = loader.next();
   loader.release(first, *compute);
-  const Batch third = loader.next();
+  const StepBatch third = loader.next();
   fourth_batch.open();
   EXPECT_TRUE(wait_until([&] { return counting.reads() == 6 * options.micro_batch; })) << counting.reads();
   EXPECT_FALSE(device.complete(*third.ready));
@@ -403,7 +416,7 @@ TEST(LoaderGate, PrefetchWaitsForTheCopyOfItsSlotOnly) {
 TEST(LoaderGate, NextDoesNotWaitForTheBatchAfterIt) {
   CountingSource counting(1000);
   const SampleOrder order = SampleOrder::sequential(counting.sequences(8));
-  const LoaderOptions options = options_of(2, 2, 8);
+  const LoaderOptions options = options_of(1, 2, 8);
   std::vector<std::int32_t> seen;
   Gate gate;
   WatchedSource source(counting, [&](std::int64_t read) {
@@ -413,38 +426,38 @@ TEST(LoaderGate, NextDoesNotWaitForTheBatchAfterIt) {
   rank.make_loader(source, order, options);
   rank.step(seen);
   rank.compute().synchronize();
-  EXPECT_EQ(seen, expected_batches(order, options, 1));
+  EXPECT_EQ(seen, expected_steps(order, options, 1));
   ASSERT_TRUE(wait_until([&] { return gate.reached(); }));
   gate.open();
   rank.step(seen);
   rank.compute().synchronize();
-  EXPECT_EQ(seen, expected_batches(order, options, 2));
+  EXPECT_EQ(seen, expected_steps(order, options, 2));
 }
 
 TEST(Loader, NextWaitsForASlowSource) {
   CountingSource counting(1000);
   const SampleOrder order = SampleOrder::sequential(counting.sequences(8));
-  const LoaderOptions options = options_of(2, 2, 8);
+  const LoaderOptions options = options_of(1, 2, 8);
   test::ThrottledSource source(counting, std::chrono::milliseconds(2));
   std::vector<std::int32_t> seen;
   Rank rank;
   rank.make_loader(source, order, options);
   for (int i = 0; i < 20; ++i) rank.step(seen);
   rank.compute().synchronize();
-  EXPECT_EQ(seen, expected_batches(order, options, 20));
+  EXPECT_EQ(seen, expected_steps(order, options, 20));
 }
 
 // With host slots full, next() enqueues the copy after its own too, and release() the one after that.
 TEST(LoaderGate, CopiesRunAhead) {
   CountingSource source(1000);
   const SampleOrder order = SampleOrder::sequential(source.sequences(8));
-  const LoaderOptions options = options_of(2, 2, 8);
+  const LoaderOptions options = options_of(1, 2, 8);
   Rank rank;
   rank.make_loader(source, order, options);
   rank.loader().start();
   // The read of the last slot's last row has begun, so the three slots before it are full.
   ASSERT_TRUE(wait_until([&] { return source.reads() == options.host_slots * options.micro_batch; }));
-  const Batch first = rank.loader().next();
+  const StepBatch first = rank.loader().next();
   EXPECT_EQ(rank.checker().operations_checked(), 2);
   rank.loader().release(first, rank.compute());
   EXPECT_EQ(rank.checker().operations_checked(), 3);
@@ -453,7 +466,7 @@ TEST(LoaderGate, CopiesRunAhead) {
 TEST(Loader, SleepsWhenAllSlotsAreFullAndTakesNoSignals) {
   CountingSource source(1000);
   Rank rank;
-  rank.make_loader(source, SampleOrder::sequential(source.sequences(8)), options_of(2, 2, 8));
+  rank.make_loader(source, SampleOrder::sequential(source.sequences(8)), options_of(1, 2, 8));
   rank.loader().start();
   ASSERT_TRUE(wait_until([&] { return source.reads() == 8; }));
   const auto state_of_prefetch = [] {
@@ -476,12 +489,12 @@ TEST(Loader, StopsWhereverThePrefetchThreadIs) {
   {
     SCOPED_TRACE("never started");
     Rank rank;
-    rank.make_loader(counting, order, options_of(2, 2, 8));
+    rank.make_loader(counting, order, options_of(1, 2, 8));
   }
   {
     SCOPED_TRACE("asleep, all slots full");
     Rank rank;
-    rank.make_loader(counting, order, options_of(2, 2, 8));
+    rank.make_loader(counting, order, options_of(1, 2, 8));
     rank.loader().start();
     ASSERT_TRUE(wait_until([&] { return counting.reads() == 8; }));
     rank.drop_loader();
@@ -491,7 +504,7 @@ TEST(Loader, StopsWhereverThePrefetchThreadIs) {
     Gate gate;
     WatchedSource source(counting, [&](std::int64_t) { gate.pass(); });
     Rank rank;
-    rank.make_loader(source, order, options_of(2, 2, 8));
+    rank.make_loader(source, order, options_of(1, 2, 8));
     rank.loader().start();
     ASSERT_TRUE(wait_until([&] { return gate.reached(); }));
     std::thread opener([&] { gate.open(); });
@@ -502,11 +515,11 @@ TEST(Loader, StopsWhereverThePrefetchThreadIs) {
     SCOPED_TRACE("waiting for a copy that is held");
     Gate gate;
     Rank rank;
-    LoaderOptions options = options_of(2, 2, 8);
+    LoaderOptions options = options_of(1, 2, 8);
     options.host_slots = 1;
     rank.make_loader(counting, order, options);
     rank.copy_in().launch({.label = {"gate"}, .kind = "gate", .reads = {}, .writes = {}}, gate.body());
-    const Batch batch = rank.loader().next();
+    const StepBatch batch = rank.loader().next();
     rank.loader().release(batch, rank.compute());
     std::atomic<bool> opened{false};
     std::thread opener([&] {
@@ -522,7 +535,7 @@ TEST(Loader, StopsWhereverThePrefetchThreadIs) {
 TEST(Loader, AnErrorComesWithItsBatch) {
   CountingSource counting(1000);
   const SampleOrder order = SampleOrder::sequential(counting.sequences(8));
-  const LoaderOptions options = options_of(2, 2, 8);
+  const LoaderOptions options = options_of(1, 2, 8);
   test::FailingSource source(counting, 5 * 16 + 3);  // in batch 5
   std::vector<std::int32_t> seen;
   Rank rank;
@@ -537,7 +550,7 @@ TEST(Loader, AnErrorComesWithItsBatch) {
     }
   }
   rank.compute().synchronize();
-  EXPECT_EQ(seen, expected_batches(order, options, 5));
+  EXPECT_EQ(seen, expected_steps(order, options, 5));
   // Elsewhere the source is good.
   rank.loader().seek(12);
   seen.clear();
@@ -545,12 +558,12 @@ TEST(Loader, AnErrorComesWithItsBatch) {
   rank.compute().synchronize();
   LoaderOptions later = options;
   later.first_sample = 12;
-  EXPECT_EQ(seen, expected_batches(order, later, 5));
+  EXPECT_EQ(seen, expected_steps(order, later, 5));
 }
 
 TEST(Loader, RefusesIdsBeyondTheVocabulary) {
   CountingSource source(1000, 100);
-  LoaderOptions options = options_of(2, 2, 8);
+  LoaderOptions options = options_of(1, 2, 8);
   options.vocab = 99;
   std::vector<std::int32_t> seen;
   Rank rank;
@@ -570,7 +583,7 @@ TEST(Loader, RefusesIdsBeyondTheVocabulary) {
 
 TEST(Loader, ChecksTheLastTargetToo) {
   CountingSource source(17);  // ids 0 to 16; sequence 1 has target 16 at its end
-  LoaderOptions options = options_of(2, 2, 8);
+  LoaderOptions options = options_of(1, 2, 8);
   options.vocab = 16;
   Rank rank;
   rank.make_loader(source, SampleOrder::sequential(source.sequences(8)), options);
@@ -582,7 +595,7 @@ TEST(Loader, AFailedDeviceEndsIt) {
   std::vector<std::int32_t> seen;
   Rank rank;
   rank.device().faults().failures.push_back({.stream = "copy-in", .from_match = 3, .until_match = 4});
-  rank.make_loader(source, SampleOrder::sequential(source.sequences(8)), options_of(2, 2, 8));
+  rank.make_loader(source, SampleOrder::sequential(source.sequences(8)), options_of(1, 2, 8));
   const auto run = [&] {
     for (int i = 0; i < 1000; ++i) rank.step(seen);
   };
@@ -596,13 +609,19 @@ TEST(Loader, PlansWithoutReading) {
   const auto copy_in = plan.make_stream("copy-in", StreamPriority::kNormal);
   Arena host("host", MemoryKind::kHost);
   Arena memory("inputs", MemoryKind::kDevice);
-  LoaderOptions options = options_of(6, 3, 8);
+  const LoaderOptions options = options_of(2, 3, 8);
   {
     Loader loader(plan, *copy_in, host, memory, source, SampleOrder::sequential(source.sequences(8)), options);
-    const Batch batch = loader.plan_batch();
-    EXPECT_EQ(batch.tokens.describe(), "i32[3, 8]");
-    EXPECT_EQ(batch.targets.describe(), "i32[3, 8]");
-    EXPECT_NE(batch.tokens.offset_bytes(), batch.targets.offset_bytes());
+    const StepBatch batch = loader.plan_batch();
+    ASSERT_EQ(batch.micro_batches.size(), 2u);
+    std::set<std::size_t> offsets_bytes;
+    for (const MicroBatch& micro : batch.micro_batches) {
+      for (const Tensor& part : {micro.tokens, micro.targets}) {
+        EXPECT_EQ(part.describe(), "i32[3, 8]");
+        offsets_bytes.insert(part.offset_bytes());
+      }
+    }
+    EXPECT_EQ(offsets_bytes, (std::set<std::size_t>{0, 96, 192, 288}));
     compute->wait(*batch.ready, kBatchReady);
     loader.release(batch, *compute);
     // The wait for the slot, the copy, its event; the wait for the batch, the slot's event.
@@ -611,8 +630,30 @@ TEST(Loader, PlansWithoutReading) {
     EXPECT_EQ(plan.recording().entries[1].name, options.name + " batch h2d");
   }
   EXPECT_EQ(source.reads(), 0);
-  EXPECT_EQ(host.size_bytes(), 4u * 256);
-  EXPECT_EQ(memory.size_bytes(), 2u * 256);
+  EXPECT_EQ(host.size_bytes(), 4u * 512);  // of 384 bytes, in steps of 256
+  EXPECT_EQ(memory.size_bytes(), 2u * 512);
+}
+
+// However many micro-batches a step has.
+TEST(Loader, AStepIsOneCopyAndOneWait) {
+  CountingSource source(1000);
+  const SampleOrder order = SampleOrder::sequential(source.sequences(8));
+  for (const std::int64_t micro_batches : {1, 2, 7}) {
+    PlanDevice plan;
+    const auto compute = plan.make_stream("compute", StreamPriority::kNormal);
+    const auto copy_in = plan.make_stream("copy-in", StreamPriority::kNormal);
+    Arena host("host", MemoryKind::kHost);
+    Arena memory("inputs", MemoryKind::kDevice);
+    Loader loader(plan, *copy_in, host, memory, source, order, options_of(micro_batches, 2, 8));
+    const StepBatch batch = loader.plan_batch();
+    EXPECT_EQ(static_cast<std::int64_t>(batch.micro_batches.size()), micro_batches);
+    compute->wait(*batch.ready, kBatchReady);
+    loader.release(batch, *compute);
+    const std::vector<RecordedEntry>& recorded = plan.recording().entries;
+    ASSERT_EQ(recorded.size(), 5u);
+    EXPECT_EQ(recorded[1].writes.at(0).end_bytes - recorded[1].writes.at(0).begin_bytes,
+              static_cast<std::size_t>(micro_batches) * 2 * 2 * 8 * 4);
+  }
 }
 
 TEST(Loader, TwoLoadersShareStreamAndArenas) {
@@ -623,8 +664,8 @@ TEST(Loader, TwoLoadersShareStreamAndArenas) {
   const auto compute = device->make_stream("compute", StreamPriority::kNormal);
   Arena host("host", MemoryKind::kHost);
   Arena memory("inputs", MemoryKind::kDevice);
-  Loader train(*device, *copy_in, host, memory, source, order, options_of(2, 2, 8));
-  LoaderOptions of_val = options_of(4, 4, 8);
+  Loader train(*device, *copy_in, host, memory, source, order, options_of(1, 2, 8));
+  LoaderOptions of_val = options_of(1, 4, 8);
   of_val.name = "val";
   Loader val(*device, *copy_in, host, memory, source, order, of_val);
   host.allocate(*device);
@@ -635,19 +676,15 @@ TEST(Loader, TwoLoadersShareStreamAndArenas) {
     const bool evaluates = i % 3 == 0;
     Loader& loader = evaluates ? val : train;
     if (evaluates) val.seek(0);
-    const Batch batch = loader.next();
+    const StepBatch batch = loader.next();
     compute->wait(*batch.ready, kBatchReady);
-    compute->launch({.label = {"use"}, .kind = "use", .reads = {}, .writes = {}}, [&seen, batch](NativeStream) {
-      for (const Tensor& part : {batch.tokens, batch.targets}) {
-        const auto* begin = cpu::data<std::int32_t>(part);
-        seen.insert(seen.end(), begin, begin + part.elems());
-      }
-    });
+    compute->launch({.label = {"use"}, .kind = "use", .reads = {}, .writes = {}},
+                    [&seen, micro = batch.micro_batches.front()](NativeStream) { append(seen, micro); });
     loader.release(batch, *compute);
     if (evaluates) {
       append_expected(expected, order, of_val, 0);
     } else {
-      append_expected(expected, order, options_of(2, 2, 8), 2 * (i - i / 3 - 1));
+      append_expected(expected, order, options_of(1, 2, 8), 2 * (i - i / 3 - 1));
     }
   }
   compute->synchronize();

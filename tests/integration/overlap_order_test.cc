@@ -15,19 +15,19 @@
 namespace strake::test {
 namespace {
 
-// Enqueues the first step of a rank and waits for it to end. `enqueued` is called in between.
-void run_first_step(const launch::Job& job, Device& device, comm::Communicator& communicator, data::TokenSource& source,
-                    const std::function<void()>& enqueued = {}) {
+// Enqueues the first steps of a rank and waits for them to end. `enqueued` is called in between.
+void run_steps(std::int64_t steps, const launch::Job& job, Device& device, comm::Communicator& communicator,
+               data::TokenSource& source, const std::function<void()>& enqueued = {}) {
   const launch::TokenSources sources{.train = &source, .val = nullptr};
   const launch::StepPlan plan = launch::Trainer::plan(job, communicator, sources);
   launch::Trainer trainer(job, device, communicator, sources, &plan);
   trainer.allocate();
   trainer.initialize();
   trainer.seek(0);
-  trainer.step(0);
+  for (std::int64_t step = 0; step < steps; ++step) trainer.step(step);
   trainer.end();
   if (enqueued) enqueued();
-  EXPECT_TRUE(wait_until([&] { return trainer.complete(0); }));
+  EXPECT_TRUE(wait_until([&] { return trainer.complete(steps - 1); }));
   device.check();
 }
 
@@ -60,7 +60,7 @@ class OverlapOrder : public testing::Test {
         Rank& mine = ranks_[static_cast<std::size_t>(rank)];
         const launch::JobInputs inputs = launch::JobInputs::open(config, rank, kRanks);
         const auto communicator = world.make_communicator(rank);
-        run_first_step(inputs.job, mine.device, *communicator, *inputs.train, [&] { mine.enqueued = true; });
+        run_steps(1, inputs.job, mine.device, *communicator, *inputs.train, [&] { mine.enqueued = true; });
       });
     });
     for (Rank& rank : ranks_) {
@@ -125,14 +125,14 @@ TEST(InputOrder, InputGoesOnWhileComputationIsHeld) {
   const Watch& copies = device.watch("train batch h2d", Phase::kInput);
   comm::ThreadsWorld world(1);
   const auto communicator = world.make_communicator(0);
-  run_first_step(inputs.job, device, *communicator, source, [&] {
-    // The step's two batches reach their device slots; their host slots and two more are filled again.
-    EXPECT_TRUE(wait_until([&] { return gate.reached() && copies.ended == 2 && source.reads() == 6 * 3; }))
+  run_steps(2, inputs.job, device, *communicator, source, [&] {
+    // Both steps' batches, of two micro-batches each, reach their device slots; all host slots are full behind them.
+    EXPECT_TRUE(wait_until([&] { return gate.reached() && copies.ended == 2 && source.reads() == 5 * 2 * 3; }))
         << copies.ended << " copies, " << source.reads() << " reads";
     EXPECT_EQ(forward.begun, 0);
     gate.open();
   });
-  EXPECT_EQ(forward.ended, 2);
+  EXPECT_EQ(forward.ended, 2 * 2);
 }
 
 }  // namespace
