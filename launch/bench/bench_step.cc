@@ -166,7 +166,7 @@ Bench measure(const BenchStepArguments& arguments, const Config& config, RankDev
       .before_step = {},
       .before_first_step =
           [&](Trainer& trainer) {
-            bench.own.device_memory_bytes = trainer.memory_bytes(MemoryKind::kDevice);
+            bench.own.device_memory_bytes = trainer.memory().size_bytes(MemoryKind::kDevice);
             const comm::BucketPlan& plan = trainer.buckets();
             bench.job.buckets = static_cast<std::int64_t>(plan.buckets.size());
             for (const comm::Bucket& bucket : plan.buckets) {

@@ -47,9 +47,12 @@ std::uint64_t control_group_limit_bytes() {
 
 // What its own memory is for, and what makes it smaller.
 std::string needs_of(const Trainer& trainer) {
-  const std::size_t all_bytes = trainer.memory_bytes(MemoryKind::kDevice) + trainer.memory_bytes(MemoryKind::kHost);
+  const std::size_t all_bytes =
+      trainer.memory().size_bytes(MemoryKind::kDevice) + trainer.memory().size_bytes(MemoryKind::kHost);
   std::string text;
-  for (const Trainer::MemoryPart& part : trainer.memory_parts()) {
+  std::vector<Arenas::Part> parts = trainer.memory().parts();
+  std::ranges::stable_sort(parts, std::ranges::greater(), &Arenas::Part::size_bytes);
+  for (const Arenas::Part& part : parts) {
     if (part.size_bytes < all_bytes / 100) break;  // the rest is no more
     text += fmt::format("{}{} {:.2f} GiB{}", text.empty() ? "" : ", ", part.name, gib(part.size_bytes),
                         part.kind == MemoryKind::kHost ? " of host memory" : "");
@@ -73,8 +76,8 @@ std::uint64_t available_host_bytes() {
 
 void take_memory(comm::Control& control, const Device& device, Trainer& trainer, std::uint64_t available_bytes) {
   const bool all_on_host = device.kind() == DeviceKind::kCpu;
-  const std::uint64_t mine =
-      trainer.memory_bytes(MemoryKind::kHost) + (all_on_host ? trainer.memory_bytes(MemoryKind::kDevice) : 0);
+  const std::uint64_t mine = trainer.memory().size_bytes(MemoryKind::kHost) +
+                             (all_on_host ? trainer.memory().size_bytes(MemoryKind::kDevice) : 0);
   const std::string host = host_identity();
   std::uint64_t needed_bytes = 0;
   int sharing = 0;

@@ -135,7 +135,7 @@ class RankRun {
            .log = [this](std::string_view line) { parts_.log.write(LogLevel::kWarning, line); }});
     });
     take_memory(parts_.control, parts_.device, *trainer_);
-    parts_.log.debug("memory of each rank:\n{}", trainer_->memory_table());
+    parts_.log.debug("memory of each rank:\n{}", trainer_->memory().table());
   }
 
   // Algorithms that are chosen by timing are chosen by rank 0, once a run: a resumed run takes what its checkpoint
@@ -597,8 +597,8 @@ class RankRun {
     if (leads()) take_best_held_out();
     const Job& job = inputs_.job;
     const bool apart = parts_.device.target() == DeviceKind::kCuda;  // device memory is not the host's
-    const std::size_t device_bytes = trainer_->memory_bytes(MemoryKind::kDevice);
-    const std::size_t host_bytes = trainer_->memory_bytes(MemoryKind::kHost);
+    const std::size_t device_bytes = trainer_->memory().size_bytes(MemoryKind::kDevice);
+    const std::size_t host_bytes = trainer_->memory().size_bytes(MemoryKind::kHost);
     const StartFacts facts{.run_dir = config_.run.dir,
                            .attempt = attempt_,
                            .device = parts_.device.description(),

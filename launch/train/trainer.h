@@ -9,7 +9,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -18,13 +17,15 @@
 #include "checkpoint/checkpointer.h"
 #include "checkpoint/reader.h"
 #include "comm/communicator.h"
-#include "comm/grad_buckets.h"
 #include "data/loader.h"
 #include "data/token_source.h"
-#include "kernels/optimizer.h"
 #include "launch/config.h"
+#include "launch/train/arenas.h"
+#include "launch/train/evaluation.h"
+#include "launch/train/snapshot.h"
 #include "launch/train/step_account.h"
-#include "models/parameters/flat_params.h"
+#include "models/parameters/adamw.h"
+#include "models/parameters/replicated_parameters.h"
 #include "models/schedule.h"
 #include "models/transformer.h"
 #include "runtime/device/device.h"
@@ -84,7 +85,6 @@ class Trainer {
   // `planned` is null while planning. All references outlive the trainer.
   Trainer(const Job& job, Device& device, comm::Communicator& communicator, TokenSources sources,
           const StepPlan* planned);
-  ~Trainer();
 
   // Records one whole step on the plan device and places the activations.
   // `target`: the device that will run it; null: the CPU device.
@@ -124,58 +124,36 @@ class Trainer {
   // REQUIRES: complete(step), and step is one of the last kSlots - 2.
   StepReport report(std::int64_t step) const;
 
-  checkpoint::Checkpointer& checkpointer() { return *checkpointer_; }
-  const comm::BucketPlan& buckets() const { return buckets_->plan(); }
+  checkpoint::Checkpointer& checkpointer() { return snapshot_->checkpointer(); }
+  const comm::BucketPlan& buckets() const { return parameters_.buckets().plan(); }
   double learning_rate(std::int64_t step) const { return schedule_.at(step); }
-  // Arena, kind, bytes: everything that allocate() takes, a line each, and the total.
-  std::string memory_table() const;
-  std::size_t memory_bytes(MemoryKind kind) const;  // of these, in one kind of memory
-  struct MemoryPart {
-    std::string name;
-    MemoryKind kind;
-    std::size_t size_bytes;
-  };
-  std::vector<MemoryPart> memory_parts() const;  // the same, largest first
+  const Arenas& memory() const { return arenas_; }
   TensorTable state_table() const;
-  const Tensor& weights() const { return weights_; }
+  const Tensor& weights() const { return parameters_.weights(); }
   Stream& compute() { return *compute_; }
 
  private:
-  struct Memory;  // the arenas
+  Evaluation make_evaluation(data::TokenSource& source);
+  void gradients(const data::StepBatch& batch);
 
   Job job_;
   Device& device_;
-  comm::Communicator& communicator_;
+  Arenas arenas_;
+  std::unique_ptr<Stream> compute_, comm_, copy_in_, copy_out_;  // they drain before the memory goes
   ParamLayout layout_;
   models::Transformer model_;
-  std::unique_ptr<Memory> memory_;
-  std::unique_ptr<Stream> compute_, comm_, copy_in_, copy_out_;
-  void round_weights();        // compute weights = weights, where they are apart
-  void look_at_state();        // enqueues fingerprints of weights and moments
-  void require_sound_state();  // REQUIRES: looked_at_ is complete
-  // Adds every parameter's part of a flat tensor, as checkpoints name it.
-  void append_to(TensorTable& table, const char* prefix, const Tensor& flat) const;
-
-  Tensor weights_, gradients_, first_moment_, second_moment_;  // flat; weights and moments f32 (or f64)
-  Tensor compute_weights_;                                     // what the model reads: weights_, or bf16
-  Tensor workspace_;
-  Tensor loss_total_, eval_total_, grad_norm_, clip_, norm_block_sums_;
-  Tensor initial_staging_;
-  std::vector<kernels::FlatSegment> segments_;
+  models::ReplicatedParameters parameters_;
+  models::AdamW optimizer_;
   ActivationMemory activations_;
-  std::unique_ptr<comm::GradBuckets> buckets_;
-  std::unique_ptr<data::Loader> train_loader_, val_loader_;
-  std::int64_t val_batches_ = 0;  // of this rank
-  std::unique_ptr<ScalarMailbox> mailbox_;
-  std::unique_ptr<checkpoint::Checkpointer> checkpointer_;
+  Tensor workspace_, loss_total_, initial_staging_;
+  ScalarMailbox mailbox_;
+  data::Loader loader_;
+  std::optional<Evaluation> evaluation_;
+  std::unique_ptr<Snapshot> snapshot_;
   models::CosineSchedule schedule_;
   StepAccount account_;
   Event updated_;  // weights and moments of the last step are final
-  // Of weights and moments, where several ranks keep checkpoints.
-  comm::Control* control_ = nullptr;
-  Tensor fingerprints_;
-  std::unique_ptr<ScalarMailbox> told_fingerprints_;
-  Event looked_at_;  // the fingerprints are with the host
+  comm::Communicator& communicator_;
   std::int64_t last_step_ = -1;
 };
 

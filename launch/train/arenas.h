@@ -1,0 +1,40 @@
+// Arenas: all memory of a rank that trains, by what lies in it. Planned by the parts of a trainer, taken at once.
+// Threads: the training thread.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "runtime/device/arena.h"
+#include "runtime/device/device.h"
+
+namespace strake::launch {
+
+struct Arenas {
+  Arena weights{"weights", MemoryKind::kDevice};
+  Arena compute_weights{"bf16 weights", MemoryKind::kDevice};
+  Arena gradients{"gradients", MemoryKind::kDevice};
+  Arena wire{"gradients in transit", MemoryKind::kDevice};
+  Arena optimizer{"optimizer state", MemoryKind::kDevice};
+  Arena activations{"activations", MemoryKind::kDevice};
+  Arena scalars{"scalars", MemoryKind::kDevice};
+  Arena input{"input batches", MemoryKind::kDevice};
+  Arena workspace{"workspace", MemoryKind::kDevice};
+  Arena host{"host staging", MemoryKind::kHost};
+
+  // Takes every byte, zero-filled. Throws OutOfMemoryError naming the arena.
+  void allocate(Device& device);
+
+  struct Part {
+    std::string name;
+    MemoryKind kind;
+    std::size_t size_bytes;
+  };
+  std::vector<Part> parts() const;  // without empty ones, in the order above
+  std::size_t size_bytes(MemoryKind kind) const;
+  // Arena, kind, bytes, a line each, and the total.
+  std::string table() const;
+};
+
+}  // namespace strake::launch

@@ -1,0 +1,82 @@
+#include "launch/train/snapshot.h"
+
+#include <fmt/format.h>
+
+#include <bit>
+#include <chrono>
+#include <cmath>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "kernels/fingerprint.h"
+#include "launch/train/replicas.h"
+#include "runtime/base/error.h"
+
+namespace strake::launch {
+namespace {
+
+constexpr std::size_t kParts = 3;
+constexpr const char* kPartNames[kParts] = {"weights", "first moments", "second moments"};
+
+}  // namespace
+
+Snapshot::Snapshot(Device& device, Stream& compute, Stream& copy_out, comm::Communicator& communicator,
+                   comm::Control& control, Files& files, checkpoint::Options options, const State& state,
+                   TensorTable table, Memory memory)
+    : device_(device),
+      compute_(compute),
+      communicator_(communicator),
+      control_(control),
+      state_(state),
+      checkpointer_(files, control, device, copy_out, memory.host, std::move(table), std::move(options)),
+      looked_at_(device.make_event("weights looked at")) {
+  if (control.size() == 1) return;
+  fingerprints_ = Tensor::reserve(memory.scalars, DType::kI64, {kParts});
+  told_ = std::make_unique<ScalarMailbox>(memory.host, DType::kI64, kParts, 1);
+}
+
+checkpoint::SaveReport Snapshot::save(const Event& updated, std::int64_t step, const std::function<double()>& norm,
+                                      const checkpoint::Meta& meta) {
+  look();
+  require_sound(step, norm());
+  return checkpointer_.save(updated, meta);
+}
+
+// Fingerprints on the compute stream, behind the update: stream order is what keeps the next one from the weights
+// meanwhile.
+void Snapshot::look() {
+  if (told_ != nullptr) {
+    const Tensor* const states[kParts] = {&state_.weights, &state_.first_moment, &state_.second_moment};
+    for (std::size_t part = 0; part < kParts; ++part) {
+      const Tensor fingerprint = fingerprints_.flat(static_cast<std::int64_t>(part), 1);
+      kernels::fingerprint(compute_, {"fingerprint", Phase::kCheckpoint}, fingerprint, *states[part]);
+      told_->post(compute_, {"fingerprint to host", Phase::kCheckpoint}, 0, part, fingerprint);
+    }
+  }
+  compute_.record(looked_at_);
+  // Looking orders nothing: the snapshot's own wait for the weights is what makes it right.
+  while (!device_.complete(looked_at_)) std::this_thread::sleep_for(std::chrono::microseconds(50));
+  device_.check();        // events complete on a failed device too
+  communicator_.check();  // and behind a reduction that was given up, whose sums are not whole
+}
+
+void Snapshot::require_sound(std::int64_t step, double norm) {
+  if (told_ != nullptr) {
+    // With the norm, so that all ranks find it finite or none does.
+    constexpr std::uint64_t kNotFinite = ~std::uint64_t{0};
+    std::vector<ReplicaPart> parts{
+        {"gradient norm", std::isfinite(norm) ? std::bit_cast<std::uint64_t>(norm) : kNotFinite}};
+    for (std::size_t part = 0; part < kParts; ++part)
+      parts.push_back({kPartNames[part], static_cast<std::uint64_t>(told_->look_integer(0, part))});
+    require_equal_replicas(control_, step, parts);
+  }
+  if (!std::isfinite(norm)) {
+    throw NonFiniteError(
+        fmt::format("the gradient norm of step {} is not finite: training has diverged, and no checkpoint is written. "
+                    "Resume from the last one with a lower optimizer.learning_rate",
+                    step));
+  }
+}
+
+}  // namespace strake::launch

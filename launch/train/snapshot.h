@@ -1,0 +1,58 @@
+// Snapshot: what a checkpoint keeps of a trainer, and the checks that it is worth keeping.
+//
+// This version's is synchronous: the step waits until the checkpoint is durable. An asynchronous one changes this
+// class, and adds one wait: the optimizer behind the snapshot's copy. Threads: the training thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "checkpoint/checkpointer.h"
+#include "comm/communicator.h"
+#include "comm/control.h"
+#include "runtime/device/device.h"
+#include "runtime/device/param_spec.h"
+#include "runtime/device/scalar_mailbox.h"
+
+namespace strake::launch {
+
+class Snapshot {
+ public:
+  // What every rank holds a copy of, flat.
+  struct State {
+    Tensor weights, first_moment, second_moment;
+  };
+  struct Memory {
+    Arena &scalars, &host;
+  };
+
+  // Before memory is taken. All references outlive this object.
+  Snapshot(Device& device, Stream& compute, Stream& copy_out, comm::Communicator& communicator, comm::Control& control,
+           Files& files, checkpoint::Options options, const State& state, TensorTable table, Memory memory);
+
+  // Writes the state as it is behind what is enqueued on compute; `updated` is recorded behind the last update. `norm`
+  // says the last step's gradient norm, once it is on the host. Blocks. Throws NonFiniteError instead of writing if
+  // that is not finite, DivergenceError if ranks hold different weights or moments.
+  checkpoint::SaveReport save(const Event& updated, std::int64_t step, const std::function<double()>& norm,
+                              const checkpoint::Meta& meta);
+
+  checkpoint::Checkpointer& checkpointer() { return checkpointer_; }
+
+ private:
+  void look();
+  void require_sound(std::int64_t step, double norm);
+
+  Device& device_;
+  Stream& compute_;
+  comm::Communicator& communicator_;
+  comm::Control& control_;
+  State state_;
+  checkpoint::Checkpointer checkpointer_;
+  // Where several ranks keep checkpoints.
+  Tensor fingerprints_;
+  std::unique_ptr<ScalarMailbox> told_;
+  Event looked_at_;  // the fingerprints are with the host
+};
+
+}  // namespace strake::launch
