@@ -4,7 +4,9 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cinttypes>
 #include <cmath>
+#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <string_view>
 #include <utility>
@@ -34,11 +36,24 @@ void bind_keys(ConfigReader& reader, Config& c) {
               "checkpoint or evaluates; 0: never.",
               kNoEffect);
 
-  reader.bind("model.kind", c.model.kind, "Model family: gpt2.");
+  reader.bind("model.kind", c.model.kind, "Model family: gpt2, llama or qwen2.");
   reader.bind("model.layers", c.model.layers, {1, 1000}, "Transformer blocks.");
   reader.bind("model.channels", c.model.channels, {1, 1 << 20}, "Width; a multiple of model.heads.");
   reader.bind("model.heads", c.model.heads, {1, 1 << 12}, "Attention heads.");
   reader.bind("model.vocab", c.model.vocab, {0, 1 << 24}, "Token ids; 0: as the token file's tokenizer has.");
+  reader.bind("model.kv_heads", c.model.kv_heads, {1, 1 << 12},
+              "Heads of keys and values, which groups of model.heads share; auto: as many as model.heads.");
+  reader.bind("model.head_size", c.model.head_size, {1, 1 << 12}, "Channels of a head; auto: channels / heads.");
+  reader.bind("model.mlp_channels", c.model.mlp_channels, {1, 1 << 24},
+              "Width of the MLP; auto: gpt2 4 x channels, else 8/3 x channels rounded up.");
+  reader.bind("model.norm_epsilon", c.model.norm_epsilon, {1e-30, 1}, "Of the norms; auto: 1e-5, qwen2 1e-6.");
+  reader.bind("model.rope_theta", c.model.rope_theta, {1, 1e12},
+              "Base of rotary positions; auto: llama 10000, qwen2 1000000.");
+  reader.bind("model.rope_scaling", c.model.rope_scaling,
+              "Llama 3's scaling of rotary positions, \"llama3:FACTOR,LOW,HIGH,ORIGINAL\"; empty: none.");
+  reader.bind<std::optional<bool>>("model.tied_head", c.model.tied_head,
+                                   {{"auto", std::nullopt}, {"true", true}, {"false", false}},
+                                   "The token table is the head too; auto: gpt2 true, else false.");
 
   reader.bind("data.train", c.data.train,
               "Token files to train on, in this order; * matches any part of a name (data/shard-*.bin).");
@@ -148,18 +163,53 @@ std::vector<std::int64_t> divisors_near(std::int64_t given, std::int64_t n) {
   return divisors;
 }
 
+// What only some families have.
+void check_family(ConfigReader& reader, const Config::Model& m) {
+  if (m.kind != "gpt2" && m.kind != "llama" && m.kind != "qwen2") {
+    reader.problem("model.kind",
+                   fmt::format("{} is not known; write \"gpt2\", \"llama\" or \"qwen2\"", json_quote(m.kind)));
+    return;
+  }
+  if (m.kind != "gpt2") return;
+  const auto refuse = [&](std::string_view key, bool is_set) {
+    if (is_set && reader.sound({key})) {
+      reader.problem(key, "gpt2 has no such choice; remove it, or set model.kind = \"llama\"");
+    }
+  };
+  refuse("model.kv_heads", m.kv_heads.has_value() && *m.kv_heads != m.heads);
+  refuse("model.rope_theta", m.rope_theta.has_value());
+  refuse("model.rope_scaling", !m.rope_scaling.empty());
+  refuse("model.tied_head", m.tied_head == false);
+}
+
+void check_model(ConfigReader& reader, const Config::Model& m) {
+  if (reader.sound({"model.kind"})) check_family(reader, m);
+  if (reader.sound({"model.channels", "model.heads", "model.head_size"}) && !m.head_size.has_value() &&
+      m.channels % m.heads != 0) {
+    reader.problem("model.channels",
+                   fmt::format("{} cannot be split over model.heads = {}; use model.heads = {}, or model.channels = {}",
+                               m.channels, m.heads, fmt::join(divisors_near(m.heads, m.channels), ", "),
+                               (m.channels / m.heads + 1) * m.heads));
+  }
+  if (m.kv_heads.has_value() && reader.sound({"model.heads", "model.kv_heads"}) && m.heads % *m.kv_heads != 0) {
+    reader.problem("model.kv_heads", fmt::format("{} does not divide model.heads = {}; use {}", *m.kv_heads, m.heads,
+                                                 fmt::join(divisors_near(*m.kv_heads, m.heads), ", ")));
+  }
+  const std::int64_t head_size = m.head_size.value_or(m.channels / m.heads);
+  if (m.kind != "gpt2" && head_size % 2 != 0 && reader.sound({"model.heads", "model.channels", "model.head_size"})) {
+    reader.problem("model.head_size",
+                   fmt::format("{} is odd, and rotary positions turn pairs of channels; use {}", head_size,
+                               head_size > 1 ? fmt::format("{} or {}", head_size - 1, head_size + 1) : "2"));
+  }
+  if (!m.rope_scaling.empty() && reader.sound({"model.rope_scaling"}) && !rotary_scaling_from(m.rope_scaling)) {
+    reader.problem("model.rope_scaling", fmt::format("{} is no scaling; write \"llama3:8,1,4,8192\", or \"\" for none",
+                                                     json_quote(m.rope_scaling)));
+  }
+}
+
 void check_contradictions(ConfigReader& reader, const Config& c) {
   if (reader.sound({"run.dir"}) && c.run.dir.empty()) reader.problem("run.dir", "is empty; write the path of a folder");
-  if (reader.sound({"model.kind"}) && c.model.kind != "gpt2") {
-    reader.problem("model.kind", fmt::format("{} is not known; write \"gpt2\"", json_quote(c.model.kind)));
-  }
-  if (reader.sound({"model.channels", "model.heads"}) && c.model.channels % c.model.heads != 0) {
-    reader.problem(
-        "model.channels",
-        fmt::format("{} cannot be split over model.heads = {}; use model.heads = {}, or model.channels = {}",
-                    c.model.channels, c.model.heads, fmt::join(divisors_near(c.model.heads, c.model.channels), ", "),
-                    (c.model.channels / c.model.heads + 1) * c.model.heads));
-  }
+  check_model(reader, c.model);
   if (reader.sound({"data.train"}) && c.data.train.empty()) {
     reader.problem("data.train", "is not set; write the path of a token file, made by `strake data prepare`");
   }
@@ -215,6 +265,20 @@ Config load_config(const std::filesystem::path& file, const std::vector<std::str
   reader.finish();
   expand_paths(config);
   return config;
+}
+
+std::optional<models::RotaryScaling> rotary_scaling_from(const std::string& text) {
+  models::RotaryScaling scaling;
+  int end = 0;
+  if (std::sscanf(text.c_str(), "llama3:%lf,%lf,%lf,%" SCNd64 "%n", &scaling.factor, &scaling.low_frequency_factor,
+                  &scaling.high_frequency_factor, &scaling.original_sequence, &end) != 4 ||
+      static_cast<std::size_t>(end) != text.size()) {
+    return std::nullopt;
+  }
+  const bool sound = scaling.factor >= 1 && scaling.factor < 1e6 && scaling.low_frequency_factor > 0 &&
+                     scaling.high_frequency_factor > scaling.low_frequency_factor &&
+                     scaling.high_frequency_factor < 1e6 && scaling.original_sequence > 0;
+  return sound ? std::optional(scaling) : std::nullopt;
 }
 
 std::string config_to_json(const Config& config) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "data/token_file_format.h"
+#include "models/transformer_shape.h"
 #include "runtime/base/config_reader.h"
 
 namespace strake::launch {
@@ -50,6 +51,14 @@ struct Config {
     std::int64_t channels = 128;
     std::int64_t heads = 4;
     std::int64_t vocab = 0;  // 0: that of the token file's tokenizer
+    // Not set: as the family has it (launch/job/model_shape.h).
+    std::optional<std::int64_t> kv_heads;
+    std::optional<std::int64_t> head_size;
+    std::optional<std::int64_t> mlp_channels;
+    std::optional<double> norm_epsilon;
+    std::optional<double> rope_theta;
+    std::string rope_scaling;  // "llama3:FACTOR,LOW,HIGH,ORIGINAL"; empty: none
+    std::optional<bool> tied_head;
   } model;
 
   struct Data {
@@ -131,6 +140,9 @@ std::string config_hash(const Config& config);
 
 // Every key with what it accepts, its default and its meaning.
 std::vector<ConfigReader::KeyInfo> config_keys();
+
+// Of model.rope_scaling; nullopt for the empty text and for what is no scaling.
+std::optional<models::RotaryScaling> rotary_scaling_from(const std::string& text);
 
 // What follows from a config and the number of ranks.
 struct Derived {

@@ -6,6 +6,7 @@
 #include <set>
 #include <string_view>
 
+#include "launch/job/model_shape.h"
 #include "runtime/base/error.h"
 
 namespace strake::launch {
@@ -133,8 +134,7 @@ JobInputs JobInputs::open(const Config& config, int rank, int ranks, DeviceKind 
     require_vocab("data.val", *inputs.val, vocab);
     require_val_ids(*inputs.val, config, rank, ranks, vocab);
   }
-  inputs.job.shape =
-      models::gpt2_shape(config.model.layers, config.model.channels, config.model.heads, vocab, config.train.sequence);
+  inputs.job.shape = shape_of(config, vocab);
   const std::string too_much =
       models::unsupported(inputs.job.shape, device, inputs.job.dtype, config.train.micro_batch);
   if (!too_much.empty()) throw ConfigError(fmt::format("{}; change the model, or set run.device = cpu", too_much));
