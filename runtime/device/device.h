@@ -185,6 +185,8 @@ class Device {
   virtual Body zero_body(const Tensor& dst) = 0;
   // As copy_body for one element into host memory that the host looks at without ordering (ScalarMailbox).
   virtual Body publish_body(const Tensor& host_dst, const Tensor& src) { return copy_body(host_dst, src); }
+  // As copy_body for f64 out of host memory that the host fills without ordering (ScalarRing).
+  virtual Body fetch_body(const Tensor& dst, const Tensor& host_src) { return copy_body(dst, host_src); }
 };
 
 }  // namespace strake

@@ -60,6 +60,7 @@ class ForwardingDevice : public Device {
   Body copy_body(const Tensor& dst, const Tensor& src) override { return inner_.copy_body(dst, src); }
   Body zero_body(const Tensor& dst) override { return inner_.zero_body(dst); }
   Body publish_body(const Tensor& host_dst, const Tensor& src) override { return inner_.publish_body(host_dst, src); }
+  Body fetch_body(const Tensor& dst, const Tensor& host_src) override { return inner_.fetch_body(dst, host_src); }
 
  protected:
   Device& inner() const { return inner_; }
