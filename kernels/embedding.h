@@ -1,8 +1,7 @@
 // Token plus position embedding.
 #pragma once
 
-#include "kernels/matmul.h"  // Accumulate
-#include "runtime/device/device.h"
+#include "kernels/arguments.h"
 
 namespace strake::kernels {
 

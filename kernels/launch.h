@@ -1,5 +1,10 @@
 // Where an operation meets its backends: the one place that chooses between cpu/ and cuda/.
 //
+// The arguments of an operation are a value (kernels/<operation>.h) which knows how to make its body on either device:
+//   Body on_cpu(CpuCode code) const;                            // cpu/<operation>.cc
+//   Body on_cuda(Device& device, Operation& operation) const;   // cuda/<operation>.cu, notes the workspace it needs
+// Both are called when the operation was checked, and may rely on that.
+//
 // FLOPs that kernels declare are those of matrix products (utilisation counts no others); everything else is bound
 // by the bytes it moves.
 #pragma once
@@ -7,6 +12,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "kernels/cpu/code.h"
 #include "kernels/operand_check.h"
 #include "runtime/device/device.h"
 
@@ -18,9 +24,26 @@ inline constexpr bool kHasCuda = true;
 inline constexpr bool kHasCuda = false;
 #endif
 
-// Enqueues `operation` with the body for the device that the stream computes or plans for. `cpu_body()` makes the CPU
-// device's, `cuda_work(operation)` the CUDA device's, noting in the operation what workspace it needs. The latter is
-// a generic lambda: a program without CUDA never instantiates it, so it refers to nothing in cuda/.
+// Enqueues `operation` with the body for the device that the stream computes or plans for. A program without CUDA never
+// instantiates the call of on_cuda, so it refers to nothing in cuda/.
+template <typename Arguments>
+void launch(Stream& stream, Operation operation, const Arguments& arguments) {
+  switch (stream.device().target()) {
+    case DeviceKind::kCpu:
+      return stream.launch(operation, arguments.on_cpu(CpuCode::fastest()));
+    case DeviceKind::kCuda:
+      if constexpr (kHasCuda) {
+        Body body = arguments.on_cuda(stream.device(), operation);
+        return stream.launch(operation, std::move(body));
+      }
+      break;
+    case DeviceKind::kPlan:
+      break;
+  }
+  no_backend(operation.kind, stream);
+}
+
+// The older form: `cpu_body()` and `cuda_work(operation)`, a generic lambda, make the bodies.
 template <typename MakeCpuBody, typename MakeCudaBody>
 void launch(Stream& stream, Operation operation, MakeCpuBody&& cpu_body, MakeCudaBody&& cuda_work) {
   switch (stream.device().target()) {

@@ -1,27 +1,49 @@
 // Layer norm over the last axis, epsilon 1e-5, forward and backward.
 #pragma once
 
-#include "kernels/matmul.h"  // Accumulate
-#include "runtime/device/device.h"
+#include "kernels/arguments.h"
 
 namespace strake::kernels {
 
 inline constexpr double kLayerNormEpsilon = 1e-5;
 
-// y = (x - mean) * rstd * weight + bias.  x, y [N, C]; weight, bias [C]; mean, rstd [N] (f32; f64 when x is f64).
-void layer_norm_forward(Stream& stream, Label label, const Tensor& y, const Tensor& mean, const Tensor& rstd,
-                        const Tensor& x, const Tensor& weight, const Tensor& bias);
+// y = (x - mean) * rstd * weight + bias.
+struct LayerNormForward {
+  Tensor y;             // [N, C]
+  Tensor mean, rstd;    // [N] (f32; f64 when x is f64)
+  Tensor x;             // [N, C]
+  Tensor weight, bias;  // [C]
+
+  Body on_cpu(CpuCode code) const;
+  Body on_cuda(Device& device, Operation& operation) const;
+};
+void layer_norm_forward(Stream& stream, Label label, const LayerNormForward& arguments);
 
 // x_out = x + delta, then y = layer norm of x_out: the residual add and the norm behind it in one pass.
-// x_out, x, delta, y [N, C]. x_out may be x.
-void residual_layer_norm_forward(Stream& stream, Label label, const Tensor& x_out, const Tensor& y, const Tensor& mean,
-                                 const Tensor& rstd, const Tensor& x, const Tensor& delta, const Tensor& weight,
-                                 const Tensor& bias);
+struct ResidualLayerNormForward {
+  Tensor x_out;         // [N, C]; may be x
+  Tensor y;             // [N, C]
+  Tensor mean, rstd;    // [N], as above
+  Tensor x, delta;      // [N, C]
+  Tensor weight, bias;  // [C]
 
-// dx += gradient of the norm (the residual branch already holds its part in dx).
-// dweight, dbias [C] (+)=. dy, x, dx [N, C].
-void layer_norm_backward(Stream& stream, Label label, const Tensor& dx, const Tensor& dweight, const Tensor& dbias,
-                         const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd,
-                         const Tensor& weight, Accumulate accumulate);
+  Body on_cpu(CpuCode code) const;
+  Body on_cuda(Device& device, Operation& operation) const;
+};
+void residual_layer_norm_forward(Stream& stream, Label label, const ResidualLayerNormForward& arguments);
+
+// dx += gradient of the norm (the residual branch already holds its part in dx); dweight, dbias (+)=.
+struct LayerNormBackward {
+  Tensor dx;              // [N, C]
+  Tensor dweight, dbias;  // [C]
+  Tensor dy, x;           // [N, C]
+  Tensor mean, rstd;      // [N], of the forward pass
+  Tensor weight;          // [C]
+  Accumulate accumulate;  // dweight and dbias
+
+  Body on_cpu(CpuCode code) const;
+  Body on_cuda(Device& device, Operation& operation) const;
+};
+void layer_norm_backward(Stream& stream, Label label, const LayerNormBackward& arguments);
 
 }  // namespace strake::kernels

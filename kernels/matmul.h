@@ -5,11 +5,9 @@
 // reference. Ordering: everything runs on `stream`; operands may be reused behind it.
 #pragma once
 
-#include "runtime/device/device.h"
+#include "kernels/arguments.h"
 
 namespace strake::kernels {
-
-enum class Accumulate : bool { kOverwrite = false, kAdd = true };
 
 // y = x weight^T + bias.  x [M, K], weight [N, K], bias [N] or undefined, y [M, N].
 void linear_forward(Stream& stream, Label label, const Tensor& y, const Tensor& x, const Tensor& weight,

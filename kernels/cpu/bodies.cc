@@ -68,32 +68,6 @@ std::int64_t attention_backward_scratch_elems(const reference::AttentionShape& s
   return 2 * shape.length * ((shape.head_size + 15) / 16 * 16);
 }
 
-Body layer_norm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x, const Tensor& weight,
-                        const Tensor& bias) {
-  return body_for(y.dtype(), [=]<typename T>() {
-    kernel_table<T>().layer_norm_forward(data<T>(y), data<T>(mean), data<T>(rstd), data<T>(x), data<T>(weight),
-                                         data<T>(bias), x.size(0), x.size(1));
-  });
-}
-
-Body residual_layer_norm_forward(const Tensor& x_out, const Tensor& y, const Tensor& mean, const Tensor& rstd,
-                                 const Tensor& x, const Tensor& delta, const Tensor& weight, const Tensor& bias) {
-  return body_for(y.dtype(), [=]<typename T>() {
-    kernel_table<T>().residual_layer_norm_forward(data<T>(x_out), data<T>(y), data<T>(mean), data<T>(rstd), data<T>(x),
-                                                  data<T>(delta), data<T>(weight), data<T>(bias), x.size(0), x.size(1));
-  });
-}
-
-Body layer_norm_backward(const Tensor& dx, const Tensor& dweight, const Tensor& dbias, const Tensor& dy,
-                         const Tensor& x, const Tensor& mean, const Tensor& rstd, const Tensor& weight,
-                         bool accumulate) {
-  return body_for(dx.dtype(), [=]<typename T>() {
-    kernel_table<T>().layer_norm_backward(data<T>(dx), data<T>(dweight), data<T>(dbias), data<T>(dy), data<T>(x),
-                                          data<T>(mean), data<T>(rstd), data<T>(weight), x.size(0), x.size(1),
-                                          accumulate);
-  });
-}
-
 Body gelu_forward(const Tensor& y, const Tensor& x) {
   return body_for(y.dtype(), [=]<typename T>() { kernel_table<T>().gelu_forward(data<T>(y), data<T>(x), y.elems()); });
 }

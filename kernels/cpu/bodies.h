@@ -23,14 +23,6 @@ Body attention_backward(const Tensor& dqkv, const Tensor& dout, const Tensor& qk
                         const Tensor& stats, const Tensor& scratch, const reference::AttentionShape& shape);
 std::int64_t attention_backward_scratch_elems(const reference::AttentionShape& shape);
 
-Body layer_norm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x, const Tensor& weight,
-                        const Tensor& bias);
-Body residual_layer_norm_forward(const Tensor& x_out, const Tensor& y, const Tensor& mean, const Tensor& rstd,
-                                 const Tensor& x, const Tensor& delta, const Tensor& weight, const Tensor& bias);
-Body layer_norm_backward(const Tensor& dx, const Tensor& dweight, const Tensor& dbias, const Tensor& dy,
-                         const Tensor& x, const Tensor& mean, const Tensor& rstd, const Tensor& weight,
-                         bool accumulate);
-
 Body gelu_forward(const Tensor& y, const Tensor& x);
 Body gelu_backward(const Tensor& dx, const Tensor& dy, const Tensor& x);
 Body add(const Tensor& y, const Tensor& a, const Tensor& b);

@@ -12,7 +12,6 @@
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/embedding.h"
 #include "kernels/cpu/fingerprint.h"
-#include "kernels/cpu/layer_norm.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/optimizer.h"
 
@@ -26,10 +25,6 @@ struct KernelTable {
   decltype(&reference::column_sums<T>) column_sums = reference::column_sums<T>;
   decltype(&reference::attention_forward<T>) attention_forward = reference::attention_forward<T>;
   decltype(&reference::attention_backward<T>) attention_backward = reference::attention_backward<T>;
-  decltype(&reference::layer_norm_forward<T>) layer_norm_forward = reference::layer_norm_forward<T>;
-  decltype(&reference::residual_layer_norm_forward<T>) residual_layer_norm_forward =
-      reference::residual_layer_norm_forward<T>;
-  decltype(&reference::layer_norm_backward<T>) layer_norm_backward = reference::layer_norm_backward<T>;
   decltype(&reference::gelu_forward<T>) gelu_forward = reference::gelu_forward<T>;
   decltype(&reference::gelu_backward<T>) gelu_backward = reference::gelu_backward<T>;
   decltype(&reference::add<T>) add = reference::add<T>;

@@ -1,12 +1,14 @@
-#include "kernels/cpu/layer_norm.h"
+#include "kernels/layer_norm.h"
 
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/layer_norm.h"
+#include "kernels/cpu/body.h"
 
-namespace strake::kernels::reference {
+namespace strake::kernels {
+namespace reference {
 
+// y, x [rows, channels]; mean, rstd [rows]; weight, bias [channels].
 template <typename T>
 void layer_norm_forward(T* y, T* mean, T* rstd, const T* x, const T* weight, const T* bias, std::int64_t rows,
                         std::int64_t channels) {
@@ -60,14 +62,36 @@ void layer_norm_backward(T* dx, T* dweight, T* dbias, const T* dy, const T* x, c
   }
 }
 
-#define STRAKE_INSTANTIATE(T)                                                                                     \
-  template void layer_norm_forward(T*, T*, T*, const T*, const T*, const T*, std::int64_t, std::int64_t);         \
-  template void residual_layer_norm_forward(T*, T*, T*, T*, const T*, const T*, const T*, const T*, std::int64_t, \
-                                            std::int64_t);                                                        \
-  template void layer_norm_backward(T*, T*, T*, const T*, const T*, const T*, const T*, const T*, std::int64_t,   \
-                                    std::int64_t, bool);
-STRAKE_INSTANTIATE(float)
-STRAKE_INSTANTIATE(double)
-#undef STRAKE_INSTANTIATE
+}  // namespace reference
 
-}  // namespace strake::kernels::reference
+namespace cpu {
+
+STRAKE_VECTOR_CODE(layer_norm_forward);
+STRAKE_VECTOR_CODE(residual_layer_norm_forward);
+STRAKE_VECTOR_CODE(layer_norm_backward);
+
+}  // namespace cpu
+
+Body LayerNormForward::on_cpu(CpuCode code) const {
+  return cpu::body(x.dtype(), [=, *this]<typename T>() {
+    cpu::layer_norm_forward.in<T>(code)(data<T>(y), data<T>(mean), data<T>(rstd), data<T>(x), data<T>(weight),
+                                        data<T>(bias), x.size(0), x.size(1));
+  });
+}
+
+Body ResidualLayerNormForward::on_cpu(CpuCode code) const {
+  return cpu::body(x.dtype(), [=, *this]<typename T>() {
+    cpu::residual_layer_norm_forward.in<T>(code)(data<T>(x_out), data<T>(y), data<T>(mean), data<T>(rstd), data<T>(x),
+                                                 data<T>(delta), data<T>(weight), data<T>(bias), x.size(0), x.size(1));
+  });
+}
+
+Body LayerNormBackward::on_cpu(CpuCode code) const {
+  return cpu::body(x.dtype(), [=, *this]<typename T>() {
+    cpu::layer_norm_backward.in<T>(code)(data<T>(dx), data<T>(dweight), data<T>(dbias), data<T>(dy), data<T>(x),
+                                         data<T>(mean), data<T>(rstd), data<T>(weight), x.size(0), x.size(1),
+                                         accumulate == Accumulate::kAdd);
+  });
+}
+
+}  // namespace strake::kernels

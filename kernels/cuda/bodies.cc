@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <memory>
 
+#include "kernels/cuda/body.h"
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/launches.h"
 #include "kernels/device_limits.h"
 #include "kernels/fingerprint.h"
-#include "kernels/layer_norm.h"
 #include "runtime/base/check.h"
 #include "runtime/device/cuda/cuda_call.h"
 #include "runtime/device/param_spec.h"
@@ -23,10 +23,6 @@ Type type_of(const Tensor& tensor) {
   return tensor.dtype() == DType::kBF16 ? Type::kBF16 : Type::kF32;
 }
 
-template <typename T = void>
-T* at(const Tensor& tensor) {
-  return tensor.defined() ? reinterpret_cast<T*>(tensor.address().value) : nullptr;
-}
 Operand operand(const Tensor& tensor) { return {at(tensor), type_of(tensor)}; }
 cudaStream_t stream_of(NativeStream native) { return static_cast<cudaStream_t>(native.handle); }
 void* workspace_of(NativeStream native) { return reinterpret_cast<void*>(native.workspace.value); }
@@ -41,27 +37,11 @@ Body checked(Launch launch) {
 }
 
 // What the .cu files know of the constants in kernels/, whose headers nvcc does not see.
-static_assert(kLayerNormEpsilon == static_cast<float>(kernels::kLayerNormEpsilon));
 static_assert(kFingerprintStep == kernels::kFingerprintStep && kFingerprintMix1 == kernels::kFingerprintMix1 &&
               kFingerprintMix2 == kernels::kFingerprintMix2);
 static_assert(kNormBlockElems == kernels::kNormBlockElems);
 static_assert(kGroupElems == ParamLayout::kAlignmentElems);
 static_assert(kMaxSegments == limits_of(DeviceKind::kCuda, DType::kF32).most_segments);
-
-void check_rows(std::string_view operation, const Tensor& tensor, std::int64_t channels) {
-  const DeviceLimits limits = limits_of(DeviceKind::kCuda, tensor.dtype());
-  STRAKE_CHECK(channels % limits.channels_step == 0 && channels <= limits.most_channels,
-               fmt::format("{}: CUDA kernels take rows of a multiple of {} and at most {} elements, not {}", operation,
-                           limits.channels_step, limits.most_channels, channels));
-}
-
-// Places of a micro-batch: an i32 in the kernels, a block each in some grids.
-void check_tokens(std::string_view operation, DType dtype, std::int64_t batch, std::int64_t tokens) {
-  const DeviceLimits limits = limits_of(DeviceKind::kCuda, dtype);
-  STRAKE_CHECK(batch <= limits.most_batch && tokens <= limits.most_tokens,
-               fmt::format("{}: CUDA kernels take {} sequences and {} tokens at once, not {} and {}", operation,
-                           limits.most_batch, limits.most_tokens, batch, tokens));
-}
 
 AttentionShape attention_shape(const Tensor& qkv, int heads) {
   const AttentionShape shape{qkv.size(0), qkv.size(1), heads, qkv.size(2) / 3 / heads};
@@ -171,27 +151,6 @@ Body attention_backward(Device& device, Operation& operation, const Tensor& dqkv
   operation.workspace_bytes = attentions.prepare_backward(shape);
   return checked([=, &attentions](NativeStream native) {
     attentions.backward(stream_of(native), shape, at(dqkv), at(dout), at(qkv), at(out), at<float>(stats),
-                        workspace_of(native));
-  });
-}
-
-Body layer_norm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x_out, const Tensor& x,
-                        const Tensor& delta, const Tensor& weight, const Tensor& bias) {
-  check_rows("layer_norm", x, x.size(1));
-  return checked([=](NativeStream native) {
-    layer_norm_forward(stream_of(native), type_of(x), at(y), at<float>(mean), at<float>(rstd), at(x_out), at(x),
-                       at(delta), at(weight), at(bias), x.size(0), x.size(1));
-  });
-}
-
-Body layer_norm_backward(Operation& operation, const Tensor& dx, const Tensor& dweight, const Tensor& dbias,
-                         const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd,
-                         const Tensor& weight, bool accumulate) {
-  check_rows("layer_norm", x, x.size(1));
-  operation.workspace_bytes = layer_norm_backward_workspace_bytes(x.size(1));
-  return checked([=](NativeStream native) {
-    layer_norm_backward(stream_of(native), type_of(x), at(dx), operand(dweight), operand(dbias), at(dy), at(x),
-                        at<float>(mean), at<float>(rstd), at(weight), accumulate, x.size(0), x.size(1),
                         workspace_of(native));
   });
 }

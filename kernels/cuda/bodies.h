@@ -22,13 +22,6 @@ Body attention_forward(Device& device, Operation& operation, const Tensor& out, 
 Body attention_backward(Device& device, Operation& operation, const Tensor& dqkv, const Tensor& dout, const Tensor& qkv,
                         const Tensor& out, const Tensor& stats, int heads);
 
-// x_out and delta undefined: no residual add.
-Body layer_norm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x_out, const Tensor& x,
-                        const Tensor& delta, const Tensor& weight, const Tensor& bias);
-Body layer_norm_backward(Operation& operation, const Tensor& dx, const Tensor& dweight, const Tensor& dbias,
-                         const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd,
-                         const Tensor& weight, bool accumulate);
-
 Body gelu_forward(const Tensor& y, const Tensor& x);
 Body gelu_backward(const Tensor& dx, const Tensor& dy, const Tensor& x);
 Body add(const Tensor& y, const Tensor& a, const Tensor& b);

@@ -22,16 +22,6 @@ struct Operand {
   Type type = Type::kF32;
 };
 
-// layer_norm.cu. x_out and delta null: no residual add.
-constexpr float kLayerNormEpsilon = 1e-5f;
-void layer_norm_forward(cudaStream_t stream, Type type, void* y, float* mean, float* rstd, void* x_out, const void* x,
-                        const void* delta, const void* weight, const void* bias, std::int64_t rows,
-                        std::int64_t channels);
-std::size_t layer_norm_backward_workspace_bytes(std::int64_t channels);
-void layer_norm_backward(cudaStream_t stream, Type type, void* dx, Operand dweight, Operand dbias, const void* dy,
-                         const void* x, const float* mean, const float* rstd, const void* weight, bool accumulate,
-                         std::int64_t rows, std::int64_t channels, void* workspace);
-
 // elementwise.cu
 void gelu_forward(cudaStream_t stream, Type type, void* y, const void* x, std::int64_t elems);
 void gelu_backward(cudaStream_t stream, Type type, void* dx, const void* dy, const void* x, std::int64_t elems);

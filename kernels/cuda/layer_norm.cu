@@ -2,11 +2,14 @@
 //
 // Backward: a fixed number of blocks takes rows in a fixed pattern and keeps the sums for weight and bias in
 // registers; they meet in shared memory, then in a second kernel, always in the same order.
+#include "kernels/cuda/body.h"
 #include "kernels/cuda/device_code.cuh"
-#include "kernels/cuda/launches.h"
+#include "kernels/layer_norm.h"
 
-namespace strake::kernels::cuda {
+namespace strake::kernels {
 namespace {
+
+using namespace cuda;
 
 constexpr int kWarps = 4;             // rows at work in a block
 constexpr int kBackwardBlocks = 264;  // two a multiprocessor of the largest Hopper parts
@@ -56,7 +59,7 @@ __global__ void __launch_bounds__(kWarps* kWarp)
       for (int i = 0; i < V::kElems; ++i) squares += (values[chunk][i] - mean) * (values[chunk][i] - mean);
     }
   }
-  const float rstd = rsqrtf(warp_sum(squares) / static_cast<float>(channels) + kLayerNormEpsilon);
+  const float rstd = rsqrtf(warp_sum(squares) / static_cast<float>(channels) + static_cast<float>(kLayerNormEpsilon));
   if (lane == 0) {
     mean_out[row] = mean;
     rstd_out[row] = rstd;
@@ -177,70 +180,60 @@ void with_chunks(std::int64_t channels, Run run) {
   return run.template operator()<16>();
 }
 
-template <typename T>
-void forward(cudaStream_t stream, void* y, float* mean, float* rstd, void* x_out, const void* x, const void* delta,
-             const void* weight, const void* bias, std::int64_t rows, std::int64_t channels) {
-  const int blocks = blocks_for(rows, kWarps);
-  with_chunks<T>(channels, [&]<int Chunks>() {
-    const auto run = [&](auto kernel) {
-      kernel<<<blocks, kWarps * kWarp, 0, stream>>>(static_cast<T*>(y), mean, rstd, static_cast<T*>(x_out),
-                                                    static_cast<const T*>(x), static_cast<const T*>(delta),
-                                                    static_cast<const T*>(weight), static_cast<const T*>(bias), rows,
-                                                    static_cast<int>(channels));
-    };
-    if (delta != nullptr) {
-      run(forward_kernel<T, Chunks, true>);
-    } else {
-      run(forward_kernel<T, Chunks, false>);
-    }
-  });
-}
-
-template <typename T>
-void backward(cudaStream_t stream, void* dx, float* partials, const void* dy, const void* x, const float* mean,
-              const float* rstd, const void* weight, std::int64_t rows, std::int64_t channels) {
-  with_chunks<T>(channels, [&]<int Chunks>() {
-    const std::size_t shared_bytes = kWarps * static_cast<std::size_t>(channels) * sizeof(float);
-    if (shared_bytes > 48 * 1024) {
-      cudaFuncSetAttribute(backward_kernel<T, Chunks>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           static_cast<int>(shared_bytes));
-    }
-    backward_kernel<T, Chunks><<<kBackwardBlocks, kWarps * kWarp, shared_bytes, stream>>>(
-        static_cast<T*>(dx), partials, static_cast<const T*>(dy), static_cast<const T*>(x), mean, rstd,
-        static_cast<const T*>(weight), rows, static_cast<int>(channels));
+// x_out and delta undefined: no residual add.
+Body forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x_out, const Tensor& x,
+             const Tensor& delta, const Tensor& weight, const Tensor& bias) {
+  check_rows("layer_norm", x, x.size(1));
+  return body(x.dtype(), [=]<typename T>(cudaStream_t stream, void*) {
+    const std::int64_t rows = x.size(0), channels = x.size(1);
+    with_chunks<T>(channels, [&]<int Chunks>() {
+      const auto run = [&](auto kernel) {
+        kernel<<<blocks_for(rows, kWarps), kWarps * kWarp, 0, stream>>>(
+            at<T>(y), at<float>(mean), at<float>(rstd), at<T>(x_out), at<const T>(x), at<const T>(delta),
+            at<const T>(weight), at<const T>(bias), rows, static_cast<int>(channels));
+      };
+      if (delta.defined()) {
+        run(forward_kernel<T, Chunks, true>);
+      } else {
+        run(forward_kernel<T, Chunks, false>);
+      }
+    });
   });
 }
 
 }  // namespace
 
-void layer_norm_forward(cudaStream_t stream, Type type, void* y, float* mean, float* rstd, void* x_out, const void* x,
-                        const void* delta, const void* weight, const void* bias, std::int64_t rows,
-                        std::int64_t channels) {
-  const auto run = type == Type::kBF16 ? forward<__nv_bfloat16> : forward<float>;
-  run(stream, y, mean, rstd, x_out, x, delta, weight, bias, rows, channels);
+Body LayerNormForward::on_cuda(Device&, Operation&) const {
+  return forward(y, mean, rstd, Tensor(), x, Tensor(), weight, bias);
 }
 
-std::size_t layer_norm_backward_workspace_bytes(std::int64_t channels) {
-  return kBackwardBlocks * 2 * static_cast<std::size_t>(channels) * sizeof(float);
+Body ResidualLayerNormForward::on_cuda(Device&, Operation&) const {
+  return forward(y, mean, rstd, x_out, x, delta, weight, bias);
 }
 
-void layer_norm_backward(cudaStream_t stream, Type type, void* dx, Operand dweight, Operand dbias, const void* dy,
-                         const void* x, const float* mean, const float* rstd, const void* weight, bool accumulate,
-                         std::int64_t rows, std::int64_t channels, void* workspace) {
-  auto* partials = static_cast<float*>(workspace);
-  const auto run = type == Type::kBF16 ? backward<__nv_bfloat16> : backward<float>;
-  run(stream, dx, partials, dy, x, mean, rstd, weight, rows, channels);
-  constexpr int kThreads = 64;
-  const int blocks = blocks_for(2 * channels, kThreads);
-  if (dweight.type == Type::kBF16) {
-    combine_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<__nv_bfloat16*>(dweight.address),
-                                                    static_cast<__nv_bfloat16*>(dbias.address), partials, accumulate,
-                                                    kBackwardBlocks, static_cast<int>(channels));
-  } else {
-    combine_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<float*>(dweight.address),
-                                                    static_cast<float*>(dbias.address), partials, accumulate,
-                                                    kBackwardBlocks, static_cast<int>(channels));
-  }
+Body LayerNormBackward::on_cuda(Device&, Operation& operation) const {
+  check_rows("layer_norm", x, x.size(1));
+  operation.workspace_bytes = kBackwardBlocks * 2 * static_cast<std::size_t>(x.size(1)) * sizeof(float);
+  return body(x.dtype(), [=, *this]<typename T>(cudaStream_t stream, void* workspace) {
+    const std::int64_t rows = x.size(0), channels = x.size(1);
+    auto* partials = static_cast<float*>(workspace);
+    with_chunks<T>(channels, [&]<int Chunks>() {
+      const std::size_t shared_bytes = kWarps * static_cast<std::size_t>(channels) * sizeof(float);
+      if (shared_bytes > 48 * 1024) {
+        STRAKE_CUDA(cudaFuncSetAttribute(backward_kernel<T, Chunks>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                         static_cast<int>(shared_bytes)));
+      }
+      backward_kernel<T, Chunks><<<kBackwardBlocks, kWarps * kWarp, shared_bytes, stream>>>(
+          at<T>(dx), partials, at<const T>(dy), at<const T>(x), at<const float>(mean), at<const float>(rstd),
+          at<const T>(weight), rows, static_cast<int>(channels));
+    });
+    with_type(dweight.dtype(), [&]<typename Out>() {
+      constexpr int kThreads = 64;
+      combine_kernel<<<blocks_for(2 * channels, kThreads), kThreads, 0, stream>>>(
+          at<Out>(dweight), at<Out>(dbias), partials, accumulate == Accumulate::kAdd, kBackwardBlocks,
+          static_cast<int>(channels));
+    });
+  });
 }
 
-}  // namespace strake::kernels::cuda
+}  // namespace strake::kernels

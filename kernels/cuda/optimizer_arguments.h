@@ -9,20 +9,13 @@
 #include <cstdint>
 #include <limits>
 
+#include "kernels/cuda/grid.h"
 #include "runtime/base/check.h"
 
 namespace strake::kernels::cuda {
 
 constexpr std::int64_t kGroupElems = 128;
 constexpr std::int64_t kNormBlockElems = 32 * 1024;  // of one partial sum of the norm
-
-// Blocks of a grid along x, of which CUDA takes kMostBlocks.
-constexpr std::int64_t kMostBlocks = std::numeric_limits<std::int32_t>::max();
-inline int blocks_for(std::int64_t work, int per_block) {
-  const std::int64_t blocks = (work + per_block - 1) / per_block;
-  STRAKE_CHECK(blocks <= kMostBlocks, "more blocks than a grid can have");
-  return static_cast<int>(blocks);
-}
 
 // A range of groups of the flat arenas that belongs to one parameter.
 struct Segment {

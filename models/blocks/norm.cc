@@ -22,17 +22,32 @@ void NormBlock::reserve(ActivationMemory& memory, const BatchShape& batch) {
 void NormBlock::forward(const Pass& pass, const Residual& in, const Tensor& sum) const {
   const Tensor weight = pass.params.weight(weight_), bias = pass.params.weight(bias_);
   if (in.delta.defined()) {
-    kernels::residual_layer_norm_forward(pass.compute, pass.forward(name_), sum, y_, mean_, rstd_, in.x, in.delta,
-                                         weight, bias);
+    kernels::residual_layer_norm_forward(pass.compute, pass.forward(name_),
+                                         {.x_out = sum,
+                                          .y = y_,
+                                          .mean = mean_,
+                                          .rstd = rstd_,
+                                          .x = in.x,
+                                          .delta = in.delta,
+                                          .weight = weight,
+                                          .bias = bias});
   } else {
-    kernels::layer_norm_forward(pass.compute, pass.forward(name_), y_, mean_, rstd_, in.x, weight, bias);
+    kernels::layer_norm_forward(pass.compute, pass.forward(name_),
+                                {.y = y_, .mean = mean_, .rstd = rstd_, .x = in.x, .weight = weight, .bias = bias});
   }
 }
 
 void NormBlock::backward(const Pass& pass, const Tensor& d_x, const Tensor& d_y, const Tensor& x) const {
-  kernels::layer_norm_backward(pass.compute, pass.backward(name_), d_x, pass.params.gradient(weight_),
-                               pass.params.gradient(bias_), d_y, x, mean_, rstd_, pass.params.weight(weight_),
-                               pass.accumulate);
+  kernels::layer_norm_backward(pass.compute, pass.backward(name_),
+                               {.dx = d_x,
+                                .dweight = pass.params.gradient(weight_),
+                                .dbias = pass.params.gradient(bias_),
+                                .dy = d_y,
+                                .x = x,
+                                .mean = mean_,
+                                .rstd = rstd_,
+                                .weight = pass.params.weight(weight_),
+                                .accumulate = pass.accumulate});
   pass.params.ready(weight_);
   pass.params.ready(bias_);
 }

@@ -11,10 +11,15 @@
 #include <vector>
 
 #include "kernels/cpu/bodies.h"
+#include "kernels/cpu/code.h"
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/layer_norm.h"
+#include "runtime/device/cpu/cpu_device.h"
+#include "runtime/device/cpu/cpu_memory.h"
 
 namespace {
 
+using namespace strake;
 using namespace strake::kernels;
 using Floats = std::vector<float>;
 
@@ -47,6 +52,9 @@ class Bench {
  public:
   explicit Bench(double seconds_each) : seconds_each_(seconds_each) {}
 
+  void run(std::string kernel, double flops, double bytes, const Body& body) {
+    run(std::move(kernel), flops, bytes, [&] { body({}); });
+  }
   void run(std::string kernel, double flops, double bytes, const std::function<void()>& call) {
     using Clock = std::chrono::steady_clock;
     call();
@@ -71,7 +79,28 @@ class Bench {
   std::vector<Timing> timings_;
 };
 
-void run_all(Bench& bench, const cpu::KernelTable<float>& table, const Shapes& s) {
+// f32 tensors of normal values.
+class Operands {
+ public:
+  Tensor tensor(std::initializer_list<std::int64_t> shape) {
+    return tensors_.emplace_back(Tensor::reserve(arena_, DType::kF32, shape));
+  }
+  // Behind the last tensor().
+  void fill() {
+    arena_.allocate(*device_);
+    for (const Tensor& tensor : tensors_) {
+      const Floats values = normal(tensor.elems());
+      std::copy(values.begin(), values.end(), strake::cpu::data<float>(tensor));
+    }
+  }
+
+ private:
+  std::unique_ptr<Device> device_ = make_cpu_device();
+  Arena arena_{"operands", MemoryKind::kDevice};
+  std::vector<Tensor> tensors_;
+};
+
+void run_all(Bench& bench, const kernels::cpu::KernelTable<float>& table, CpuCode code, const Shapes& s) {
   const std::int64_t rows = s.batch * s.length, c = s.channels;
   const auto bytes = [](std::int64_t elems) { return static_cast<double>(elems) * sizeof(float); };
 
@@ -101,7 +130,7 @@ void run_all(Bench& bench, const cpu::KernelTable<float>& table, const Shapes& s
   const reference::AttentionShape shape = {s.batch, s.length, s.heads, c / s.heads};
   const Floats qkv = normal(rows * 3 * c), dout = normal(rows * c);
   Floats out = normal(rows * c), stats = normal(s.batch * s.heads * s.length), dqkv = normal(rows * 3 * c);
-  Floats scratch = normal(cpu::attention_backward_scratch_elems(shape));
+  Floats scratch = normal(kernels::cpu::attention_backward_scratch_elems(shape));
   const double product_flops = static_cast<double>(rows * (s.length + 1) * c);  // the causal half
   bench.run("attention_forward", 2 * product_flops, bytes(4 * rows * c),
             [&] { table.attention_forward(out.data(), stats.data(), qkv.data(), shape); });
@@ -109,21 +138,23 @@ void run_all(Bench& bench, const cpu::KernelTable<float>& table, const Shapes& s
     table.attention_backward(dqkv.data(), dout.data(), qkv.data(), out.data(), stats.data(), scratch.data(), shape);
   });
 
-  const Floats x = normal(rows * c), delta = normal(rows * c), weight = normal(c), bias = normal(c);
-  Floats x_out = normal(rows * c), y = normal(rows * c), mean = normal(rows), rstd = normal(rows);
-  Floats dweight = normal(c), dbias = normal(c), dx = normal(rows * c);
-  bench.run("layer_norm_forward", 0, bytes(2 * rows * c), [&] {
-    table.layer_norm_forward(y.data(), mean.data(), rstd.data(), x.data(), weight.data(), bias.data(), rows, c);
-  });
-  bench.run("residual_layer_norm_forward", 0, bytes(4 * rows * c), [&] {
-    table.residual_layer_norm_forward(x_out.data(), y.data(), mean.data(), rstd.data(), x.data(), delta.data(),
-                                      weight.data(), bias.data(), rows, c);
-  });
-  bench.run("layer_norm_backward", 0, bytes(4 * rows * c), [&] {
-    table.layer_norm_backward(dx.data(), dweight.data(), dbias.data(), y.data(), x.data(), mean.data(), rstd.data(),
-                              weight.data(), rows, c, false);
-  });
+  {
+    Operands at;
+    const Tensor x = at.tensor({rows, c}), y = at.tensor({rows, c}), x_out = at.tensor({rows, c});
+    const Tensor delta = at.tensor({rows, c}), dx = at.tensor({rows, c}), mean = at.tensor({rows}),
+                 rstd = at.tensor({rows});
+    const Tensor weight = at.tensor({c}), bias = at.tensor({c}), dweight = at.tensor({c}), dbias = at.tensor({c});
+    at.fill();
+    bench.run("layer_norm_forward", 0, bytes(2 * rows * c),
+              LayerNormForward{y, mean, rstd, x, weight, bias}.on_cpu(code));
+    bench.run("residual_layer_norm_forward", 0, bytes(4 * rows * c),
+              ResidualLayerNormForward{x_out, y, mean, rstd, x, delta, weight, bias}.on_cpu(code));
+    bench.run("layer_norm_backward", 0, bytes(4 * rows * c),
+              LayerNormBackward{dx, dweight, dbias, y, x, mean, rstd, weight, Accumulate::kOverwrite}.on_cpu(code));
+  }
 
+  const Floats x = normal(rows * c), delta = normal(rows * c);
+  Floats x_out = normal(rows * c), y = normal(rows * c);
   const Floats wide = normal(rows * 4 * c), dwide = normal(rows * 4 * c);
   Floats wide_out = normal(rows * 4 * c);
   bench.run("gelu_forward", 0, bytes(2 * rows * 4 * c),
@@ -184,7 +215,7 @@ int main(int argc, char** argv) {
   Shapes shapes;
   double seconds = 6;
   bool json = false, smoke = false;
-  std::string table_name = cpu::f32_kernel_tables().front().name;
+  std::string table_name = kernels::cpu::f32_kernel_tables().front().name;
   CLI::App app("Times the CPU kernels at the shapes of a small GPT, one thread");
   app.add_option("--seconds", seconds, "for all kernels together");
   app.add_flag("--json", json, "one JSON object on stdout");
@@ -202,7 +233,7 @@ int main(int argc, char** argv) {
     shapes = {.batch = 2, .length = 64, .channels = 64, .heads = 2, .vocab = 256};
   }
 
-  const auto& tables = cpu::f32_kernel_tables();
+  const auto& tables = kernels::cpu::f32_kernel_tables();
   const auto chosen = std::find_if(tables.begin(), tables.end(), [&](const auto& t) { return t.name == table_name; });
   if (chosen == tables.end()) {
     std::fprintf(stderr, "kernels_bench: no table '%s' on this CPU; there are:", table_name.c_str());
@@ -212,7 +243,7 @@ int main(int argc, char** argv) {
   }
   constexpr double kKernels = 32;
   Bench bench(seconds / kKernels);
-  run_all(bench, chosen->table, shapes);
+  run_all(bench, chosen->table, CpuCode::all()[static_cast<std::size_t>(chosen - tables.begin())], shapes);
 
   if (json) {
     nlohmann::json report = {{"bench", "kernels"},          {"table", table_name},

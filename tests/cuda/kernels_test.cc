@@ -80,14 +80,14 @@ TEST_P(CudaKernels, LayerNorm) {
                      {output({rows, channels}), output({rows}, Role::kStat), output({rows}, Role::kStat),
                       value({rows, channels}, 1, 3), value({channels}, 2), value({channels}, 3)},
                      {0, 1, 2}, [](Stream& stream, const std::vector<Tensor>& t) {
-                       kernels::layer_norm_forward(stream, {"test"}, t[0], t[1], t[2], t[3], t[4], t[5]);
+                       kernels::layer_norm_forward(stream, {"test"}, {t[0], t[1], t[2], t[3], t[4], t[5]});
                      });
     expect_as_on_cpu(
         GetParam(),
         {output({rows, channels}), output({rows, channels}), output({rows}, Role::kStat), output({rows}, Role::kStat),
          value({rows, channels}, 1), value({rows, channels}, 2), value({channels}, 3), value({channels}, 4)},
         {0, 1}, [](Stream& stream, const std::vector<Tensor>& t) {
-          kernels::residual_layer_norm_forward(stream, {"test"}, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]);
+          kernels::residual_layer_norm_forward(stream, {"test"}, {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]});
         });
     for (const Accumulate accumulate : {Accumulate::kOverwrite, Accumulate::kAdd}) {
       const bool add = accumulate == Accumulate::kAdd;
@@ -99,8 +99,8 @@ TEST_P(CudaKernels, LayerNorm) {
                         add ? gradient({channels}, 8) : output({channels}, Role::kGradient), value({rows, channels}, 2),
                         value({rows, channels}, 3), mean, rstd, value({channels}, 4)},
                        {0, 1, 2}, [accumulate](Stream& stream, const std::vector<Tensor>& t) {
-                         kernels::layer_norm_backward(stream, {"test"}, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7],
-                                                      accumulate);
+                         kernels::layer_norm_backward(stream, {"test"},
+                                                      {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], accumulate});
                        });
     }
   }

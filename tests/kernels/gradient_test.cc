@@ -5,7 +5,8 @@
 #include <numeric>
 
 #include "kernels/cpu/kernel_table.h"
-#include "tests/kernels/arrays.h"
+#include "kernels/layer_norm.h"
+#include "tests/kernels/operands.h"
 
 namespace strake::kernels {
 namespace {
@@ -29,6 +30,11 @@ Values central_differences(Values& at, const std::function<double()>& function) 
     slopes.push_back((above - below) / (2 * kStep));
   }
   return slopes;
+}
+
+template <typename Make>
+Results in_double(const std::vector<Operand>& operands, const Make& make) {
+  return run(CpuCode{}, DType::kF64, operands, make);
 }
 
 void expect_gradient(const Values& gradient, const Values& slopes) {
@@ -76,24 +82,33 @@ TEST(Gradients, Attention) {
 
 TEST(Gradients, ResidualLayerNorm) {
   Random random(203);
-  const std::int64_t rows = 3, channels = 7;
-  Values x = random.normal<double>(rows * channels), delta = random.normal<double>(rows * channels);
+  const std::int64_t rows = 3, channels = 7, elems = rows * channels;
+  Values x = random.normal<double>(elems), delta = random.normal<double>(elems);
   Values weight = random.normal<double>(channels), bias = random.normal<double>(channels);
-  const Values dy = random.normal<double>(rows * channels), dx_out = random.normal<double>(rows * channels);
-  Values x_out(x.size()), y(x.size()), mean(rows), rstd(rows);
-  const auto loss = [&] {
-    reference::residual_layer_norm_forward(x_out.data(), y.data(), mean.data(), rstd.data(), x.data(), delta.data(),
-                                           weight.data(), bias.data(), rows, channels);
-    return dot(y, dy) + dot(x_out, dx_out);
+  const Values dy = random.normal<double>(elems), dx_out = random.normal<double>(elems);
+  const auto forward = [&] {
+    return in_double(
+        {output({rows, channels}), output({rows, channels}), output({rows}), output({rows}),
+         operand({rows, channels}, x), operand({rows, channels}, delta), operand({channels}, weight),
+         operand({channels}, bias)},
+        [](const auto& t) { return ResidualLayerNormForward{t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]}; });
   };
-  loss();
-  Values dx = dx_out, dweight(weight.size()), dbias(bias.size());
-  reference::layer_norm_backward(dx.data(), dweight.data(), dbias.data(), dy.data(), x_out.data(), mean.data(),
-                                 rstd.data(), weight.data(), rows, channels, false);
-  expect_gradient(dx, central_differences(x, loss));
-  expect_gradient(dx, central_differences(delta, loss));
-  expect_gradient(dweight, central_differences(weight, loss));
-  expect_gradient(dbias, central_differences(bias, loss));
+  const auto loss = [&] {
+    const Results out = forward();
+    return dot(out[1], dy) + dot(out[0], dx_out);
+  };
+  const Results out = forward();
+  const Results gradients =
+      in_double({operand({rows, channels}, dx_out), output({channels}), output({channels}),
+                 operand({rows, channels}, dy), operand({rows, channels}, out[0]), operand({rows}, out[2]),
+                 operand({rows}, out[3]), operand({channels}, weight)},
+                [](const auto& t) {
+                  return LayerNormBackward{t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], Accumulate::kOverwrite};
+                });
+  expect_gradient(gradients[0], central_differences(x, loss));
+  expect_gradient(gradients[0], central_differences(delta, loss));
+  expect_gradient(gradients[1], central_differences(weight, loss));
+  expect_gradient(gradients[2], central_differences(bias, loss));
 }
 
 TEST(Gradients, Gelu) {

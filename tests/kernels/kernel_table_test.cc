@@ -5,8 +5,6 @@
 
 #include <gtest/gtest.h>
 
-#include <array>
-
 #include "kernels/cpu/bodies.h"
 #include "tests/kernels/arrays.h"
 
@@ -150,67 +148,6 @@ TEST_P(KernelTableTest, AttentionWithLargeScores) {
   EXPECT_LE(relative_error(stats, ref_stats), kTolerance);
   // An error of 1e-7 in a score of several hundred is one of 1e-5 in its exponential.
   EXPECT_LE(relative_error(out, ref_out), 30 * kTolerance);
-}
-
-const std::array<std::int64_t, 2> kRowShapes[] = {{1, 1}, {3, 7}, {5, 16}, {9, 64}, {23, 100}, {8, 129}, {64, 256}};
-
-TEST_P(KernelTableTest, LayerNorm) {
-  Random random(106);
-  for (const auto& [rows, channels] : kRowShapes) {
-    SCOPED_TRACE(::testing::Message() << rows << " x " << channels);
-    const std::int64_t elems = rows * channels;
-    const auto x = random.normal(elems, 2, 0.5), delta = random.normal(elems), dy = random.normal(elems);
-    const auto weight = random.normal(channels, 0.5, 1), bias = random.normal(channels);
-    std::vector<double> sum_ref(x.size()), y_ref(x.size()), mean_ref(static_cast<std::size_t>(rows)),
-        rstd_ref(mean_ref);
-
-    reference::layer_norm_forward(y_ref.data(), mean_ref.data(), rstd_ref.data(), widened(x).data(),
-                                  widened(weight).data(), widened(bias).data(), rows, channels);
-    {
-      Output y(elems, 1), mean(rows), rstd(rows);
-      table().layer_norm_forward(y.data(), mean.data(), rstd.data(), x.data(), weight.data(), bias.data(), rows,
-                                 channels);
-      EXPECT_LE(relative_error(y, y_ref), kTolerance);
-      EXPECT_LE(relative_error(mean, mean_ref), kTolerance);
-      EXPECT_LE(relative_error(rstd, rstd_ref), kTolerance);
-    }
-
-    reference::residual_layer_norm_forward(sum_ref.data(), y_ref.data(), mean_ref.data(), rstd_ref.data(),
-                                           widened(x).data(), widened(delta).data(), widened(weight).data(),
-                                           widened(bias).data(), rows, channels);
-    Output x_out(elems), y(elems), mean(rows), rstd(rows);
-    table().residual_layer_norm_forward(x_out.data(), y.data(), mean.data(), rstd.data(), x.data(), delta.data(),
-                                        weight.data(), bias.data(), rows, channels);
-    EXPECT_LE(relative_error(x_out, sum_ref), kTolerance);
-    EXPECT_LE(relative_error(y, y_ref), kTolerance);
-    EXPECT_LE(relative_error(mean, mean_ref), kTolerance);
-    EXPECT_LE(relative_error(rstd, rstd_ref), kTolerance);
-    {
-      Output in_place(x), y_again(elems, 3), mean_again(rows), rstd_again(rows);
-      table().residual_layer_norm_forward(in_place.data(), y_again.data(), mean_again.data(), rstd_again.data(),
-                                          in_place.data(), delta.data(), weight.data(), bias.data(), rows, channels);
-      EXPECT_TRUE(equal_bits(in_place, x_out));
-      EXPECT_TRUE(equal_bits(y_again, y));
-    }
-
-    const auto old_dx = random.normal(elems), old_dweight = random.normal(channels),
-               old_dbias = random.normal(channels);
-    for (const bool accumulate : {false, true}) {
-      auto dx_ref = widened(old_dx), dweight_ref = widened(old_dweight), dbias_ref = widened(old_dbias);
-      reference::layer_norm_backward(dx_ref.data(), dweight_ref.data(), dbias_ref.data(), widened(dy).data(),
-                                     sum_ref.data(), mean_ref.data(), rstd_ref.data(), widened(weight).data(), rows,
-                                     channels, accumulate);
-      const std::vector<float> poison(static_cast<std::size_t>(channels), std::nanf(""));
-      Output dx(old_dx), dweight(accumulate ? old_dweight : poison), dbias(accumulate ? old_dbias : poison);
-      table().layer_norm_backward(dx.data(), dweight.data(), dbias.data(), dy.data(), x_out.data(), mean.data(),
-                                  rstd.data(), weight.data(), rows, channels, accumulate);
-      // One channel has no variance: its x - mean is rounding error, scaled by rstd = 1 / sqrt(epsilon).
-      const double tolerance = channels == 1 ? 1e-3 : kTolerance;
-      EXPECT_LE(relative_error(dx, dx_ref), tolerance);
-      EXPECT_LE(relative_error(dweight, dweight_ref), tolerance);
-      EXPECT_LE(relative_error(dbias, dbias_ref), tolerance);
-    }
-  }
 }
 
 TEST_P(KernelTableTest, Gelu) {

@@ -109,13 +109,13 @@ TEST_F(OperationTest, EveryAccessIsDeclared) {
   attention_backward(stream_, kLabel, dqkv, dout, qkv, out, stats, scratch, 2);
   expect_declared({dout, qkv, out, stats}, {dqkv, scratch});
 
-  layer_norm_forward(stream_, kLabel, y, mean, rstd, x, gain, bias);
+  layer_norm_forward(stream_, kLabel, {y, mean, rstd, x, gain, bias});
   expect_declared({x, gain, bias}, {y, mean, rstd});
-  residual_layer_norm_forward(stream_, kLabel, dx, y, mean, rstd, x, y, gain, bias);
+  residual_layer_norm_forward(stream_, kLabel, {dx, y, mean, rstd, x, y, gain, bias});
   expect_declared({x, y, gain, bias}, {dx, y, mean, rstd});
-  layer_norm_backward(stream_, kLabel, dx, dgain, dbias, y, x, mean, rstd, gain, kOverwrite);
+  layer_norm_backward(stream_, kLabel, {dx, dgain, dbias, y, x, mean, rstd, gain, kOverwrite});
   expect_declared({y, x, mean, rstd, gain, dx}, {dx, dgain, dbias});
-  layer_norm_backward(stream_, kLabel, dx, dgain, dbias, y, x, mean, rstd, gain, kAdd);
+  layer_norm_backward(stream_, kLabel, {dx, dgain, dbias, y, x, mean, rstd, gain, kAdd});
   expect_declared({y, x, mean, rstd, gain, dx, dgain, dbias}, {dx, dgain, dbias});
 
   gelu_forward(stream_, kLabel, y, x);

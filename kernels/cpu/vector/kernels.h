@@ -15,13 +15,6 @@ void attention_forward(float* out, float* stats, const float* qkv, const referen
 void attention_backward(float* dqkv, const float* dout, const float* qkv, const float* out, const float* stats,
                         float* scratch, const reference::AttentionShape& shape);
 
-void layer_norm_forward(float* y, float* mean, float* rstd, const float* x, const float* weight, const float* bias,
-                        std::int64_t rows, std::int64_t channels);
-void residual_layer_norm_forward(float* x_out, float* y, float* mean, float* rstd, const float* x, const float* delta,
-                                 const float* weight, const float* bias, std::int64_t rows, std::int64_t channels);
-void layer_norm_backward(float* dx, float* dweight, float* dbias, const float* dy, const float* x, const float* mean,
-                         const float* rstd, const float* weight, std::int64_t rows, std::int64_t channels,
-                         bool accumulate);
 
 void gelu_forward(float* y, const float* x, std::int64_t elems);
 void gelu_backward(float* dx, const float* dy, const float* x, std::int64_t elems);

@@ -1,6 +1,5 @@
 #include "kernels/layer_norm.h"
 
-#include "kernels/cpu/vector/kernels.h"
 #include "kernels/cpu/vector/lanes.h"
 
 namespace strake::kernels::cpu::STRAKE_VECTOR_NAMESPACE {
@@ -91,19 +90,6 @@ void layer_norm_backward(float* dx, float* dweight, float* dbias, const float* d
       }
       store(dweight + i, load(dweight + i, part) + weight_sum, part);
       store(dbias + i, load(dbias + i, part) + bias_sum, part);
-    });
-  }
-}
-
-void column_sums(float* sums, const float* a, std::int64_t rows, std::int64_t columns, bool accumulate) {
-  if (!accumulate) for_lanes(columns, [&](std::int64_t i, auto part) { store(sums + i, Lanes{}, part); });
-  constexpr std::int64_t kBlock = 8;
-  for (std::int64_t begin = 0; begin < rows; begin += kBlock) {
-    const std::int64_t block = rows - begin < kBlock ? rows - begin : kBlock;
-    for_lanes(columns, [&](std::int64_t i, auto part) {
-      Lanes block_sum = {};
-      for (std::int64_t r = 0; r < block; ++r) block_sum += load(a + (begin + r) * columns + i, part);
-      store(sums + i, load(sums + i, part) + block_sum, part);
     });
   }
 }

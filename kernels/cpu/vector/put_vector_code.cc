@@ -10,9 +10,6 @@ void put_vector_code(KernelTable<float>& table) {
   table.column_sums = column_sums;
   table.attention_forward = attention_forward;
   table.attention_backward = attention_backward;
-  table.layer_norm_forward = layer_norm_forward;
-  table.residual_layer_norm_forward = residual_layer_norm_forward;
-  table.layer_norm_backward = layer_norm_backward;
   table.gelu_forward = gelu_forward;
   table.gelu_backward = gelu_backward;
   table.add = add;

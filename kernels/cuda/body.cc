@@ -1,0 +1,28 @@
+#include "kernels/cuda/body.h"
+
+#include <fmt/format.h>
+
+#include "kernels/device_limits.h"
+
+namespace strake::kernels::cuda {
+
+void check_type(DType dtype) {
+  STRAKE_CHECK(dtype == DType::kBF16 || dtype == DType::kF32,
+               fmt::format("CUDA kernels compute in bf16 and f32, not {}", name_of(dtype)));
+}
+
+void check_rows(std::string_view operation, const Tensor& tensor, std::int64_t channels) {
+  const DeviceLimits limits = limits_of(DeviceKind::kCuda, tensor.dtype());
+  STRAKE_CHECK(channels % limits.channels_step == 0 && channels <= limits.most_channels,
+               fmt::format("{}: CUDA kernels take rows of a multiple of {} and at most {} elements, not {}", operation,
+                           limits.channels_step, limits.most_channels, channels));
+}
+
+void check_tokens(std::string_view operation, DType dtype, std::int64_t batch, std::int64_t tokens) {
+  const DeviceLimits limits = limits_of(DeviceKind::kCuda, dtype);
+  STRAKE_CHECK(batch <= limits.most_batch && tokens <= limits.most_tokens,
+               fmt::format("{}: CUDA kernels take {} sequences and {} tokens at once, not {} and {}", operation,
+                           limits.most_batch, limits.most_tokens, batch, tokens));
+}
+
+}  // namespace strake::kernels::cuda

@@ -1,0 +1,73 @@
+// Every version of an operation's f32 code that this CPU can run (vector code of each instruction set, oneDNN, the f32
+// reference) against the reference in double: odd shapes, outputs poisoned with NaN, guards around them, and the same
+// bits at any alignment.
+#include <gtest/gtest.h>
+
+#include <array>
+
+#include "kernels/cpu/code.h"
+#include "kernels/layer_norm.h"
+#include "tests/kernels/operands.h"
+
+namespace strake::kernels {
+namespace {
+
+using namespace strake::kernels::testing;
+using Tensors = std::vector<Tensor>;
+
+class CpuCodeTest : public ::testing::TestWithParam<std::size_t> {
+ protected:
+  CpuCode code() const { return CpuCode::all()[GetParam()]; }
+};
+
+INSTANTIATE_TEST_SUITE_P(Cpu, CpuCodeTest, ::testing::Range<std::size_t>(0, CpuCode::all().size()),
+                         [](const auto& parameter) {
+                           std::string name = CpuCode::all()[parameter.param].name();
+                           std::replace(name.begin(), name.end(), '+', '_');
+                           return name;
+                         });
+
+const std::array<std::int64_t, 2> kRowShapes[] = {{1, 1}, {3, 7}, {5, 16}, {9, 64}, {23, 100}, {8, 129}, {64, 256}};
+
+TEST_P(CpuCodeTest, LayerNorm) {
+  Random random(106);
+  for (const auto& [rows, channels] : kRowShapes) {
+    SCOPED_TRACE(::testing::Message() << rows << " x " << channels);
+    const std::int64_t elems = rows * channels;
+    const Operand x = operand({rows, channels}, random.normal(elems, 2, 0.5));
+    const Operand delta = operand({rows, channels}, random.normal(elems));
+    const Operand weight = operand({channels}, random.normal(channels, 0.5, 1));
+    const Operand bias = operand({channels}, random.normal(channels));
+    expect_as_in_double(code(), {output({rows, channels}), output({rows}), output({rows}), x, weight, bias}, {0, 1, 2},
+                        [](const Tensors& t) { return LayerNormForward{t[0], t[1], t[2], t[3], t[4], t[5]}; });
+
+    const Results forward = expect_as_in_double(
+        code(),
+        {output({rows, channels}), output({rows, channels}), output({rows}), output({rows}), x, delta, weight, bias},
+        {0, 1, 2, 3},
+        [](const Tensors& t) { return ResidualLayerNormForward{t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]}; });
+    const Results in_place =
+        run(code(), DType::kF32, {x, output({rows, channels}), output({rows}), output({rows}), delta, weight, bias},
+            [](const Tensors& t) { return ResidualLayerNormForward{t[0], t[1], t[2], t[3], t[0], t[4], t[5], t[6]}; });
+    for (std::size_t i = 0; i < 4; ++i) EXPECT_TRUE(equal_bits(in_place[i], forward[i])) << i;
+
+    const Operand x_out = operand({rows, channels}, forward[0]), mean = operand({rows}, forward[2]),
+                  rstd = operand({rows}, forward[3]);
+    const Operand dy = operand({rows, channels}, random.normal(elems));
+    const Operand old_dx = operand({rows, channels}, random.normal(elems));
+    const Operand old_dweight = operand({channels}, random.normal(channels));
+    const Operand old_dbias = operand({channels}, random.normal(channels));
+    for (const Accumulate accumulate : {Accumulate::kOverwrite, Accumulate::kAdd}) {
+      const bool add = accumulate == Accumulate::kAdd;
+      expect_as_in_double(code(),
+                          {old_dx, add ? old_dweight : output({channels}), add ? old_dbias : output({channels}), dy,
+                           x_out, mean, rstd, weight},
+                          {0, 1, 2}, [accumulate](const Tensors& t) {
+                            return LayerNormBackward{t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], accumulate};
+                          });
+    }
+  }
+}
+
+}  // namespace
+}  // namespace strake::kernels
