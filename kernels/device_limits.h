@@ -15,6 +15,7 @@ struct DeviceLimits {
   static constexpr std::int64_t kAny = std::numeric_limits<std::int64_t>::max();
 
   std::int64_t channels_step = 1, most_channels = kAny;    // of a row; channels_step: of which it is a multiple
+  std::int64_t most_rms_norm_channels = kAny;              // where RMS norm takes the place of layer norm
   std::int64_t head_size_step = 1, most_head_size = kAny;  // of attention
   std::int64_t most_segments = kAny;                       // parameters that the optimizer updates at once
   std::int64_t most_elems = kAny;                          // of all parameters
@@ -23,10 +24,12 @@ struct DeviceLimits {
 
 constexpr DeviceLimits limits_of(DeviceKind device, DType dtype) {
   if (device != DeviceKind::kCuda) return {};
-  // Rows lie in the registers of a warp as vectors of 16 bytes, at most 16 a lane. Heads of bf16 go through cuDNN.
+  // Rows lie in registers as vectors of 16 bytes: of a warp, at most 16 a lane, or for RMS norm of a block of 8 warps,
+  // at most 8 a lane. Heads of bf16 go through cuDNN.
   const auto vector = static_cast<std::int64_t>(16 / size_bytes(dtype));
   return {.channels_step = vector,
           .most_channels = 16 * 32 * vector,
+          .most_rms_norm_channels = 8 * 8 * 32 * vector,
           .head_size_step = dtype == DType::kBF16 ? 8 : 1,
           .most_head_size = 256,
           .most_segments = 1536,

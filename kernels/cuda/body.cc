@@ -5,6 +5,16 @@
 #include "kernels/device_limits.h"
 
 namespace strake::kernels::cuda {
+namespace {
+
+void check_multiple(std::string_view operation, std::string_view what, std::int64_t value, std::int64_t step,
+                    std::int64_t most) {
+  STRAKE_CHECK(value % step == 0 && value <= most,
+               fmt::format("{}: CUDA kernels take {} of a multiple of {} and at most {} elements, not {}", operation,
+                           what, step, most, value));
+}
+
+}  // namespace
 
 void check_type(DType dtype) {
   STRAKE_CHECK(dtype == DType::kBF16 || dtype == DType::kF32,
@@ -13,9 +23,12 @@ void check_type(DType dtype) {
 
 void check_rows(std::string_view operation, const Tensor& tensor, std::int64_t channels) {
   const DeviceLimits limits = limits_of(DeviceKind::kCuda, tensor.dtype());
-  STRAKE_CHECK(channels % limits.channels_step == 0 && channels <= limits.most_channels,
-               fmt::format("{}: CUDA kernels take rows of a multiple of {} and at most {} elements, not {}", operation,
-                           limits.channels_step, limits.most_channels, channels));
+  check_multiple(operation, "rows", channels, limits.channels_step, limits.most_channels);
+}
+
+void check_rms_norm_rows(std::string_view operation, const Tensor& tensor, std::int64_t channels) {
+  const DeviceLimits limits = limits_of(DeviceKind::kCuda, tensor.dtype());
+  check_multiple(operation, "rows", channels, limits.channels_step, limits.most_rms_norm_channels);
 }
 
 void check_tokens(std::string_view operation, DType dtype, std::int64_t batch, std::int64_t tokens) {

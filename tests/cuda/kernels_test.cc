@@ -8,6 +8,7 @@
 #include "kernels/layer_norm.h"
 #include "kernels/matmul.h"
 #include "kernels/optimizer.h"
+#include "kernels/rms_norm.h"
 #include "tests/cuda/two_devices.h"
 
 namespace strake::test {
@@ -118,6 +119,45 @@ TEST_P(CudaKernels, Gelu) {
     expect_as_on_cpu(
         GetParam(), {output({elems}), value({elems}, 1), value({elems}, 2)}, {0},
         [](Stream& stream, const std::vector<Tensor>& t) { kernels::add(stream, {"test"}, t[0], t[1], t[2]); });
+  }
+}
+
+// Rows of a warp and of a block, whole and partly filled; more rows than warps or blocks at work.
+TEST_P(CudaKernels, RmsNorm) {
+  for (const auto& [rows, channels] :
+       {std::pair{512, 768}, std::pair{37, 64}, std::pair{1500, 264}, std::pair{130, 1600}, std::pair{5, 2048},
+        std::pair{300, 2056}, std::pair{290, 4096}, std::pair{3, 5120}, std::pair{2, 8192}, std::pair{2, 16384}}) {
+    if (channels > kernels::limits_of(DeviceKind::kCuda, GetParam().value).most_rms_norm_channels) continue;
+    SCOPED_TRACE(::testing::Message() << rows << " x " << channels);
+    expect_as_on_cpu(
+        GetParam(),
+        {output({rows, channels}), output({rows}, Role::kStat), value({rows, channels}, 1, 3), value({channels}, 2)},
+        {0, 1}, [](Stream& stream, const std::vector<Tensor>& t) {
+          kernels::rms_norm_forward(stream, {"test"}, {t[0], t[1], t[2], t[3], 1e-5});
+        });
+    expect_as_on_cpu(GetParam(),
+                     {output({rows, channels}), output({rows, channels}), output({rows}, Role::kStat),
+                      value({rows, channels}, 1), value({rows, channels}, 2), value({channels}, 3)},
+                     {0, 1, 2}, [](Stream& stream, const std::vector<Tensor>& t) {
+                       kernels::residual_rms_norm_forward(stream, {"test"}, {t[0], t[1], t[2], t[3], t[4], t[5], 1e-6});
+                     });
+    expect_as_on_cpu(GetParam(),
+                     {value({rows, channels}, 1), output({rows, channels}), output({rows}, Role::kStat),
+                      value({rows, channels}, 2), value({channels}, 3)},
+                     {0, 1, 2}, [](Stream& stream, const std::vector<Tensor>& t) {
+                       kernels::residual_rms_norm_forward(stream, {"test"}, {t[0], t[1], t[2], t[0], t[3], t[4], 1e-6});
+                     });
+    for (const Accumulate accumulate : {Accumulate::kOverwrite, Accumulate::kAdd}) {
+      const bool add = accumulate == Accumulate::kAdd;
+      Argument rstd{.shape = {rows}, .role = Role::kStat, .values = normal(rows, 5, 0.1f)};
+      for (float& value : rstd.values) value += 0.9f;
+      expect_as_on_cpu(GetParam(),
+                       {value({rows, channels}, 1), add ? gradient({channels}, 7) : output({channels}, Role::kGradient),
+                        value({rows, channels}, 2), value({rows, channels}, 3), rstd, value({channels}, 4)},
+                       {0, 1}, [accumulate](Stream& stream, const std::vector<Tensor>& t) {
+                         kernels::rms_norm_backward(stream, {"test"}, {t[0], t[1], t[2], t[3], t[4], t[5], accumulate});
+                       });
+    }
   }
 }
 

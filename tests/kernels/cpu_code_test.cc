@@ -7,6 +7,7 @@
 
 #include "kernels/cpu/code.h"
 #include "kernels/layer_norm.h"
+#include "kernels/rms_norm.h"
 #include "tests/kernels/operands.h"
 
 namespace strake::kernels {
@@ -66,6 +67,55 @@ TEST_P(CpuCodeTest, LayerNorm) {
                             return LayerNormBackward{t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], accumulate};
                           });
     }
+  }
+}
+
+TEST_P(CpuCodeTest, RmsNorm) {
+  Random random(113);
+  for (const auto& [rows, channels] : kRowShapes) {
+    SCOPED_TRACE(::testing::Message() << rows << " x " << channels);
+    const std::int64_t elems = rows * channels;
+    const Operand x = operand({rows, channels}, random.normal(elems, 2, 0.5));
+    const Operand delta = operand({rows, channels}, random.normal(elems));
+    const Operand weight = operand({channels}, random.normal(channels, 0.5, 1));
+    expect_as_in_double(code(), {output({rows, channels}), output({rows}), x, weight}, {0, 1}, [](const Tensors& t) {
+      return RmsNormForward{t[0], t[1], t[2], t[3], 1e-5};
+    });
+
+    const Results forward = expect_as_in_double(
+        code(), {output({rows, channels}), output({rows, channels}), output({rows}), x, delta, weight}, {0, 1, 2},
+        [](const Tensors& t) { return ResidualRmsNormForward{t[0], t[1], t[2], t[3], t[4], t[5], 1e-6}; });
+    const Results in_place =
+        run(code(), DType::kF32, {x, output({rows, channels}), output({rows}), delta, weight},
+            [](const Tensors& t) { return ResidualRmsNormForward{t[0], t[1], t[2], t[0], t[3], t[4], 1e-6}; });
+    for (std::size_t i = 0; i < 3; ++i) EXPECT_TRUE(equal_bits(in_place[i], forward[i])) << i;
+
+    const Operand x_out = operand({rows, channels}, forward[0]), rstd = operand({rows}, forward[2]);
+    const Operand dy = operand({rows, channels}, random.normal(elems));
+    const Operand old_dx = operand({rows, channels}, random.normal(elems));
+    const Operand old_dweight = operand({channels}, random.normal(channels));
+    for (const Accumulate accumulate : {Accumulate::kOverwrite, Accumulate::kAdd}) {
+      const bool add = accumulate == Accumulate::kAdd;
+      expect_as_in_double(
+          code(), {old_dx, add ? old_dweight : output({channels}), dy, x_out, rstd, weight}, {0, 1},
+          [accumulate](const Tensors& t) { return RmsNormBackward{t[0], t[1], t[2], t[3], t[4], t[5], accumulate}; });
+    }
+  }
+}
+
+// Epsilon counts where a row is small, and keeps a row of zeros finite.
+TEST_P(CpuCodeTest, RmsNormOfSmallRows) {
+  const std::vector<double> x = {3.0 / 1024, -4.0 / 1024, 0, 0};
+  for (const double epsilon : {1e-5, 1e-6}) {
+    const Results out = expect_as_in_double(
+        code(), {output({2, 2}), output({2}), operand({2, 2}, x), operand({2}, std::vector<double>{1, 2})}, {0, 1},
+        [epsilon](const Tensors& t) {
+          return RmsNormForward{t[0], t[1], t[2], t[3], epsilon};
+        });
+    const double rstd = 1 / std::sqrt(12.5 / 1024 / 1024 + epsilon);
+    EXPECT_NEAR(out[1][0], rstd, 1e-5 * rstd);
+    EXPECT_NEAR(out[0][1], -8.0 / 1024 * rstd, 1e-5);
+    EXPECT_EQ(out[0][2], 0);
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/layer_norm.h"
+#include "kernels/rms_norm.h"
 #include "tests/kernels/operands.h"
 
 namespace strake::kernels {
@@ -78,6 +79,31 @@ TEST(Gradients, Attention) {
   loss();
   reference::attention_backward<double>(dqkv.data(), dout.data(), qkv.data(), out.data(), stats.data(), nullptr, shape);
   expect_gradient(dqkv, central_differences(qkv, loss));
+}
+
+TEST(Gradients, ResidualRmsNorm) {
+  Random random(207);
+  const std::int64_t rows = 3, channels = 7, elems = rows * channels;
+  Values x = random.normal<double>(elems), delta = random.normal<double>(elems);
+  Values weight = random.normal<double>(channels);
+  const Values dy = random.normal<double>(elems), dx_out = random.normal<double>(elems);
+  const auto forward = [&] {
+    return in_double({output({rows, channels}), output({rows, channels}), output({rows}), operand({rows, channels}, x),
+                      operand({rows, channels}, delta), operand({channels}, weight)},
+                     [](const auto& t) { return ResidualRmsNormForward{t[0], t[1], t[2], t[3], t[4], t[5], 1e-2}; });
+  };
+  const auto loss = [&] {
+    const Results out = forward();
+    return dot(out[1], dy) + dot(out[0], dx_out);
+  };
+  const Results out = forward();
+  const Results gradients = in_double(
+      {operand({rows, channels}, dx_out), output({channels}), operand({rows, channels}, dy),
+       operand({rows, channels}, out[0]), operand({rows}, out[2]), operand({channels}, weight)},
+      [](const auto& t) { return RmsNormBackward{t[0], t[1], t[2], t[3], t[4], t[5], Accumulate::kOverwrite}; });
+  expect_gradient(gradients[0], central_differences(x, loss));
+  expect_gradient(gradients[0], central_differences(delta, loss));
+  expect_gradient(gradients[1], central_differences(weight, loss));
 }
 
 TEST(Gradients, ResidualLayerNorm) {
