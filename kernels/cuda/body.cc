@@ -31,6 +31,11 @@ void check_rms_norm_rows(std::string_view operation, const Tensor& tensor, std::
   check_multiple(operation, "rows", channels, limits.channels_step, limits.most_rms_norm_channels);
 }
 
+void check_head_size(std::string_view operation, DType dtype, std::int64_t head_size) {
+  const DeviceLimits limits = limits_of(DeviceKind::kCuda, dtype);
+  check_multiple(operation, "heads", head_size, limits.head_size_step, limits.most_head_size);
+}
+
 void check_tokens(std::string_view operation, DType dtype, std::int64_t batch, std::int64_t tokens) {
   const DeviceLimits limits = limits_of(DeviceKind::kCuda, dtype);
   STRAKE_CHECK(batch <= limits.most_batch && tokens <= limits.most_tokens,

@@ -59,6 +59,7 @@ Body body(DType dtype, Launch launch) {
 // Rows of `channels` elements of `tensor`'s type are what kernels take (kernels/device_limits.h).
 void check_rows(std::string_view operation, const Tensor& tensor, std::int64_t channels);
 void check_rms_norm_rows(std::string_view operation, const Tensor& tensor, std::int64_t channels);
+void check_head_size(std::string_view operation, DType dtype, std::int64_t head_size);
 // Places of a micro-batch: an i32 in the kernels, a block each in some grids.
 void check_tokens(std::string_view operation, DType dtype, std::int64_t batch, std::int64_t tokens);
 

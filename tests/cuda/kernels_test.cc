@@ -9,6 +9,7 @@
 #include "kernels/matmul.h"
 #include "kernels/optimizer.h"
 #include "kernels/rms_norm.h"
+#include "kernels/rotary.h"
 #include "tests/cuda/two_devices.h"
 
 namespace strake::test {
@@ -158,6 +159,38 @@ TEST_P(CudaKernels, RmsNorm) {
                          kernels::rms_norm_backward(stream, {"test"}, {t[0], t[1], t[2], t[3], t[4], t[5], accumulate});
                        });
     }
+  }
+}
+
+// Heads of whole vectors and of others, of which a warp takes several at once or not even one; positions far out.
+TEST_P(CudaKernels, Rotary) {
+  using enum kernels::QkvLayout::Order;
+  for (const auto& [batch, length, heads, kv_heads, size] :
+       {std::tuple{2, 100, 3, 3, 64}, std::tuple{1, 37, 8, 2, 128}, std::tuple{3, 5, 5, 1, 80},
+        std::tuple{2, 33, 6, 2, 72}, std::tuple{1, 7, 2, 1, 256}, std::tuple{1, 9000, 1, 1, 16},
+        std::tuple{1, 3, 2, 2, 200}}) {
+    SCOPED_TRACE(::testing::Message() << heads << " heads of " << size << ", " << kv_heads << " key heads");
+    const kernels::QkvLayout by_kind{heads, kv_heads, size, kByKind}, by_group{heads, kv_heads, size, kByGroup};
+    const int row = static_cast<int>(by_kind.row_elems());
+    const std::vector<double> frequencies = kernels::rotary_frequencies(size, 10000);
+    for (const kernels::QkvLayout& projected : {by_kind, by_group}) {
+      expect_as_on_cpu(GetParam(), {output({batch, length, row}), value({batch, length, row}, 1)}, {0},
+                       [&](Stream& stream, const std::vector<Tensor>& t) {
+                         kernels::rotary_forward(stream, {"test"}, {t[0], t[1], by_kind, projected, frequencies});
+                       });
+      expect_as_on_cpu(GetParam(), {output({batch, length, row}), value({batch, length, row}, 1)}, {0},
+                       [&](Stream& stream, const std::vector<Tensor>& t) {
+                         kernels::rotary_backward(stream, {"test"}, {t[0], t[1], projected, by_kind, frequencies});
+                       });
+      expect_as_on_cpu(GetParam(), {value({batch, length, row}, 1)}, {0},
+                       [&](Stream& stream, const std::vector<Tensor>& t) {
+                         kernels::rotary_forward(stream, {"test"}, {t[0], t[0], projected, projected, frequencies});
+                       });
+    }
+    expect_as_on_cpu(GetParam(), {output({batch, length, row}), value({batch, length, row}, 1)}, {0},
+                     [&](Stream& stream, const std::vector<Tensor>& t) {
+                       kernels::rotary_forward(stream, {"test"}, {t[0], t[1], by_kind, by_group, {}});
+                     });
   }
 }
 

@@ -8,6 +8,7 @@
 #include "kernels/cpu/code.h"
 #include "kernels/layer_norm.h"
 #include "kernels/rms_norm.h"
+#include "kernels/rotary.h"
 #include "tests/kernels/operands.h"
 
 namespace strake::kernels {
@@ -116,6 +117,34 @@ TEST_P(CpuCodeTest, RmsNormOfSmallRows) {
     EXPECT_NEAR(out[1][0], rstd, 1e-5 * rstd);
     EXPECT_NEAR(out[0][1], -8.0 / 1024 * rstd, 1e-5);
     EXPECT_EQ(out[0][2], 0);
+  }
+}
+
+TEST_P(CpuCodeTest, Rotary) {
+  using enum QkvLayout::Order;
+  Random random(115);
+  for (const auto& [heads, kv_heads, head_size] :
+       {std::array<std::int64_t, 3>{1, 1, 2}, {2, 2, 8}, {6, 2, 10}, {3, 1, 32}, {4, 4, 66}, {5, 1, 128}}) {
+    SCOPED_TRACE(::testing::Message() << heads << " heads of " << head_size << ", " << kv_heads << " key heads");
+    const std::vector<double> frequencies = rotary_frequencies(head_size, 10000);
+    for (const QkvLayout::Order order : {kByKind, kByGroup}) {
+      const QkvLayout to{heads, kv_heads, head_size, kByKind}, from{heads, kv_heads, head_size, order};
+      const std::int64_t row = to.row_elems(), elems = 2 * 7 * row;
+      const Operand x = operand({2, 7, row}, random.normal(elems));
+      const Results forward = expect_as_in_double(code(), {output({2, 7, row}), x}, {0}, [&](const Tensors& t) {
+        return RotaryForward{t[0], t[1], to, from, frequencies};
+      });
+      const Results backward = expect_as_in_double(code(), {output({2, 7, row}), operand({2, 7, row}, forward[0])}, {0},
+                                                   [&](const Tensors& t) {
+                                                     return RotaryBackward{t[0], t[1], from, to, frequencies};
+                                                   });
+      EXPECT_LE(relative_error(backward[0], x.values), kTolerance);
+      if (order == kByGroup) continue;
+      const Results in_place = run(code(), DType::kF32, {x}, [&](const Tensors& t) {
+        return RotaryForward{t[0], t[0], to, to, frequencies};
+      });
+      EXPECT_TRUE(equal_bits(in_place[0], forward[0]));
+    }
   }
 }
 

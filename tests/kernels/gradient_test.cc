@@ -7,6 +7,7 @@
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/layer_norm.h"
 #include "kernels/rms_norm.h"
+#include "kernels/rotary.h"
 #include "tests/kernels/operands.h"
 
 namespace strake::kernels {
@@ -104,6 +105,26 @@ TEST(Gradients, ResidualRmsNorm) {
   expect_gradient(gradients[0], central_differences(x, loss));
   expect_gradient(gradients[0], central_differences(delta, loss));
   expect_gradient(gradients[1], central_differences(weight, loss));
+}
+
+TEST(Gradients, Rotary) {
+  Random random(209);
+  const QkvLayout from{4, 2, 6, QkvLayout::Order::kByGroup}, to{4, 2, 6};
+  const std::vector<std::int64_t> shape = {2, 3, from.row_elems()};
+  const std::vector<double> frequencies = rotary_frequencies(6, 100);
+  Values x = random.normal<double>(2 * 3 * from.row_elems());
+  const Values dy = random.normal<double>(2 * 3 * from.row_elems());
+  const auto loss = [&] {
+    return dot(in_double({output(shape), operand(shape, x)},
+                         [&](const auto& t) {
+                           return RotaryForward{t[0], t[1], to, from, frequencies};
+                         })[0],
+               dy);
+  };
+  const Results gradients = in_double({output(shape), operand(shape, dy)}, [&](const auto& t) {
+    return RotaryBackward{t[0], t[1], from, to, frequencies};
+  });
+  expect_gradient(gradients[0], central_differences(x, loss));
 }
 
 TEST(Gradients, ResidualLayerNorm) {
