@@ -10,6 +10,7 @@
 #include "kernels/optimizer.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rotary.h"
+#include "kernels/swiglu.h"
 #include "tests/cuda/two_devices.h"
 
 namespace strake::test {
@@ -190,6 +191,25 @@ TEST_P(CudaKernels, Rotary) {
     expect_as_on_cpu(GetParam(), {output({batch, length, row}), value({batch, length, row}, 1)}, {0},
                      [&](Stream& stream, const std::vector<Tensor>& t) {
                        kernels::rotary_forward(stream, {"test"}, {t[0], t[1], by_kind, by_group, {}});
+                     });
+  }
+}
+
+// Whole vectors and a rest.
+TEST_P(CudaKernels, Swiglu) {
+  for (const auto& [rows, columns] : {std::pair{64, 64}, std::pair{17, 59}, std::pair{1, 3}}) {
+    expect_as_on_cpu(GetParam(), {output({rows, columns}), value({rows, 2 * columns}, 1, 2)}, {0},
+                     [](Stream& stream, const std::vector<Tensor>& t) {
+                       kernels::swiglu_forward(stream, {"test"}, {t[0], t[1]});
+                     });
+    expect_as_on_cpu(GetParam(),
+                     {output({rows, 2 * columns}), value({rows, columns}, 1), value({rows, 2 * columns}, 2, 2)}, {0},
+                     [](Stream& stream, const std::vector<Tensor>& t) {
+                       kernels::swiglu_backward(stream, {"test"}, {t[0], t[1], t[2]});
+                     });
+    expect_as_on_cpu(GetParam(), {value({rows, 2 * columns}, 2, 2), value({rows, columns}, 1)}, {0},
+                     [](Stream& stream, const std::vector<Tensor>& t) {
+                       kernels::swiglu_backward(stream, {"test"}, {t[0], t[1], t[0]});
                      });
   }
 }

@@ -9,6 +9,7 @@
 #include "kernels/layer_norm.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rotary.h"
+#include "kernels/swiglu.h"
 #include "tests/kernels/operands.h"
 
 namespace strake::kernels {
@@ -145,6 +146,28 @@ TEST_P(CpuCodeTest, Rotary) {
       });
       EXPECT_TRUE(equal_bits(in_place[0], forward[0]));
     }
+  }
+}
+
+TEST_P(CpuCodeTest, Swiglu) {
+  Random random(114);
+  for (const auto& [rows, columns] : kRowShapes) {
+    SCOPED_TRACE(::testing::Message() << rows << " x " << columns);
+    auto values = random.normal(2 * rows * columns, 3);
+    if (rows > 1) values[0] = -100;  // a gate where the exponential is cut off
+    const Operand x = operand({rows, 2 * columns}, values);
+    const Operand dy = operand({rows, columns}, random.normal(rows * columns));
+    expect_as_in_double(code(), {output({rows, columns}), x}, {0}, [](const Tensors& t) {
+      return SwigluForward{t[0], t[1]};
+    });
+    const Results backward =
+        expect_as_in_double(code(), {output({rows, 2 * columns}), dy, x}, {0}, [](const Tensors& t) {
+          return SwigluBackward{t[0], t[1], t[2]};
+        });
+    const Results in_place = run(code(), DType::kF32, {x, dy}, [](const Tensors& t) {
+      return SwigluBackward{t[0], t[1], t[0]};
+    });
+    EXPECT_TRUE(equal_bits(in_place[0], backward[0]));
   }
 }
 

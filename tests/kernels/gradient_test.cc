@@ -8,6 +8,7 @@
 #include "kernels/layer_norm.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rotary.h"
+#include "kernels/swiglu.h"
 #include "tests/kernels/operands.h"
 
 namespace strake::kernels {
@@ -123,6 +124,23 @@ TEST(Gradients, Rotary) {
   };
   const Results gradients = in_double({output(shape), operand(shape, dy)}, [&](const auto& t) {
     return RotaryBackward{t[0], t[1], from, to, frequencies};
+  });
+  expect_gradient(gradients[0], central_differences(x, loss));
+}
+
+TEST(Gradients, Swiglu) {
+  Random random(208);
+  Values x = random.normal<double>(40, 2);
+  const Values dy = random.normal<double>(20);
+  const auto loss = [&] {
+    return dot(in_double({output({4, 5}), operand({4, 10}, x)},
+                         [](const auto& t) {
+                           return SwigluForward{t[0], t[1]};
+                         })[0],
+               dy);
+  };
+  const Results gradients = in_double({output({4, 10}), operand({4, 5}, dy), operand({4, 10}, x)}, [](const auto& t) {
+    return SwigluBackward{t[0], t[1], t[2]};
   });
   expect_gradient(gradients[0], central_differences(x, loss));
 }
