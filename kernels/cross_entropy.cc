@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "kernels/cpu/bodies.h"
-#include "kernels/cuda/bodies.h"
 #include "kernels/launch.h"
 #include "runtime/base/check.h"
 
@@ -21,41 +19,30 @@ void check_shapes(std::string_view operation, const Tensor& logits, const Tensor
 
 }  // namespace
 
-void cross_entropy_forward_backward(Stream& stream, Label label, const Tensor& logits, const Tensor& losses,
-                                    const Tensor& targets, std::int64_t vocab, double gradient_scale) {
+void cross_entropy_forward_backward(Stream& stream, Label label, const CrossEntropyForwardBackward& a) {
   constexpr std::string_view kName = "cross_entropy_forward_backward";
-  check_shapes(kName, logits, losses, targets, vocab);
-  const Tensor reads[] = {logits, targets};
-  const Tensor writes[] = {logits, losses};
-  launch(
-      stream, {.label = label, .kind = kName, .reads = reads, .writes = writes},
-      [&] { return cpu::cross_entropy_forward_backward(logits, losses, targets, vocab, gradient_scale); },
-      [&](auto&) { return cuda::cross_entropy(logits, losses, targets, vocab, gradient_scale, true); });
+  check_shapes(kName, a.logits, a.losses, a.targets, a.vocab);
+  const Tensor reads[] = {a.logits, a.targets};
+  const Tensor writes[] = {a.logits, a.losses};
+  launch(stream, {.label = label, .kind = kName, .reads = reads, .writes = writes}, a);
 }
 
-void cross_entropy_forward(Stream& stream, Label label, const Tensor& losses, const Tensor& logits,
-                           const Tensor& targets, std::int64_t vocab) {
+void cross_entropy_forward(Stream& stream, Label label, const CrossEntropyForward& a) {
   constexpr std::string_view kName = "cross_entropy_forward";
-  check_shapes(kName, logits, losses, targets, vocab);
-  const Tensor reads[] = {logits, targets};
-  const Tensor writes[] = {losses};
-  launch(
-      stream, {.label = label, .kind = kName, .reads = reads, .writes = writes},
-      [&] { return cpu::cross_entropy_forward(losses, logits, targets, vocab); },
-      [&](auto&) { return cuda::cross_entropy(logits, losses, targets, vocab, 0, false); });
+  check_shapes(kName, a.logits, a.losses, a.targets, a.vocab);
+  const Tensor reads[] = {a.logits, a.targets};
+  const Tensor writes[] = {a.losses};
+  launch(stream, {.label = label, .kind = kName, .reads = reads, .writes = writes}, a);
 }
 
-void accumulate_loss(Stream& stream, Label label, const Tensor& total, const Tensor& losses, double scale,
-                     bool accumulate) {
+void accumulate_loss(Stream& stream, Label label, const AccumulateLoss& a) {
   constexpr std::string_view kName = "accumulate_loss";
-  check_leading_operand(kName, "losses", losses, 1);
-  check_operand(kName, "total", total, losses.dtype(), {1});
-  const Tensor reads[] = {losses, total};
-  const Tensor writes[] = {total};
-  launch(
-      stream, {.label = label, .kind = kName, .reads = std::span(reads).first(accumulate ? 2 : 1), .writes = writes},
-      [&] { return cpu::accumulate_loss(total, losses, scale, accumulate); },
-      [&](auto&) { return cuda::accumulate_loss(total, losses, scale, accumulate); });
+  check_leading_operand(kName, "losses", a.losses, 1);
+  check_operand(kName, "total", a.total, a.losses.dtype(), {1});
+  const Tensor reads[] = {a.losses, a.total};
+  const Tensor writes[] = {a.total};
+  launch(stream,
+         {.label = label, .kind = kName, .reads = std::span(reads).first(a.accumulate ? 2 : 1), .writes = writes}, a);
 }
 
 }  // namespace strake::kernels

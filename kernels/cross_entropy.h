@@ -1,22 +1,44 @@
 // Softmax cross-entropy over a vocabulary, loss and gradient in one pass over the logits, in place.
 #pragma once
 
-#include "runtime/device/device.h"
+#include "kernels/arguments.h"
 
 namespace strake::kernels {
 
 // losses[n] = -log softmax(logits[n])[targets[n]] over the first `vocab` columns, in nats.
-// logits [N, V_padded] becomes the gradient: (softmax - onehot) * gradient_scale, zero in the padding.
-// targets [N] i32, each in [0, vocab). losses [N] (f32; f64 when logits are f64).
-void cross_entropy_forward_backward(Stream& stream, Label label, const Tensor& logits, const Tensor& losses,
-                                    const Tensor& targets, std::int64_t vocab, double gradient_scale);
+// logits become the gradient: (softmax - onehot) * gradient_scale, zero in the padding.
+struct CrossEntropyForwardBackward {
+  Tensor logits;       // [N, V_padded]
+  Tensor losses;       // [N] (f32; f64 when logits are f64)
+  Tensor targets;      // [N] i32, each in [0, vocab)
+  std::int64_t vocab;  // at most V_padded
+  double gradient_scale;
+
+  Body on_cpu(CpuCode code) const;
+  Body on_cuda(Device& device, Operation& operation) const;
+};
+void cross_entropy_forward_backward(Stream& stream, Label label, const CrossEntropyForwardBackward& arguments);
 
 // Loss only; logits are left as they are.
-void cross_entropy_forward(Stream& stream, Label label, const Tensor& losses, const Tensor& logits,
-                           const Tensor& targets, std::int64_t vocab);
+struct CrossEntropyForward {
+  Tensor losses, logits, targets;  // as above
+  std::int64_t vocab;
 
-// total[0] = (accumulate ? total[0] : 0) + scale * sum of losses, added in a fixed order. total [1], dtype of losses.
-void accumulate_loss(Stream& stream, Label label, const Tensor& total, const Tensor& losses, double scale,
-                     bool accumulate);
+  Body on_cpu(CpuCode code) const;
+  Body on_cuda(Device& device, Operation& operation) const;
+};
+void cross_entropy_forward(Stream& stream, Label label, const CrossEntropyForward& arguments);
+
+// total[0] = (accumulate ? total[0] : 0) + scale * sum of losses, added in a fixed order.
+struct AccumulateLoss {
+  Tensor total;   // [1], dtype of losses
+  Tensor losses;  // [N]
+  double scale;
+  bool accumulate;
+
+  Body on_cpu(CpuCode code) const;
+  Body on_cuda(Device& device, Operation& operation) const;
+};
+void accumulate_loss(Stream& stream, Label label, const AccumulateLoss& arguments);
 
 }  // namespace strake::kernels

@@ -4,8 +4,6 @@
 
 #include <algorithm>
 
-#include "kernels/cpu/bodies.h"
-#include "kernels/cuda/bodies.h"
 #include "kernels/launch.h"
 #include "runtime/base/check.h"
 
@@ -20,56 +18,43 @@ void check_same(std::string_view operation, std::string_view operand, const Tens
 
 }  // namespace
 
-void gelu_forward(Stream& stream, Label label, const Tensor& y, const Tensor& x) {
+void gelu_forward(Stream& stream, Label label, const GeluForward& a) {
   constexpr std::string_view kName = "gelu_forward";
-  check_leading_operand(kName, "x", x, 0);
-  check_same(kName, "y", y, x);
-  const Tensor reads[] = {x};
-  const Tensor writes[] = {y};
-  launch(
-      stream, {.label = label, .kind = kName, .reads = reads, .writes = writes},
-      [&] { return cpu::gelu_forward(y, x); }, [&](auto&) { return cuda::gelu_forward(y, x); });
+  check_leading_operand(kName, "x", a.x, 0);
+  check_same(kName, "y", a.y, a.x);
+  const Tensor reads[] = {a.x};
+  const Tensor writes[] = {a.y};
+  launch(stream, {.label = label, .kind = kName, .reads = reads, .writes = writes}, a);
 }
 
-void gelu_backward(Stream& stream, Label label, const Tensor& dx, const Tensor& dy, const Tensor& x) {
+void gelu_backward(Stream& stream, Label label, const GeluBackward& a) {
   constexpr std::string_view kName = "gelu_backward";
-  check_leading_operand(kName, "x", x, 0);
-  check_same(kName, "dx", dx, x);
-  check_same(kName, "dy", dy, x);
-  const Tensor reads[] = {dy, x};
-  const Tensor writes[] = {dx};
-  launch(
-      stream, {.label = label, .kind = kName, .reads = reads, .writes = writes},
-      [&] { return cpu::gelu_backward(dx, dy, x); }, [&](auto&) { return cuda::gelu_backward(dx, dy, x); });
+  check_leading_operand(kName, "x", a.x, 0);
+  check_same(kName, "dx", a.dx, a.x);
+  check_same(kName, "dy", a.dy, a.x);
+  const Tensor reads[] = {a.dy, a.x};
+  const Tensor writes[] = {a.dx};
+  launch(stream, {.label = label, .kind = kName, .reads = reads, .writes = writes}, a);
 }
 
-void add(Stream& stream, Label label, const Tensor& y, const Tensor& a, const Tensor& b) {
+void add(Stream& stream, Label label, const Add& a) {
   constexpr std::string_view kName = "add";
-  check_leading_operand(kName, "a", a, 0);
-  check_same(kName, "b", b, a);
-  check_same(kName, "y", y, a);
-  const Tensor reads[] = {a, b};
-  const Tensor writes[] = {y};
-  launch(
-      stream, {.label = label, .kind = kName, .reads = reads, .writes = writes}, [&] { return cpu::add(y, a, b); },
-      [&](auto&) { return cuda::add(y, a, b); });
+  check_leading_operand(kName, "a", a.a, 0);
+  check_same(kName, "b", a.b, a.a);
+  check_same(kName, "y", a.y, a.a);
+  const Tensor reads[] = {a.a, a.b};
+  const Tensor writes[] = {a.y};
+  launch(stream, {.label = label, .kind = kName, .reads = reads, .writes = writes}, a);
 }
 
-void cast(Stream& stream, Label label, const Tensor& dst, const Tensor& src) {
+void cast(Stream& stream, Label label, const Cast& a) {
   constexpr std::string_view kName = "cast";
-  STRAKE_CHECK(dst.defined() && src.defined() && dst.contiguous() && src.contiguous() &&
-                   std::ranges::equal(dst.shape(), src.shape()),
-               fmt::format("cast: {} to {}: shapes must be equal and contiguous", src.describe(), dst.describe()));
-  const Tensor reads[] = {src};
-  const Tensor writes[] = {dst};
-  launch(
-      stream, {.label = label, .kind = kName, .reads = reads, .writes = writes},
-      [&] {
-        Body body = cpu::cast(dst, src);
-        STRAKE_CHECK(body, fmt::format("cast: no cast from {} to {}", name_of(src.dtype()), name_of(dst.dtype())));
-        return body;
-      },
-      [&](auto&) { return cuda::cast(dst, src); });
+  STRAKE_CHECK(a.dst.defined() && a.src.defined() && a.dst.contiguous() && a.src.contiguous() &&
+                   std::ranges::equal(a.dst.shape(), a.src.shape()),
+               fmt::format("cast: {} to {}: shapes must be equal and contiguous", a.src.describe(), a.dst.describe()));
+  const Tensor reads[] = {a.src};
+  const Tensor writes[] = {a.dst};
+  launch(stream, {.label = label, .kind = kName, .reads = reads, .writes = writes}, a);
 }
 
 }  // namespace strake::kernels

@@ -1,19 +1,44 @@
-// GELU (tanh form), residual add, casts.
+// GELU (tanh form), residual add, casts. All tensors of one operation have one shape and are contiguous.
 #pragma once
 
-#include "runtime/device/device.h"
+#include "kernels/arguments.h"
 
 namespace strake::kernels {
 
-// y = gelu(x), x and y of one shape, contiguous.
-void gelu_forward(Stream& stream, Label label, const Tensor& y, const Tensor& x);
+// y = gelu(x).
+struct GeluForward {
+  Tensor y, x;
+
+  Body on_cpu(CpuCode code) const;
+  Body on_cuda(Device& device, Operation& operation) const;
+};
+void gelu_forward(Stream& stream, Label label, const GeluForward& arguments);
+
 // dx = dy * gelu'(x); dx may be dy.
-void gelu_backward(Stream& stream, Label label, const Tensor& dx, const Tensor& dy, const Tensor& x);
+struct GeluBackward {
+  Tensor dx, dy, x;
+
+  Body on_cpu(CpuCode code) const;
+  Body on_cuda(Device& device, Operation& operation) const;
+};
+void gelu_backward(Stream& stream, Label label, const GeluBackward& arguments);
 
 // y = a + b; y may be a or b.
-void add(Stream& stream, Label label, const Tensor& y, const Tensor& a, const Tensor& b);
+struct Add {
+  Tensor y, a, b;
+
+  Body on_cpu(CpuCode code) const;
+  Body on_cuda(Device& device, Operation& operation) const;
+};
+void add(Stream& stream, Label label, const Add& arguments);
 
 // dst = src converted to dst's dtype (f32 <-> bf16, f32 <-> f64), round to nearest even.
-void cast(Stream& stream, Label label, const Tensor& dst, const Tensor& src);
+struct Cast {
+  Tensor dst, src;
+
+  Body on_cpu(CpuCode code) const;
+  Body on_cuda(Device& device, Operation& operation) const;
+};
+void cast(Stream& stream, Label label, const Cast& arguments);
 
 }  // namespace strake::kernels

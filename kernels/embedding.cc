@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "kernels/cpu/bodies.h"
-#include "kernels/cuda/bodies.h"
 #include "kernels/launch.h"
 #include "runtime/base/check.h"
 
@@ -28,44 +26,39 @@ double bytes_of(const Tensor& tensor) { return static_cast<double>(tensor.extent
 
 }  // namespace
 
-void embedding_forward(Stream& stream, Label label, const Tensor& x, const Tensor& tokens, const Tensor& token_table,
-                       const Tensor& position_table) {
+void embedding_forward(Stream& stream, Label label, const EmbeddingForward& a) {
   constexpr std::string_view kName = "embedding_forward";
-  check_shapes(kName, x, tokens, token_table, position_table);
-  const Tensor reads[] = {tokens, token_table, position_table};
-  const Tensor writes[] = {x};
+  check_shapes(kName, a.x, a.tokens, a.token_table, a.position_table);
+  const Tensor reads[] = {a.tokens, a.token_table, a.position_table};
+  const Tensor writes[] = {a.x};
   // One row of each table for each place, however large the tables are.
-  launch(
-      stream,
-      {.label = label, .kind = kName, .reads = reads, .writes = writes, .bytes = bytes_of(tokens) + 3 * bytes_of(x)},
-      [&] { return cpu::embedding_forward(x, tokens, token_table, position_table); },
-      [&](auto&) { return cuda::embedding_forward(x, tokens, token_table, position_table); });
+  launch(stream,
+         {.label = label,
+          .kind = kName,
+          .reads = reads,
+          .writes = writes,
+          .bytes = bytes_of(a.tokens) + 3 * bytes_of(a.x)},
+         a);
 }
 
-void embedding_backward(Stream& stream, Label label, const Tensor& dtoken_table, Accumulate accumulate_token,
-                        const Tensor& dposition_table, Accumulate accumulate_position, const Tensor& dx,
-                        const Tensor& tokens) {
+void embedding_backward(Stream& stream, Label label, const EmbeddingBackward& a) {
   constexpr std::string_view kName = "embedding_backward";
-  check_shapes(kName, dx, tokens, dtoken_table, dposition_table);
-  const bool add_token = accumulate_token == Accumulate::kAdd;
-  const bool add_position = accumulate_position == Accumulate::kAdd;
-  Tensor reads[4] = {dx, tokens};
+  check_shapes(kName, a.dx, a.tokens, a.dtoken_table, a.dposition_table);
+  const bool add_token = a.accumulate_token == Accumulate::kAdd;
+  const bool add_position = a.accumulate_position == Accumulate::kAdd;
+  Tensor reads[4] = {a.dx, a.tokens};
   std::size_t read_tensors = 2;
-  if (add_token) reads[read_tensors++] = dtoken_table;
-  if (add_position) reads[read_tensors++] = dposition_table;
-  const Tensor writes[] = {dtoken_table, dposition_table};
-  launch(
-      stream,
-      {.label = label,
-       .kind = kName,
-       .reads = std::span(reads).first(read_tensors),
-       .writes = writes,
-       .bytes = bytes_of(tokens) + 6 * bytes_of(dx) + (add_token ? 0 : bytes_of(dtoken_table)) +
-                (add_position ? 0 : bytes_of(dposition_table))},
-      [&] { return cpu::embedding_backward(dtoken_table, add_token, dposition_table, add_position, dx, tokens); },
-      [&](auto& op) {
-        return cuda::embedding_backward(op, dtoken_table, add_token, dposition_table, add_position, dx, tokens);
-      });
+  if (add_token) reads[read_tensors++] = a.dtoken_table;
+  if (add_position) reads[read_tensors++] = a.dposition_table;
+  const Tensor writes[] = {a.dtoken_table, a.dposition_table};
+  launch(stream,
+         {.label = label,
+          .kind = kName,
+          .reads = std::span(reads).first(read_tensors),
+          .writes = writes,
+          .bytes = bytes_of(a.tokens) + 6 * bytes_of(a.dx) + (add_token ? 0 : bytes_of(a.dtoken_table)) +
+                   (add_position ? 0 : bytes_of(a.dposition_table))},
+         a);
 }
 
 }  // namespace strake::kernels

@@ -2,21 +2,17 @@
 
 #include <fmt/format.h>
 
-#include "kernels/cpu/bodies.h"
-#include "kernels/cuda/bodies.h"
 #include "kernels/launch.h"
 #include "runtime/base/check.h"
 
 namespace strake::kernels {
 
-void fingerprint(Stream& stream, Label label, const Tensor& out, const Tensor& data) {
+void fingerprint(Stream& stream, Label label, const Fingerprint& a) {
   constexpr std::string_view kName = "fingerprint";
-  check_operand(kName, "out", out, DType::kI64, {1});
-  STRAKE_CHECK(data.contiguous() && data.offset_bytes() % 16 == 0,
-               fmt::format("fingerprint: data is {} at byte {}", data.describe(), data.offset_bytes()));
-  launch(
-      stream, {.label = label, .kind = kName, .reads = {&data, 1}, .writes = {&out, 1}},
-      [&] { return cpu::fingerprint(out, data); }, [&](auto&) { return cuda::fingerprint(out, data); });
+  check_operand(kName, "out", a.out, DType::kI64, {1});
+  STRAKE_CHECK(a.data.contiguous() && a.data.offset_bytes() % 16 == 0,
+               fmt::format("fingerprint: data is {} at byte {}", a.data.describe(), a.data.offset_bytes()));
+  launch(stream, {.label = label, .kind = kName, .reads = {&a.data, 1}, .writes = {&a.out, 1}}, a);
 }
 
 }  // namespace strake::kernels

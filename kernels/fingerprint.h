@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "runtime/device/device.h"
+#include "kernels/arguments.h"
 
 namespace strake::kernels {
 
@@ -15,7 +15,14 @@ namespace strake::kernels {
 inline constexpr std::uint64_t kFingerprintStep = 0x9e3779b97f4a7c15;
 inline constexpr std::uint64_t kFingerprintMix1 = 0xbf58476d1ce4e5b9, kFingerprintMix2 = 0x94d049bb133111eb;
 
-// out[0] = fingerprint of `data`. out: i64 [1]. data: contiguous, any dtype, at a multiple of 16 bytes of its arena.
-void fingerprint(Stream& stream, Label label, const Tensor& out, const Tensor& data);
+// out[0] = fingerprint of `data`.
+struct Fingerprint {
+  Tensor out;   // i64 [1]
+  Tensor data;  // contiguous, any dtype, at a multiple of 16 bytes of its arena
+
+  Body on_cpu(CpuCode code) const;
+  Body on_cuda(Device& device, Operation& operation) const;
+};
+void fingerprint(Stream& stream, Label label, const Fingerprint& arguments);
 
 }  // namespace strake::kernels

@@ -1,72 +1,62 @@
 #include "kernels/matmul.h"
 
-#include "kernels/cpu/bodies.h"
-#include "kernels/cuda/bodies.h"
 #include "kernels/launch.h"
 
 namespace strake::kernels {
 
-void linear_forward(Stream& stream, Label label, const Tensor& y, const Tensor& x, const Tensor& weight,
-                    const Tensor& bias) {
+void linear_forward(Stream& stream, Label label, const LinearForward& a) {
   constexpr std::string_view kName = "linear_forward";
-  check_leading_operand(kName, "x", x, 2);
-  check_leading_operand(kName, "weight", weight, 2);
-  const std::int64_t rows = x.size(0), ins = x.size(1), outs = weight.size(0);
-  check_operand(kName, "weight", weight, x.dtype(), {outs, ins});
-  check_operand(kName, "y", y, x.dtype(), {rows, outs});
-  if (bias.defined()) check_operand(kName, "bias", bias, x.dtype(), {outs});
+  check_leading_operand(kName, "x", a.x, 2);
+  check_leading_operand(kName, "weight", a.weight, 2);
+  const std::int64_t rows = a.x.size(0), ins = a.x.size(1), outs = a.weight.size(0);
+  check_operand(kName, "weight", a.weight, a.x.dtype(), {outs, ins});
+  check_operand(kName, "y", a.y, a.x.dtype(), {rows, outs});
+  if (a.bias.defined()) check_operand(kName, "bias", a.bias, a.x.dtype(), {outs});
 
-  const Tensor reads[] = {x, weight, bias};
-  const Tensor writes[] = {y};
-  const Operation operation = {.label = label,
-                               .kind = kName,
-                               .reads = std::span(reads).first(bias.defined() ? 3 : 2),
-                               .writes = writes,
-                               .flops = matmul_flops(rows, outs, ins)};
-  launch(
-      stream, operation, [&] { return cpu::linear_forward(y, x, weight, bias); },
-      [&](auto& op) { return cuda::linear_forward(stream.device(), op, y, x, weight, bias); });
+  const Tensor reads[] = {a.x, a.weight, a.bias};
+  const Tensor writes[] = {a.y};
+  launch(stream,
+         {.label = label,
+          .kind = kName,
+          .reads = std::span(reads).first(a.bias.defined() ? 3 : 2),
+          .writes = writes,
+          .flops = matmul_flops(rows, outs, ins)},
+         a);
 }
 
-void linear_backward_weight(Stream& stream, Label label, const Tensor& dweight, const Tensor& dbias, const Tensor& dy,
-                            const Tensor& x, Accumulate accumulate) {
+void linear_backward_weight(Stream& stream, Label label, const LinearBackwardWeight& a) {
   constexpr std::string_view kName = "linear_backward_weight";
-  check_leading_operand(kName, "dy", dy, 2);
-  check_leading_operand(kName, "x", x, 2);
-  const std::int64_t rows = dy.size(0), outs = dy.size(1), ins = x.size(1);
-  check_operand(kName, "x", x, dy.dtype(), {rows, ins});
-  check_gradient(kName, "dweight", dweight, dy.dtype(), {outs, ins});
-  if (dbias.defined()) check_gradient(kName, "dbias", dbias, dy.dtype(), {outs});
+  check_leading_operand(kName, "dy", a.dy, 2);
+  check_leading_operand(kName, "x", a.x, 2);
+  const std::int64_t rows = a.dy.size(0), outs = a.dy.size(1), ins = a.x.size(1);
+  check_operand(kName, "x", a.x, a.dy.dtype(), {rows, ins});
+  check_gradient(kName, "dweight", a.dweight, a.dy.dtype(), {outs, ins});
+  if (a.dbias.defined()) check_gradient(kName, "dbias", a.dbias, a.dy.dtype(), {outs});
 
-  const bool add = accumulate == Accumulate::kAdd;
-  const Tensor reads[] = {dy, x, dweight, dbias};
-  const Tensor writes[] = {dweight, dbias};
-  const std::size_t outputs = dbias.defined() ? 2 : 1;
-  const Operation operation = {.label = label,
-                               .kind = kName,
-                               .reads = std::span(reads).first(add ? 2 + outputs : 2),
-                               .writes = std::span(writes).first(outputs),
-                               .flops = matmul_flops(rows, outs, ins)};
-  launch(
-      stream, operation, [&] { return cpu::linear_backward_weight(dweight, dbias, dy, x, add); },
-      [&](auto& op) { return cuda::linear_backward_weight(stream.device(), op, dweight, dbias, dy, x, add); });
+  const Tensor reads[] = {a.dy, a.x, a.dweight, a.dbias};
+  const Tensor writes[] = {a.dweight, a.dbias};
+  const std::size_t outputs = a.dbias.defined() ? 2 : 1;
+  launch(stream,
+         {.label = label,
+          .kind = kName,
+          .reads = std::span(reads).first(a.accumulate == Accumulate::kAdd ? 2 + outputs : 2),
+          .writes = std::span(writes).first(outputs),
+          .flops = matmul_flops(rows, outs, ins)},
+         a);
 }
 
-void linear_backward_input(Stream& stream, Label label, const Tensor& dx, const Tensor& dy, const Tensor& weight) {
+void linear_backward_input(Stream& stream, Label label, const LinearBackwardInput& a) {
   constexpr std::string_view kName = "linear_backward_input";
-  check_leading_operand(kName, "dy", dy, 2);
-  check_leading_operand(kName, "weight", weight, 2);
-  const std::int64_t rows = dy.size(0), outs = dy.size(1), ins = weight.size(1);
-  check_operand(kName, "weight", weight, dy.dtype(), {outs, ins});
-  check_operand(kName, "dx", dx, dy.dtype(), {rows, ins});
+  check_leading_operand(kName, "dy", a.dy, 2);
+  check_leading_operand(kName, "weight", a.weight, 2);
+  const std::int64_t rows = a.dy.size(0), outs = a.dy.size(1), ins = a.weight.size(1);
+  check_operand(kName, "weight", a.weight, a.dy.dtype(), {outs, ins});
+  check_operand(kName, "dx", a.dx, a.dy.dtype(), {rows, ins});
 
-  const Tensor reads[] = {dy, weight};
-  const Tensor writes[] = {dx};
-  const Operation operation = {
-      .label = label, .kind = kName, .reads = reads, .writes = writes, .flops = matmul_flops(rows, outs, ins)};
-  launch(
-      stream, operation, [&] { return cpu::linear_backward_input(dx, dy, weight); },
-      [&](auto& op) { return cuda::linear_backward_input(stream.device(), op, dx, dy, weight); });
+  const Tensor reads[] = {a.dy, a.weight};
+  const Tensor writes[] = {a.dx};
+  launch(stream,
+         {.label = label, .kind = kName, .reads = reads, .writes = writes, .flops = matmul_flops(rows, outs, ins)}, a);
 }
 
 }  // namespace strake::kernels

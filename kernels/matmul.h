@@ -9,16 +9,40 @@
 
 namespace strake::kernels {
 
-// y = x weight^T + bias.  x [M, K], weight [N, K], bias [N] or undefined, y [M, N].
-void linear_forward(Stream& stream, Label label, const Tensor& y, const Tensor& x, const Tensor& weight,
-                    const Tensor& bias);
+// y = x weight^T + bias.
+struct LinearForward {
+  Tensor y;          // [M, N]
+  Tensor x;          // [M, K]
+  Tensor weight;     // [N, K]
+  Tensor bias = {};  // [N] or undefined
 
-// dweight (+)= dy^T x, dbias (+)= column sums of dy (skipped if dbias is undefined).
-// dweight [N, K], dbias [N], dy [M, N], x [M, K].
-void linear_backward_weight(Stream& stream, Label label, const Tensor& dweight, const Tensor& dbias, const Tensor& dy,
-                            const Tensor& x, Accumulate accumulate);
+  Body on_cpu(CpuCode code) const;
+  Body on_cuda(Device& device, Operation& operation) const;
+};
+void linear_forward(Stream& stream, Label label, const LinearForward& arguments);
 
-// dx = dy weight.  dx [M, K], dy [M, N], weight [N, K].
-void linear_backward_input(Stream& stream, Label label, const Tensor& dx, const Tensor& dy, const Tensor& weight);
+// dweight (+)= dy^T x, dbias (+)= column sums of dy.
+struct LinearBackwardWeight {
+  Tensor dweight;  // [N, K]
+  Tensor dbias;    // [N] or undefined
+  Tensor dy;       // [M, N]
+  Tensor x;        // [M, K]
+  Accumulate accumulate;
+
+  Body on_cpu(CpuCode code) const;
+  Body on_cuda(Device& device, Operation& operation) const;
+};
+void linear_backward_weight(Stream& stream, Label label, const LinearBackwardWeight& arguments);
+
+// dx = dy weight.
+struct LinearBackwardInput {
+  Tensor dx;      // [M, K]
+  Tensor dy;      // [M, N]
+  Tensor weight;  // [N, K]
+
+  Body on_cpu(CpuCode code) const;
+  Body on_cuda(Device& device, Operation& operation) const;
+};
+void linear_backward_input(Stream& stream, Label label, const LinearBackwardInput& arguments);
 
 }  // namespace strake::kernels

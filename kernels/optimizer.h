@@ -3,9 +3,8 @@
 
 #include <cstdint>
 #include <span>
-#include <vector>
 
-#include "runtime/device/device.h"
+#include "kernels/arguments.h"
 
 namespace strake::kernels {
 
@@ -25,9 +24,17 @@ std::int64_t norm_blocks(std::span<const FlatSegment> segments);
 
 // norm[0] = sqrt(sum of squares of gradients); clip[0] = min(1, max_norm / (norm + 1e-6)), 1 when max_norm <= 0. Where
 // the norm is not finite clip[0] is NaN: an update with it leaves no weight that could be taken for a trained one.
-// gradients: flat. block_sums [norm_blocks] f64, norm [1] f32 (f64 when gradients are f64), clip the same.
-void gradient_norm(Stream& stream, Label label, const Tensor& norm, const Tensor& clip, const Tensor& block_sums,
-                   const Tensor& gradients, std::span<const FlatSegment> segments, double max_norm);
+struct GradientNorm {
+  Tensor norm, clip;  // [1] f32 (f64 when gradients are f64)
+  Tensor block_sums;  // [norm_blocks] f64
+  Tensor gradients;   // flat
+  std::span<const FlatSegment> segments;
+  double max_norm;
+
+  Body on_cpu(CpuCode code) const;
+  Body on_cuda(Device& device, Operation& operation) const;
+};
+void gradient_norm(Stream& stream, Label label, const GradientNorm& arguments);
 
 struct AdamWStep {
   double learning_rate;
@@ -39,10 +46,31 @@ struct AdamWStep {
 };
 
 // One AdamW update of every segment with gradients scaled by clip[0], read on the device.
-// weights, first_moment, second_moment: flat, f32 (or all f64); gradients: flat, the same type, or bf16.
-// compute_weights: the updated weights rounded to bf16, where the model computes in bf16; else undefined.
-void adamw(Stream& stream, Label label, const Tensor& weights, const Tensor& first_moment, const Tensor& second_moment,
-           const Tensor& gradients, const Tensor& clip, std::span<const FlatSegment> segments, const AdamWStep& step,
-           const Tensor& compute_weights = Tensor());
+struct AdamW {
+  Tensor weights, first_moment, second_moment;  // flat, f32 (or all f64)
+  Tensor gradients;                             // flat, the same type, or bf16
+  Tensor clip;                                  // [1]
+  std::span<const FlatSegment> segments;
+  AdamWStep step;
+  Tensor compute_weights = {};  // the updated weights rounded to bf16, where the model computes in bf16; else undefined
+
+  Body on_cpu(CpuCode code) const;
+  Body on_cuda(Device& device, Operation& operation) const;
+};
+void adamw(Stream& stream, Label label, const AdamW& arguments);
+
+// The scalars of one AdamW step, worked out once in double.
+struct AdamWScalars {
+  double beta1, one_minus_beta1;
+  double beta2, one_minus_beta2;
+  double epsilon;
+  double step_size;            // learning rate / (1 - beta1^step)
+  double second_moment_scale;  // 1 / (1 - beta2^step)
+  double keep;                 // what decay leaves of a weight: 1 - learning rate * weight decay, or 1
+};
+
+// A block of the norm is summed in double, always in this order: kNormLanes partial sums, element i in partial sum
+// i % kNormLanes, then the partial sums added pairwise (i and i + half, halving).
+inline constexpr std::int64_t kNormLanes = 16;
 
 }  // namespace strake::kernels

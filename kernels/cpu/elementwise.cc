@@ -1,12 +1,17 @@
-#include "kernels/cpu/elementwise.h"
+#include "kernels/elementwise.h"
+
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
 
+#include "kernels/cpu/body.h"
+#include "runtime/base/check.h"
 #include "runtime/base/dtype.h"
 
-namespace strake::kernels::reference {
+namespace strake::kernels {
+namespace reference {
 namespace {
 
 constexpr double kSqrtTwoOverPi = 0.79788456080286535588;
@@ -47,17 +52,45 @@ void cast(To* dst, const From* src, std::int64_t elems) {
   });
 }
 
-template void gelu_forward(float*, const float*, std::int64_t);
-template void gelu_forward(double*, const double*, std::int64_t);
-template void gelu_backward(float*, const float*, const float*, std::int64_t);
-template void gelu_backward(double*, const double*, const double*, std::int64_t);
-template void add(float*, const float*, const float*, std::int64_t);
-template void add(double*, const double*, const double*, std::int64_t);
-template void cast(float*, const float*, std::int64_t);
-template void cast(double*, const double*, std::int64_t);
-template void cast(double*, const float*, std::int64_t);
-template void cast(float*, const double*, std::int64_t);
-template void cast(BFloat16*, const float*, std::int64_t);
-template void cast(float*, const BFloat16*, std::int64_t);
+}  // namespace reference
 
-}  // namespace strake::kernels::reference
+namespace cpu {
+
+STRAKE_VECTOR_CODE(gelu_forward);
+STRAKE_VECTOR_CODE(gelu_backward);
+STRAKE_VECTOR_CODE(add);
+
+}  // namespace cpu
+
+Body GeluForward::on_cpu(CpuCode code) const {
+  return cpu::body(x.dtype(),
+                   [=, *this]<typename T>() { cpu::gelu_forward.in<T>(code)(data<T>(y), data<T>(x), x.elems()); });
+}
+
+Body GeluBackward::on_cpu(CpuCode code) const {
+  return cpu::body(x.dtype(), [=, *this]<typename T>() {
+    cpu::gelu_backward.in<T>(code)(data<T>(dx), data<T>(dy), data<T>(x), x.elems());
+  });
+}
+
+Body Add::on_cpu(CpuCode code) const {
+  return cpu::body(a.dtype(),
+                   [=, *this]<typename T>() { cpu::add.in<T>(code)(data<T>(y), data<T>(a), data<T>(b), a.elems()); });
+}
+
+// Bound by memory, and the plain loop vectorises.
+Body Cast::on_cpu(CpuCode) const {
+  const auto from_to = [&]<typename To, typename From>(To, From) -> Body {
+    return [*this](NativeStream) { reference::cast(data<To>(dst), data<From>(src), dst.elems()); };
+  };
+  const std::pair types(dst.dtype(), src.dtype());
+  if (types == std::pair(DType::kF32, DType::kF32)) return from_to(float(), float());
+  if (types == std::pair(DType::kF64, DType::kF64)) return from_to(double(), double());
+  if (types == std::pair(DType::kF64, DType::kF32)) return from_to(double(), float());
+  if (types == std::pair(DType::kF32, DType::kF64)) return from_to(float(), double());
+  if (types == std::pair(DType::kBF16, DType::kF32)) return from_to(BFloat16(), float());
+  if (types == std::pair(DType::kF32, DType::kBF16)) return from_to(float(), BFloat16());
+  check_failed("cast", fmt::format("no cast from {} to {}", name_of(src.dtype()), name_of(dst.dtype())));
+}
+
+}  // namespace strake::kernels

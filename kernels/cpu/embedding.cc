@@ -1,9 +1,13 @@
-#include "kernels/cpu/embedding.h"
+#include "kernels/embedding.h"
 
 #include <algorithm>
 
-namespace strake::kernels::reference {
+#include "kernels/cpu/body.h"
 
+namespace strake::kernels {
+namespace reference {
+
+// x [batch, length, channels]; tokens [batch, length]; token_table [*, channels]; position_table [>= length, channels].
 template <typename T>
 void embedding_forward(T* x, const std::int32_t* tokens, const T* token_table, const T* position_table,
                        std::int64_t batch, std::int64_t length, std::int64_t channels) {
@@ -17,6 +21,7 @@ void embedding_forward(T* x, const std::int32_t* tokens, const T* token_table, c
   }
 }
 
+// dtoken_table [vocab, channels] (+)=, places in order.
 template <typename T>
 void embedding_backward_tokens(T* dtoken_table, const T* dx, const std::int32_t* tokens, std::int64_t places,
                                std::int64_t channels, std::int64_t vocab, bool accumulate) {
@@ -27,6 +32,7 @@ void embedding_backward_tokens(T* dtoken_table, const T* dx, const std::int32_t*
   }
 }
 
+// dposition_table [positions, channels] (+)=, batch in order; rows from `length` on have no part.
 template <typename T>
 void embedding_backward_positions(T* dposition_table, const T* dx, std::int64_t batch, std::int64_t length,
                                   std::int64_t channels, std::int64_t positions, bool accumulate) {
@@ -37,15 +43,23 @@ void embedding_backward_positions(T* dposition_table, const T* dx, std::int64_t 
   }
 }
 
-#define STRAKE_INSTANTIATE(T)                                                                                          \
-  template void embedding_forward(T*, const std::int32_t*, const T*, const T*, std::int64_t, std::int64_t,             \
-                                  std::int64_t);                                                                       \
-  template void embedding_backward_tokens(T*, const T*, const std::int32_t*, std::int64_t, std::int64_t, std::int64_t, \
-                                          bool);                                                                       \
-  template void embedding_backward_positions(T*, const T*, std::int64_t, std::int64_t, std::int64_t, std::int64_t,     \
-                                             bool);
-STRAKE_INSTANTIATE(float)
-STRAKE_INSTANTIATE(double)
-#undef STRAKE_INSTANTIATE
+}  // namespace reference
 
-}  // namespace strake::kernels::reference
+// Bound by memory, and the plain loops over channels vectorise.
+Body EmbeddingForward::on_cpu(CpuCode) const {
+  return cpu::body(x.dtype(), [*this]<typename T>() {
+    reference::embedding_forward(data<T>(x), data<std::int32_t>(tokens), data<T>(token_table), data<T>(position_table),
+                                 x.size(0), x.size(1), x.size(2));
+  });
+}
+
+Body EmbeddingBackward::on_cpu(CpuCode) const {
+  return cpu::body(dx.dtype(), [*this]<typename T>() {
+    reference::embedding_backward_tokens(data<T>(dtoken_table), data<T>(dx), data<std::int32_t>(tokens), tokens.elems(),
+                                         dx.size(2), dtoken_table.size(0), accumulate_token == Accumulate::kAdd);
+    reference::embedding_backward_positions(data<T>(dposition_table), data<T>(dx), dx.size(0), dx.size(1), dx.size(2),
+                                            dposition_table.size(0), accumulate_position == Accumulate::kAdd);
+  });
+}
+
+}  // namespace strake::kernels

@@ -1,11 +1,12 @@
-#include "kernels/cpu/fingerprint.h"
+#include "kernels/fingerprint.h"
 
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/fingerprint.h"
+#include "kernels/cpu/body.h"
 
-namespace strake::kernels::reference {
+namespace strake::kernels {
+namespace reference {
 
 std::uint64_t fingerprint(const std::byte* data, std::int64_t size_bytes) {
   std::uint64_t sum = 0, key = 0;
@@ -20,4 +21,20 @@ std::uint64_t fingerprint(const std::byte* data, std::int64_t size_bytes) {
   return sum;
 }
 
-}  // namespace strake::kernels::reference
+}  // namespace reference
+
+namespace cpu {
+
+STRAKE_VECTOR_VERSIONS(fingerprint, reference::fingerprint, reference::fingerprint);
+
+}  // namespace cpu
+
+Body Fingerprint::on_cpu(CpuCode code) const {
+  return [=, *this](NativeStream) {
+    const std::uint64_t sum =
+        cpu::fingerprint.in<float>(code)(strake::cpu::bytes(data), static_cast<std::int64_t>(data.extent_bytes()));
+    strake::cpu::data<std::int64_t>(out)[0] = static_cast<std::int64_t>(sum);
+  };
+}
+
+}  // namespace strake::kernels

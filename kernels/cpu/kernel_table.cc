@@ -1,6 +1,5 @@
 #include "kernels/cpu/kernel_table.h"
 
-#include "kernels/cpu/onednn/matmul.h"
 #include "kernels/cpu/vector/instruction_sets.h"
 
 namespace strake::kernels::cpu {
@@ -21,7 +20,6 @@ std::vector<NamedKernelTable> make_f32_kernel_tables() {
   add("reference", nullptr);
 #if STRAKE_ONEDNN
   tables.front().name += "+onednn";
-  put_onednn_matmul(tables.front().table);
 #endif
   return tables;
 }

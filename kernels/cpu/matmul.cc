@@ -1,8 +1,24 @@
-#include "kernels/cpu/matmul.h"
+#include "kernels/matmul.h"
 
 #include <algorithm>
 
-namespace strake::kernels::reference {
+#include "kernels/cpu/body.h"
+
+#if STRAKE_ONEDNN
+#include <fmt/format.h>
+
+#include <array>
+#include <map>
+#include <oneapi/dnnl/dnnl.hpp>
+
+#include "runtime/base/error.h"
+
+// Of the OpenMP runtime that oneDNN is linked with; declared here because nothing of ours is compiled as OpenMP.
+extern "C" void omp_set_num_threads(int threads);
+#endif
+
+namespace strake::kernels {
+namespace reference {
 namespace {
 
 // c [m, n] += a b with a(i, k) = a[i * a_row + k * a_column] and b [inner, n]. The innermost loop runs along
@@ -26,6 +42,7 @@ void add_product(T* c, const T* a, std::int64_t a_row, std::int64_t a_column, co
 
 }  // namespace
 
+// y [rows, outs] = x [rows, ins] weight[outs, ins]^T + bias [outs]; bias may be null.
 template <typename T>
 void linear_forward(T* y, const T* x, const T* weight, const T* bias, std::int64_t rows, std::int64_t outs,
                     std::int64_t ins) {
@@ -57,6 +74,7 @@ void linear_forward(T* y, const T* x, const T* weight, const T* bias, std::int64
   }
 }
 
+// dweight [outs, ins] (+)= dy [rows, outs]^T x [rows, ins].
 template <typename T>
 void linear_backward_weight(T* dweight, const T* dy, const T* x, std::int64_t rows, std::int64_t outs, std::int64_t ins,
                             bool accumulate) {
@@ -64,6 +82,7 @@ void linear_backward_weight(T* dweight, const T* dy, const T* x, std::int64_t ro
   add_product(dweight, dy, 1, outs, x, outs, ins, rows);
 }
 
+// dx [rows, ins] = dy [rows, outs] weight [outs, ins].
 template <typename T>
 void linear_backward_input(T* dx, const T* dy, const T* weight, std::int64_t rows, std::int64_t outs,
                            std::int64_t ins) {
@@ -71,6 +90,7 @@ void linear_backward_input(T* dx, const T* dy, const T* weight, std::int64_t row
   add_product(dx, dy, outs, 1, weight, rows, ins, outs);
 }
 
+// sums [columns] (+)= sum over the rows of a [rows, columns].
 template <typename T>
 void column_sums(T* sums, const T* a, std::int64_t rows, std::int64_t columns, bool accumulate) {
   if (!accumulate) std::fill_n(sums, columns, T(0));
@@ -79,13 +99,156 @@ void column_sums(T* sums, const T* a, std::int64_t rows, std::int64_t columns, b
   }
 }
 
-#define STRAKE_INSTANTIATE(T)                                                                                   \
-  template void linear_forward(T*, const T*, const T*, const T*, std::int64_t, std::int64_t, std::int64_t);     \
-  template void linear_backward_weight(T*, const T*, const T*, std::int64_t, std::int64_t, std::int64_t, bool); \
-  template void linear_backward_input(T*, const T*, const T*, std::int64_t, std::int64_t, std::int64_t);        \
-  template void column_sums(T*, const T*, std::int64_t, std::int64_t, bool);
-STRAKE_INSTANTIATE(float)
-STRAKE_INSTANTIATE(double)
-#undef STRAKE_INSTANTIATE
+}  // namespace reference
 
-}  // namespace strake::kernels::reference
+#if STRAKE_ONEDNN
+// Products of f32 by oneDNN. Each thread keeps its own compiled kernels, and one thread computes: ranks, not cores, are
+// the unit. Errors: DeviceError with oneDNN's status and the shape.
+namespace onednn {
+namespace {
+
+using dnnl::memory;
+
+[[noreturn]] void fail(std::string_view what, std::string_view message) {
+  throw DeviceError(fmt::format("oneDNN failed in {}: {}", what, message));
+}
+
+// The calling thread computes alone from here on. OpenMP keeps this number for each thread.
+void use_one_thread() {
+  thread_local const bool done = (omp_set_num_threads(1), true);
+  static_cast<void>(done);
+}
+
+// y [rows, outs] = x [rows, ins] weight[outs, ins]^T + bias, compiled for one shape.
+class CompiledForward {
+ public:
+  CompiledForward(std::int64_t rows, std::int64_t outs, std::int64_t ins, bool bias)
+      : engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {
+    const memory::desc x({rows, ins}, memory::data_type::f32, memory::dims{ins, 1});
+    const memory::desc weight({ins, outs}, memory::data_type::f32, memory::dims{1, ins});
+    const memory::desc y({rows, outs}, memory::data_type::f32, memory::dims{outs, 1});
+    const memory::desc bias_row({1, outs}, memory::data_type::f32, memory::dims{outs, 1});
+    const dnnl::matmul::primitive_desc primitive(
+        bias ? dnnl::matmul::desc(x, weight, bias_row, y) : dnnl::matmul::desc(x, weight, y), engine_);
+    matmul_ = dnnl::matmul(primitive);
+    x_ = memory(x, engine_, nullptr);
+    weight_ = memory(weight, engine_, nullptr);
+    y_ = memory(y, engine_, nullptr);
+    arguments_ = {{DNNL_ARG_SRC, x_}, {DNNL_ARG_WEIGHTS, weight_}, {DNNL_ARG_DST, y_}};
+    if (bias) {
+      bias_ = memory(bias_row, engine_, nullptr);
+      arguments_.insert({DNNL_ARG_BIAS, bias_});
+    }
+  }
+
+  void run(float* y, const float* x, const float* weight, const float* bias) {
+    // oneDNN's handles are not const; these three are only read.
+    x_.set_data_handle(const_cast<float*>(x));
+    weight_.set_data_handle(const_cast<float*>(weight));
+    if (bias != nullptr) bias_.set_data_handle(const_cast<float*>(bias));
+    y_.set_data_handle(y);
+    matmul_.execute(stream_, arguments_);
+    stream_.wait();
+  }
+
+ private:
+  dnnl::engine engine_;
+  dnnl::stream stream_;
+  dnnl::matmul matmul_;
+  memory x_, weight_, bias_, y_;
+  std::unordered_map<int, memory> arguments_;
+};
+
+void linear_forward(float* y, const float* x, const float* weight, const float* bias, std::int64_t rows,
+                    std::int64_t outs, std::int64_t ins) {
+  use_one_thread();
+  using Shape = std::array<std::int64_t, 4>;
+  thread_local std::map<Shape, CompiledForward> compiled;
+  constexpr std::size_t kMostCompiled = 256;  // a generated text of growing length has many shapes
+  const Shape shape = {rows, outs, ins, bias != nullptr};
+  try {
+    auto found = compiled.find(shape);
+    if (found == compiled.end()) {
+      if (compiled.size() == kMostCompiled) compiled.clear();
+      found = compiled.try_emplace(shape, rows, outs, ins, bias != nullptr).first;
+    }
+    found->second.run(y, x, weight, bias);
+  } catch (const dnnl::error& error) {
+    fail(fmt::format("linear_forward of [{}, {}] x [{}, {}]", rows, ins, outs, ins), error.what());
+  }
+}
+
+// The backward products go through sgemm: it packs a transposed operand faster than the matmul primitive does.
+void check_sgemm(dnnl_status_t status, std::string_view what, std::int64_t rows, std::int64_t outs, std::int64_t ins) {
+  if (status != dnnl_success) {
+    fail(fmt::format("{} of [{}, {}] x [{}, {}]", what, rows, outs, outs, ins),
+         fmt::format("status {}", static_cast<int>(status)));
+  }
+}
+
+void linear_backward_weight(float* dweight, const float* dy, const float* x, std::int64_t rows, std::int64_t outs,
+                            std::int64_t ins, bool accumulate) {
+  use_one_thread();
+  check_sgemm(dnnl_sgemm('T', 'N', outs, ins, rows, 1.0f, dy, outs, x, ins, accumulate ? 1.0f : 0.0f, dweight, ins),
+              "linear_backward_weight", rows, outs, ins);
+}
+
+void linear_backward_input(float* dx, const float* dy, const float* weight, std::int64_t rows, std::int64_t outs,
+                           std::int64_t ins) {
+  use_one_thread();
+  check_sgemm(dnnl_sgemm('N', 'N', rows, ins, outs, 1.0f, dy, outs, weight, ins, 0.0f, dx, ins),
+              "linear_backward_input", rows, outs, ins);
+}
+
+}  // namespace
+}  // namespace onednn
+#endif
+
+namespace cpu {
+
+STRAKE_VECTOR_CODE(column_sums);
+
+namespace {
+
+template <typename T>
+struct Products {
+  decltype(&reference::linear_forward<T>) forward = reference::linear_forward<T>;
+  decltype(&reference::linear_backward_weight<T>) backward_weight = reference::linear_backward_weight<T>;
+  decltype(&reference::linear_backward_input<T>) backward_input = reference::linear_backward_input<T>;
+};
+template <typename T>
+Products<T> products([[maybe_unused]] CpuCode code) {
+#if STRAKE_ONEDNN
+  if constexpr (std::is_same_v<T, float>) {
+    if (code.onednn) return {onednn::linear_forward, onednn::linear_backward_weight, onednn::linear_backward_input};
+  }
+#endif
+  return {};
+}
+
+}  // namespace
+}  // namespace cpu
+
+Body LinearForward::on_cpu(CpuCode code) const {
+  return cpu::body(y.dtype(), [=, *this]<typename T>() {
+    cpu::products<T>(code).forward(data<T>(y), data<T>(x), data<T>(weight), bias.defined() ? data<T>(bias) : nullptr,
+                                   y.size(0), y.size(1), x.size(1));
+  });
+}
+
+Body LinearBackwardWeight::on_cpu(CpuCode code) const {
+  return cpu::body(dy.dtype(), [=, *this]<typename T>() {
+    const bool add = accumulate == Accumulate::kAdd;
+    cpu::products<T>(code).backward_weight(data<T>(dweight), data<T>(dy), data<T>(x), dy.size(0), dy.size(1), x.size(1),
+                                           add);
+    if (dbias.defined()) cpu::column_sums.in<T>(code)(data<T>(dbias), data<T>(dy), dy.size(0), dy.size(1), add);
+  });
+}
+
+Body LinearBackwardInput::on_cpu(CpuCode code) const {
+  return cpu::body(dy.dtype(), [=, *this]<typename T>() {
+    cpu::products<T>(code).backward_input(data<T>(dx), data<T>(dy), data<T>(weight), dy.size(0), dy.size(1),
+                                          dx.size(1));
+  });
+}
+}  // namespace strake::kernels

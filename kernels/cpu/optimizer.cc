@@ -1,8 +1,14 @@
-#include "kernels/cpu/optimizer.h"
+#include "kernels/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
+#include <vector>
 
-namespace strake::kernels::reference {
+#include "kernels/cpu/body.h"
+
+namespace strake::kernels {
+namespace reference {
 
 template <typename T>
 double sum_of_squares(const T* gradients, std::int64_t elems) {
@@ -17,6 +23,7 @@ double sum_of_squares(const T* gradients, std::int64_t elems) {
   return sums[0];
 }
 
+// weights, moments of one segment; gradients scaled by clip first.
 template <typename T>
 void adamw(T* weights, T* first_moment, T* second_moment, const T* gradients, std::int64_t elems, T clip,
            const AdamWScalars& scalars) {
@@ -33,11 +40,57 @@ void adamw(T* weights, T* first_moment, T* second_moment, const T* gradients, st
   }
 }
 
-#define STRAKE_INSTANTIATE(T)                             \
-  template double sum_of_squares(const T*, std::int64_t); \
-  template void adamw(T*, T*, T*, const T*, std::int64_t, T, const AdamWScalars&);
-STRAKE_INSTANTIATE(float)
-STRAKE_INSTANTIATE(double)
-#undef STRAKE_INSTANTIATE
+}  // namespace reference
 
-}  // namespace strake::kernels::reference
+namespace cpu {
+
+STRAKE_VECTOR_CODE(sum_of_squares);
+STRAKE_VECTOR_CODE(adamw);
+
+}  // namespace cpu
+
+Body GradientNorm::on_cpu(CpuCode code) const {
+  // The caller's segments may be gone when the body runs.
+  return cpu::body(gradients.dtype(), [=, *this, all = std::vector(segments.begin(), segments.end())]<typename T>() {
+    double* block_sum = data<double>(block_sums);
+    double total = 0;
+    for (const FlatSegment& segment : all) {
+      for (std::int64_t done = 0; done < segment.size_elems; done += kNormBlockElems) {
+        *block_sum = cpu::sum_of_squares.in<T>(code)(data<T>(gradients) + segment.begin_elems + done,
+                                                     std::min(kNormBlockElems, segment.size_elems - done));
+        total += *block_sum++;
+      }
+    }
+    const double root = std::sqrt(total);
+    double factor = max_norm > 0 ? std::min(1.0, max_norm / (root + 1e-6)) : 1.0;
+    if (!std::isfinite(root)) factor = std::numeric_limits<double>::quiet_NaN();
+    data<T>(norm)[0] = static_cast<T>(root);
+    data<T>(clip)[0] = static_cast<T>(factor);
+  });
+}
+
+Body AdamW::on_cpu(CpuCode code) const {
+  const double steps = static_cast<double>(step.step);
+  const AdamWScalars plain = {
+      .beta1 = step.beta1,
+      .one_minus_beta1 = 1 - step.beta1,
+      .beta2 = step.beta2,
+      .one_minus_beta2 = 1 - step.beta2,
+      .epsilon = step.epsilon,
+      .step_size = step.learning_rate / (1 - std::pow(step.beta1, steps)),
+      .second_moment_scale = 1 / (1 - std::pow(step.beta2, steps)),
+      .keep = 1,
+  };
+  AdamWScalars decaying = plain;
+  decaying.keep = 1 - step.learning_rate * step.weight_decay;
+  return cpu::body(weights.dtype(), [=, *this, all = std::vector(segments.begin(), segments.end())]<typename T>() {
+    const T factor = data<T>(clip)[0];
+    for (const FlatSegment& segment : all) {
+      cpu::adamw.in<T>(code)(data<T>(weights) + segment.begin_elems, data<T>(first_moment) + segment.begin_elems,
+                             data<T>(second_moment) + segment.begin_elems, data<T>(gradients) + segment.begin_elems,
+                             segment.size_elems, factor, segment.weight_decay ? decaying : plain);
+    }
+  });
+}
+
+}  // namespace strake::kernels

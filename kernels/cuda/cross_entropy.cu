@@ -1,10 +1,13 @@
 // Softmax cross-entropy: one block a row, the row in registers, so that logits are read once and the gradient written
 // in their place.
+#include "kernels/cross_entropy.h"
+#include "kernels/cuda/body.h"
 #include "kernels/cuda/device_code.cuh"
-#include "kernels/cuda/launches.h"
 
-namespace strake::kernels::cuda {
+namespace strake::kernels {
 namespace {
+
+using namespace cuda;
 
 // Vectors: 16-byte vectors that a thread holds. The row has at most Threads * Vectors * Vector<T>::kElems columns.
 template <typename T, int Threads, int Vectors>
@@ -90,23 +93,6 @@ __global__ void __launch_bounds__(1024) long_row_kernel(T* logits, float* losses
   }
 }
 
-template <typename T>
-void launch(cudaStream_t stream, void* logits, float* losses, const std::int32_t* targets, std::int64_t rows,
-            std::int64_t vocab, std::int64_t padded_vocab, float scale, bool gradient) {
-  const int grid = blocks_for(rows, 1);
-  const auto run = [&](auto kernel, int threads) {
-    kernel<<<grid, threads, 0, stream>>>(static_cast<T*>(logits), losses, targets, static_cast<int>(vocab),
-                                         static_cast<int>(padded_vocab), scale, gradient);
-  };
-  const std::int64_t vectors = (padded_vocab + Vector<T>::kElems - 1) / Vector<T>::kElems;
-  if (vectors <= 128) return run(row_kernel<T, 128, 1>, 128);
-  if (vectors <= 256 * 4) return run(row_kernel<T, 256, 4>, 256);
-  if (vectors <= 1024 * 4) return run(row_kernel<T, 1024, 4>, 1024);
-  if (vectors <= 1024 * 7) return run(row_kernel<T, 1024, 7>, 1024);
-  if (vectors <= 1024 * 8) return run(row_kernel<T, 1024, 8>, 1024);
-  run(long_row_kernel<T>, 1024);
-}
-
 __global__ void __launch_bounds__(1024)
     loss_kernel(float* total, const float* losses, std::int64_t rows, double scale, bool accumulate) {
   __shared__ double cells[kWarp];
@@ -116,18 +102,42 @@ __global__ void __launch_bounds__(1024)
   if (threadIdx.x == 0) *total = static_cast<float>((accumulate ? static_cast<double>(*total) : 0.0) + scale * sum);
 }
 
+// gradient: logits become theirs.
+Body row_body(const Tensor& logits, const Tensor& losses, const Tensor& targets, std::int64_t vocab,
+              double gradient_scale, bool gradient) {
+  STRAKE_CHECK(logits.size(1) % static_cast<std::int64_t>(16 / size_bytes(logits.dtype())) == 0,
+               "cross_entropy: CUDA kernels take a padded vocabulary of whole 16-byte vectors");
+  return body(logits.dtype(), [=]<typename T>(cudaStream_t stream, void*) {
+    const std::int64_t padded_vocab = logits.size(1);
+    const auto run = [&](auto kernel, int threads) {
+      kernel<<<blocks_for(logits.size(0), 1), threads, 0, stream>>>(
+          at<T>(logits), at<float>(losses), at<const std::int32_t>(targets), static_cast<int>(vocab),
+          static_cast<int>(padded_vocab), static_cast<float>(gradient_scale), gradient);
+    };
+    const std::int64_t vectors = (padded_vocab + Vector<T>::kElems - 1) / Vector<T>::kElems;
+    if (vectors <= 128) return run(row_kernel<T, 128, 1>, 128);
+    if (vectors <= 256 * 4) return run(row_kernel<T, 256, 4>, 256);
+    if (vectors <= 1024 * 4) return run(row_kernel<T, 1024, 4>, 1024);
+    if (vectors <= 1024 * 7) return run(row_kernel<T, 1024, 7>, 1024);
+    if (vectors <= 1024 * 8) return run(row_kernel<T, 1024, 8>, 1024);
+    run(long_row_kernel<T>, 1024);
+  });
+}
+
 }  // namespace
 
-void cross_entropy(cudaStream_t stream, Type type, void* logits, float* losses, const std::int32_t* targets,
-                   std::int64_t rows, std::int64_t vocab, std::int64_t padded_vocab, float gradient_scale,
-                   bool gradient) {
-  const auto run = type == Type::kBF16 ? launch<__nv_bfloat16> : launch<float>;
-  run(stream, logits, losses, targets, rows, vocab, padded_vocab, gradient_scale, gradient);
+Body CrossEntropyForwardBackward::on_cuda(Device&, Operation&) const {
+  return row_body(logits, losses, targets, vocab, gradient_scale, true);
 }
 
-void accumulate_loss(cudaStream_t stream, float* total, const float* losses, std::int64_t rows, double scale,
-                     bool accumulate) {
-  loss_kernel<<<1, 1024, 0, stream>>>(total, losses, rows, scale, accumulate);
+Body CrossEntropyForward::on_cuda(Device&, Operation&) const {
+  return row_body(logits, losses, targets, vocab, 0, false);
 }
 
-}  // namespace strake::kernels::cuda
+Body AccumulateLoss::on_cuda(Device&, Operation&) const {
+  return untyped_body([*this](cudaStream_t stream, void*) {
+    loss_kernel<<<1, 1024, 0, stream>>>(at<float>(total), at<const float>(losses), losses.elems(), scale, accumulate);
+  });
+}
+
+}  // namespace strake::kernels

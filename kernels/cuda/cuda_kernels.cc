@@ -6,7 +6,6 @@
 
 #include "kernels/cuda/make_kernels.h"
 #include "runtime/base/check.h"
-#include "runtime/device/cuda/cuda_call.h"
 
 namespace strake::kernels::cuda {
 
@@ -19,16 +18,6 @@ CudaKernels& CudaKernels::of(Device& device) {
 std::vector<std::string> CudaKernels::tune() { return deterministic_ ? std::vector<std::string>() : matmuls_.tune(); }
 
 std::unique_ptr<KernelState> make_kernels(bool deterministic) { return std::make_unique<CudaKernels>(deterministic); }
-
-bool has_code_for_current_gpu() {
-  const cudaError_t error = find_code();
-  if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction) {
-    cudaGetLastError();  // the next call must not report this one
-    return false;
-  }
-  STRAKE_CUDA(error);
-  return true;
-}
 
 std::vector<std::pair<std::string, std::string>> library_versions() {
   // Both encode a version as major * 10000 + minor * 100 + patch.

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "kernels/cuda/attention.h"
-#include "kernels/cuda/matmul.h"
+#include "kernels/cuda/matmuls.h"
 #include "runtime/device/device.h"
 
 namespace strake::kernels::cuda {

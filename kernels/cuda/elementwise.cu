@@ -1,9 +1,14 @@
-// GELU, addition, casts, and the column sums of bias gradients. Bound by memory: 16-byte accesses.
-#include "kernels/cuda/device_code.cuh"
-#include "kernels/cuda/launches.h"
+// GELU, addition, casts. Bound by memory: 16-byte accesses.
+#include <type_traits>
 
-namespace strake::kernels::cuda {
+#include "kernels/cuda/body.h"
+#include "kernels/cuda/device_code.cuh"
+#include "kernels/elementwise.h"
+
+namespace strake::kernels {
 namespace {
+
+using namespace cuda;
 
 constexpr int kThreads = 256;
 
@@ -45,28 +50,24 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-struct Gelu {
+struct GeluFunction {
   __device__ float operator()(float x, float) const { return gelu(x); }
 };
-struct GeluBackward {
+struct GeluSlope {
   __device__ float operator()(float dy, float x) const { return dy * gelu_gradient(x); }
 };
-struct Add {
+struct Sum {
   __device__ float operator()(float a, float b) const { return a + b; }
 };
 
 template <bool Binary, typename Function>
-void map(cudaStream_t stream, Type type, void* out, const void* a, const void* b, std::int64_t elems,
-         Function function) {
-  if (elems == 0) return;
-  if (type == Type::kBF16) {
-    using T = __nv_bfloat16;
+Body map(const Tensor& out, const Tensor& a, const Tensor& b, Function function) {
+  return body(a.dtype(), [=]<typename T>(cudaStream_t stream, void*) {
+    const std::int64_t elems = a.elems();
+    if (elems == 0) return;
     map_kernel<T, Binary><<<blocks_for(elems, kThreads * Vector<T>::kElems), kThreads, 0, stream>>>(
-        static_cast<T*>(out), static_cast<const T*>(a), static_cast<const T*>(b), elems, function);
-  } else {
-    map_kernel<float, Binary><<<blocks_for(elems, kThreads * Vector<float>::kElems), kThreads, 0, stream>>>(
-        static_cast<float*>(out), static_cast<const float*>(a), static_cast<const float*>(b), elems, function);
-  }
+        at<T>(out), at<const T>(a), at<const T>(b), elems, function);
+  });
 }
 
 template <typename To, typename From>
@@ -79,100 +80,20 @@ __global__ void __launch_bounds__(kThreads) cast_kernel(To* dst, const From* src
   }
 }
 
-// Rows are cut into kSlices parts; a thread sums one vector of columns over one part, the second kernel adds the parts
-// in order.
-constexpr int kSlices = 128;
-constexpr int kSliceThreads = 64;
-
-template <typename T>
-__global__ void __launch_bounds__(kSliceThreads)
-    column_partial_kernel(float* partials, const T* dy, std::int64_t rows, std::int64_t columns) {
-  using V = Vector<T>;
-  const std::int64_t column = (blockIdx.x * static_cast<std::int64_t>(kSliceThreads) + threadIdx.x) * V::kElems;
-  if (column >= columns) return;
-  const std::int64_t per_slice = (rows + kSlices - 1) / kSlices;
-  const std::int64_t begin = blockIdx.y * per_slice;
-  const std::int64_t end = begin + per_slice < rows ? begin + per_slice : rows;
-  const bool whole = column + V::kElems <= columns && columns % V::kElems == 0;
-  float sums[V::kElems] = {};
-  if (whole) {
-#pragma unroll 4
-    for (std::int64_t row = begin; row < end; ++row) {
-      const V in = V::load(dy + row * columns + column);
-#pragma unroll
-      for (int i = 0; i < V::kElems; ++i) sums[i] += to_float(in.values[i]);
-    }
-  } else {
-    for (std::int64_t row = begin; row < end; ++row) {
-      for (int i = 0; i < V::kElems && column + i < columns; ++i) sums[i] += to_float(dy[row * columns + column + i]);
-    }
-  }
-  for (int i = 0; i < V::kElems && column + i < columns; ++i) partials[blockIdx.y * columns + column + i] = sums[i];
-}
-
-template <typename Out>
-__global__ void column_combine_kernel(Out* dbias, const float* partials, bool accumulate, std::int64_t columns) {
-  const std::int64_t column = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
-  if (column >= columns) return;
-  float total = 0;
-#pragma unroll 8
-  for (int slice = 0; slice < kSlices; ++slice) total += partials[slice * columns + column];
-  if (accumulate) total += to_float(dbias[column]);
-  dbias[column] = from_float<Out>(total);
-}
-
 }  // namespace
 
-cudaError_t find_code() {
-  cudaFuncAttributes attributes;
-  return cudaFuncGetAttributes(&attributes, column_combine_kernel<float>);
+Body GeluForward::on_cuda(Device&, Operation&) const { return map<false>(y, x, Tensor(), GeluFunction{}); }
+Body GeluBackward::on_cuda(Device&, Operation&) const { return map<true>(dx, dy, x, GeluSlope{}); }
+Body Add::on_cuda(Device&, Operation&) const { return map<true>(y, a, b, Sum{}); }
+
+Body Cast::on_cuda(Device&, Operation&) const {
+  STRAKE_CHECK(dst.dtype() != src.dtype(), "cast to the same type");
+  return body(dst.dtype(), [*this]<typename To>(cudaStream_t stream, void*) {
+    using From = std::conditional_t<std::is_same_v<To, float>, __nv_bfloat16, float>;
+    const std::int64_t elems = src.elems();
+    if (elems == 0) return;
+    cast_kernel<<<blocks_for(elems, kThreads * 4), kThreads, 0, stream>>>(at<To>(dst), at<const From>(src), elems);
+  });
 }
 
-void gelu_forward(cudaStream_t stream, Type type, void* y, const void* x, std::int64_t elems) {
-  map<false>(stream, type, y, x, nullptr, elems, Gelu{});
-}
-void gelu_backward(cudaStream_t stream, Type type, void* dx, const void* dy, const void* x, std::int64_t elems) {
-  map<true>(stream, type, dx, dy, x, elems, GeluBackward{});
-}
-void add(cudaStream_t stream, Type type, void* y, const void* a, const void* b, std::int64_t elems) {
-  map<true>(stream, type, y, a, b, elems, Add{});
-}
-
-void cast(cudaStream_t stream, Operand dst, Operand src, std::int64_t elems) {
-  if (elems == 0) return;
-  const int blocks = blocks_for(elems, kThreads * 4);
-  if (dst.type == Type::kBF16) {
-    cast_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<__nv_bfloat16*>(dst.address),
-                                                 static_cast<const float*>(src.address), elems);
-  } else {
-    cast_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<float*>(dst.address),
-                                                 static_cast<const __nv_bfloat16*>(src.address), elems);
-  }
-}
-
-std::size_t column_sum_workspace_bytes(std::int64_t columns) {
-  return kSlices * static_cast<std::size_t>(columns) * sizeof(float);
-}
-
-void column_sum(cudaStream_t stream, Operand dbias, Type type, const void* dy, bool accumulate, std::int64_t rows,
-                std::int64_t columns, void* workspace) {
-  auto* partials = static_cast<float*>(workspace);
-  if (type == Type::kBF16) {
-    const dim3 grid(blocks_for(columns, kSliceThreads * Vector<__nv_bfloat16>::kElems), kSlices);
-    column_partial_kernel<<<grid, kSliceThreads, 0, stream>>>(partials, static_cast<const __nv_bfloat16*>(dy), rows,
-                                                              columns);
-  } else {
-    const dim3 grid(blocks_for(columns, kSliceThreads * Vector<float>::kElems), kSlices);
-    column_partial_kernel<<<grid, kSliceThreads, 0, stream>>>(partials, static_cast<const float*>(dy), rows, columns);
-  }
-  const int blocks = blocks_for(columns, 128);
-  if (dbias.type == Type::kBF16) {
-    column_combine_kernel<<<blocks, 128, 0, stream>>>(static_cast<__nv_bfloat16*>(dbias.address), partials, accumulate,
-                                                      columns);
-  } else {
-    column_combine_kernel<<<blocks, 128, 0, stream>>>(static_cast<float*>(dbias.address), partials, accumulate,
-                                                      columns);
-  }
-}
-
-}  // namespace strake::kernels::cuda
+}  // namespace strake::kernels

@@ -2,11 +2,14 @@
 // (stable, so places of one token stay in order) and summed in that order, in two levels.
 #include <cub/device/device_radix_sort.cuh>
 
+#include "kernels/cuda/body.h"
 #include "kernels/cuda/device_code.cuh"
-#include "kernels/cuda/launches.h"
+#include "kernels/embedding.h"
 
-namespace strake::kernels::cuda {
+namespace strake::kernels {
 namespace {
+
+using namespace cuda;
 
 constexpr int kThreads = 128;
 constexpr int kRun = 32;  // sorted places that one block sums
@@ -130,85 +133,51 @@ struct Workspace {
   }
 };
 
-template <typename T, typename Out>
-void token_gradient(cudaStream_t stream, Out* table, const T* dx, const Workspace& work, std::int32_t elems,
-                    int channels) {
-  const int runs = blocks_for(elems, kRun);
-  sum_runs_kernel<<<runs, kThreads, 0, stream>>>(table, work.parts, dx, work.keys, work.sorted_places, elems, channels);
-  join_runs_kernel<<<runs, kThreads, 0, stream>>>(table, work.parts, work.keys, elems, channels);
-}
-
-template <typename T>
-void token_gradient(cudaStream_t stream, Operand table, const void* dx, const Workspace& work, std::int32_t elems,
-                    int channels) {
-  if (table.type == Type::kBF16) {
-    token_gradient(stream, static_cast<__nv_bfloat16*>(table.address), static_cast<const T*>(dx), work, elems,
-                   channels);
-  } else {
-    token_gradient(stream, static_cast<float*>(table.address), static_cast<const T*>(dx), work, elems, channels);
-  }
-}
-
-template <typename T>
-void position_gradient(cudaStream_t stream, Operand table, const void* dx, bool accumulate, int batch,
-                       std::int64_t elems) {
-  const int blocks = blocks_for(elems, kThreads * Vector<T>::kElems);
-  if (table.type == Type::kBF16) {
-    position_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<__nv_bfloat16*>(table.address),
-                                                     static_cast<const T*>(dx), accumulate, batch, elems);
-  } else {
-    position_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<float*>(table.address), static_cast<const T*>(dx),
-                                                     accumulate, batch, elems);
-  }
-}
-
 }  // namespace
 
-void embedding_forward(cudaStream_t stream, Type type, void* x, const std::int32_t* tokens, const void* token_table,
-                       const void* position_table, std::int64_t batch, std::int64_t sequence, std::int64_t channels) {
-  const std::int64_t elems = batch * sequence * channels;
-  if (type == Type::kBF16) {
-    using T = __nv_bfloat16;
-    forward_kernel<<<blocks_for(elems, kThreads * Vector<T>::kElems), kThreads, 0, stream>>>(
-        static_cast<T*>(x), tokens, static_cast<const T*>(token_table), static_cast<const T*>(position_table), elems,
-        static_cast<int>(sequence), static_cast<int>(channels));
-  } else {
-    forward_kernel<<<blocks_for(elems, kThreads * Vector<float>::kElems), kThreads, 0, stream>>>(
-        static_cast<float*>(x), tokens, static_cast<const float*>(token_table),
-        static_cast<const float*>(position_table), elems, static_cast<int>(sequence), static_cast<int>(channels));
-  }
+Body EmbeddingForward::on_cuda(Device&, Operation&) const {
+  check_rows("embedding", x, x.size(2));
+  check_tokens("embedding", x.dtype(), x.size(0), tokens.elems());
+  return body(x.dtype(), [*this]<typename T>(cudaStream_t stream, void*) {
+    forward_kernel<<<blocks_for(x.elems(), kThreads * Vector<T>::kElems), kThreads, 0, stream>>>(
+        at<T>(x), at<const std::int32_t>(tokens), at<const T>(token_table), at<const T>(position_table), x.elems(),
+        static_cast<int>(x.size(1)), static_cast<int>(x.size(2)));
+  });
 }
 
-std::size_t embedding_backward_workspace_bytes(std::int64_t tokens, std::int64_t channels) {
-  return Workspace(nullptr, tokens, channels).total_bytes;
+Body EmbeddingBackward::on_cuda(Device&, Operation& operation) const {
+  check_rows("embedding", dx, dx.size(2));
+  check_tokens("embedding", dx.dtype(), dx.size(0), tokens.elems());
+  operation.workspace_bytes = Workspace(nullptr, tokens.elems(), dx.size(2)).total_bytes;
+  return body(dx.dtype(), [*this]<typename T>(cudaStream_t stream, void* workspace) {
+    const auto places = static_cast<std::int32_t>(tokens.elems());
+    const int channels = static_cast<int>(dx.size(2));
+    Workspace work(workspace, places, channels);
+    const auto zero = [&](const Tensor& rows) {
+      STRAKE_CUDA(cudaMemsetAsync(at(rows), 0, rows.extent_bytes(), stream));
+    };
+    const bool add_positions = accumulate_position == Accumulate::kAdd;
+    const std::int64_t length = dx.size(1), unused_rows = dposition_table.size(0) - length;
+    if (!add_positions && unused_rows > 0) zero(dposition_table.slice(0, length, unused_rows));
+    if (accumulate_token == Accumulate::kOverwrite) zero(dtoken_table);
+
+    int key_bits = 1;
+    while ((std::int64_t{1} << key_bits) < dtoken_table.size(0)) ++key_bits;
+    number_kernel<<<blocks_for(places, 256), 256, 0, stream>>>(work.places, places);
+    STRAKE_CUDA(cub::DeviceRadixSort::SortPairs(work.sort, work.sort_bytes, at<const std::int32_t>(tokens), work.keys,
+                                                work.places, work.sorted_places, places, 0, key_bits, stream));
+    with_type(dtoken_table.dtype(), [&]<typename Out>() {
+      const int runs = blocks_for(places, kRun);
+      sum_runs_kernel<<<runs, kThreads, 0, stream>>>(at<Out>(dtoken_table), work.parts, at<const T>(dx), work.keys,
+                                                     work.sorted_places, places, channels);
+      join_runs_kernel<<<runs, kThreads, 0, stream>>>(at<Out>(dtoken_table), work.parts, work.keys, places, channels);
+    });
+    with_type(dposition_table.dtype(), [&]<typename Out>() {
+      const std::int64_t elems = length * channels;
+      position_kernel<<<blocks_for(elems, kThreads * Vector<T>::kElems), kThreads, 0, stream>>>(
+          at<Out>(dposition_table), at<const T>(dx), add_positions, static_cast<int>(dx.size(0)), elems);
+    });
+  });
 }
 
-cudaError_t embedding_backward(cudaStream_t stream, Type type, Operand dtoken_table, bool accumulate_token,
-                               Operand dposition_table, bool accumulate_position, const void* dx,
-                               const std::int32_t* tokens, std::int64_t batch, std::int64_t sequence,
-                               std::int64_t channels, std::int64_t vocab, void* workspace) {
-  const auto elems = static_cast<std::int32_t>(batch * sequence);
-  Workspace work(workspace, elems, channels);
-  if (!accumulate_token) {
-    const std::size_t elem_bytes = dtoken_table.type == Type::kBF16 ? 2 : 4;
-    cudaMemsetAsync(dtoken_table.address, 0, static_cast<std::size_t>(vocab * channels) * elem_bytes, stream);
-  }
-  int key_bits = 1;
-  while ((std::int64_t{1} << key_bits) < vocab) ++key_bits;
-  number_kernel<<<blocks_for(elems, 256), 256, 0, stream>>>(work.places, elems);
-  const cudaError_t sorted = cub::DeviceRadixSort::SortPairs(work.sort, work.sort_bytes, tokens, work.keys, work.places,
-                                                             work.sorted_places, elems, 0, key_bits, stream);
-  if (sorted != cudaSuccess) return sorted;
-  const std::int64_t position_elems = sequence * channels;
-  if (type == Type::kBF16) {
-    token_gradient<__nv_bfloat16>(stream, dtoken_table, dx, work, elems, static_cast<int>(channels));
-    position_gradient<__nv_bfloat16>(stream, dposition_table, dx, accumulate_position, static_cast<int>(batch),
-                                     position_elems);
-  } else {
-    token_gradient<float>(stream, dtoken_table, dx, work, elems, static_cast<int>(channels));
-    position_gradient<float>(stream, dposition_table, dx, accumulate_position, static_cast<int>(batch), position_elems);
-  }
-  return cudaSuccess;
-}
-
-}  // namespace strake::kernels::cuda
+}  // namespace strake::kernels

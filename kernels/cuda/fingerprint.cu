@@ -1,9 +1,12 @@
-// Fingerprint of bytes (kernels/fingerprint.h): the sum has no order, so blocks add to it as they end.
+// Fingerprint of bytes: the sum has no order, so blocks add to it as they end.
+#include "kernels/cuda/body.h"
 #include "kernels/cuda/device_code.cuh"
-#include "kernels/cuda/launches.h"
+#include "kernels/fingerprint.h"
 
-namespace strake::kernels::cuda {
+namespace strake::kernels {
 namespace {
+
+using namespace cuda;
 
 using Word = unsigned long long;  // as atomicAdd has it
 constexpr int kThreads = 256;
@@ -44,11 +47,14 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void fingerprint(cudaStream_t stream, void* out, const void* data, std::int64_t size_bytes) {
-  const std::int64_t wanted = (size_bytes / 16 + kThreads - 1) / kThreads;
-  const int blocks = static_cast<int>(wanted < 1 ? 1 : wanted < kMostGridBlocks ? wanted : kMostGridBlocks);
-  fingerprint_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<Word*>(out), static_cast<const unsigned char*>(data),
-                                                      size_bytes);
+Body Fingerprint::on_cuda(Device&, Operation&) const {
+  return untyped_body([*this](cudaStream_t stream, void*) {
+    const auto size_bytes = static_cast<std::int64_t>(data.extent_bytes());
+    const std::int64_t wanted = (size_bytes / 16 + kThreads - 1) / kThreads;
+    const int blocks = static_cast<int>(wanted < 1 ? 1 : wanted < kMostGridBlocks ? wanted : kMostGridBlocks);
+    STRAKE_CUDA(cudaMemsetAsync(at(out), 0, out.extent_bytes(), stream));
+    fingerprint_kernel<<<blocks, kThreads, 0, stream>>>(at<Word>(out), at<const unsigned char>(data), size_bytes);
+  });
 }
 
-}  // namespace strake::kernels::cuda
+}  // namespace strake::kernels

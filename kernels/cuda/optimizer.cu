@@ -1,9 +1,18 @@
 // Gradient norm and AdamW over flat arenas, one launch each for all parameters.
-#include "kernels/cuda/device_code.cuh"
-#include "kernels/cuda/launches.h"
+#include <memory>
 
-namespace strake::kernels::cuda {
+#include "kernels/cuda/body.h"
+#include "kernels/cuda/device_code.cuh"
+#include "kernels/cuda/optimizer_arguments.h"
+#include "kernels/optimizer.h"
+#include "runtime/device/param_spec.h"
+
+namespace strake::kernels {
 namespace {
+
+using namespace cuda;
+
+static_assert(kGroupElems == ParamLayout::kAlignmentElems);
 
 constexpr int kThreads = 256;
 
@@ -69,7 +78,7 @@ template <typename G>
 __global__ void __launch_bounds__(kThreads)
     adamw_kernel(float* weights, float* first_moment, float* second_moment, const G* gradients,
                  __nv_bfloat16* compute_weights, const float* clip_in, const __grid_constant__ SegmentTable segments,
-                 AdamW step) {
+                 AdamWFactors step) {
   const std::int64_t begin = (blockIdx.x * static_cast<std::int64_t>(kThreads) + threadIdx.x) * 4;
   const auto group = static_cast<std::uint32_t>(begin / kGroupElems);
   if (group >= segments.groups) return;
@@ -107,33 +116,32 @@ __global__ void __launch_bounds__(kThreads)
     *reinterpret_cast<uint2*>(compute_weights + begin) = *reinterpret_cast<const uint2*>(rounded);
 }
 
+// Segments in the units of the kernels: groups of elements, as ParamLayout aligns them.
+std::shared_ptr<const SegmentTable> table_of(std::span<const FlatSegment> segments, const Tensor& flat) {
+  auto table = std::make_shared<SegmentTable>(flat.elems());  // shared: bodies are copyable
+  for (const FlatSegment& segment : segments) table->add(segment.begin_elems, segment.size_elems, segment.weight_decay);
+  return table;
+}
+
 }  // namespace
 
-void gradient_norm(cudaStream_t stream, float* norm, float* clip, double* block_sums, Operand gradients,
-                   const SegmentTable& segments, double max_norm) {
-  if (gradients.type == Type::kBF16) {
-    square_sums_kernel<<<segments.blocks, kThreads, 0, stream>>>(
-        block_sums, static_cast<const __nv_bfloat16*>(gradients.address), segments);
-  } else {
-    square_sums_kernel<<<segments.blocks, kThreads, 0, stream>>>(
-        block_sums, static_cast<const float*>(gradients.address), segments);
-  }
-  norm_kernel<<<1, 1024, 0, stream>>>(norm, clip, block_sums, segments.blocks, max_norm);
+Body GradientNorm::on_cuda(Device&, Operation&) const {
+  return body(gradients.dtype(), [*this, table = table_of(segments, gradients)]<typename G>(cudaStream_t stream,
+                                                                                            void*) {
+    square_sums_kernel<<<table->blocks, kThreads, 0, stream>>>(at<double>(block_sums), at<const G>(gradients), *table);
+    norm_kernel<<<1, 1024, 0, stream>>>(at<float>(norm), at<float>(clip), at<const double>(block_sums), table->blocks,
+                                        max_norm);
+  });
 }
 
-void adamw(cudaStream_t stream, float* weights, float* first_moment, float* second_moment, Operand gradients,
-           void* compute_weights, const float* clip, const SegmentTable& segments, const AdamW& step) {
-  const int blocks = blocks_for(static_cast<std::int64_t>(segments.groups) * kGroupElems, kThreads * 4);
-  auto* rounded = static_cast<__nv_bfloat16*>(compute_weights);
-  if (gradients.type == Type::kBF16) {
-    adamw_kernel<<<blocks, kThreads, 0, stream>>>(weights, first_moment, second_moment,
-                                                  static_cast<const __nv_bfloat16*>(gradients.address), rounded, clip,
-                                                  segments, step);
-  } else {
-    adamw_kernel<<<blocks, kThreads, 0, stream>>>(weights, first_moment, second_moment,
-                                                  static_cast<const float*>(gradients.address), rounded, clip, segments,
-                                                  step);
-  }
+Body AdamW::on_cuda(Device&, Operation&) const {
+  const AdamWFactors factors(step.learning_rate, step.beta1, step.beta2, step.epsilon, step.weight_decay, step.step);
+  return body(gradients.dtype(),
+              [=, *this, table = table_of(segments, weights)]<typename G>(cudaStream_t stream, void*) {
+                adamw_kernel<<<blocks_for(weights.elems(), kThreads * 4), kThreads, 0, stream>>>(
+                    at<float>(weights), at<float>(first_moment), at<float>(second_moment), at<const G>(gradients),
+                    at<__nv_bfloat16>(compute_weights), at<const float>(clip), *table, factors);
+              });
 }
 
-}  // namespace strake::kernels::cuda
+}  // namespace strake::kernels

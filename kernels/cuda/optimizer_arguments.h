@@ -10,12 +10,13 @@
 #include <limits>
 
 #include "kernels/cuda/grid.h"
+#include "kernels/device_limits.h"
+#include "kernels/optimizer.h"
 #include "runtime/base/check.h"
 
 namespace strake::kernels::cuda {
 
 constexpr std::int64_t kGroupElems = 128;
-constexpr std::int64_t kNormBlockElems = 32 * 1024;  // of one partial sum of the norm
 
 // A range of groups of the flat arenas that belongs to one parameter.
 struct Segment {
@@ -28,6 +29,7 @@ static_assert(sizeof(Segment) == 16);
 
 // Travels as a kernel argument, of which CUDA takes 32764 bytes: no table in device memory to keep in step.
 constexpr int kMaxSegments = 1536;
+static_assert(kMaxSegments == limits_of(DeviceKind::kCuda, DType::kF32).most_segments);
 struct SegmentTable {
   std::int32_t segments = 0;
   std::uint32_t blocks = 0;  // norm blocks so far
@@ -42,7 +44,7 @@ struct SegmentTable {
     groups = static_cast<std::uint32_t>(flat_elems / kGroupElems);
   }
   void add(std::int64_t begin_elems, std::int64_t size_elems, bool weight_decay) {
-    STRAKE_CHECK(segments < kMaxSegments, "more segments than the table holds");
+    STRAKE_CHECK(segments < kMaxSegments, "more parameters than the table of the CUDA optimizer holds");
     STRAKE_CHECK(begin_elems % kGroupElems == 0, "segments begin with a group");
     STRAKE_CHECK(begin_elems / kGroupElems <= groups, "a segment lies in the arena");
     table[segments++] = {.elems = static_cast<std::uint64_t>(size_elems),
@@ -56,11 +58,11 @@ struct SegmentTable {
 };
 
 // The scalars of one AdamW step, worked out in double: in float 1 - beta2 is 1.3 % off at 0.999999.
-struct AdamW {
+struct AdamWFactors {
   float learning_rate, beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon, weight_decay;
   float bias_correction1, bias_correction2;  // 1 - beta^step
 
-  AdamW(double rate, double decay1, double decay2, double smallest, double weight_decay_rate, std::int64_t step)
+  AdamWFactors(double rate, double decay1, double decay2, double smallest, double weight_decay_rate, std::int64_t step)
       : learning_rate(static_cast<float>(rate)),
         beta1(static_cast<float>(decay1)),
         one_minus_beta1(static_cast<float>(1 - decay1)),

@@ -1,6 +1,6 @@
-// Operations for timing and tests: random data, slow, held and failing operations.
-#include "kernels/cuda/device_code.cuh"
-#include "kernels/cuda/launches.h"
+#include <cuda_bf16.h>
+
+#include "kernels/cuda/test_kernels.h"
 
 namespace strake::kernels::cuda {
 namespace {

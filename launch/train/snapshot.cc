@@ -50,7 +50,7 @@ void Snapshot::look() {
     const Tensor* const states[kParts] = {&state_.weights, &state_.first_moment, &state_.second_moment};
     for (std::size_t part = 0; part < kParts; ++part) {
       const Tensor fingerprint = fingerprints_.flat(static_cast<std::int64_t>(part), 1);
-      kernels::fingerprint(compute_, {"fingerprint", Phase::kCheckpoint}, fingerprint, *states[part]);
+      kernels::fingerprint(compute_, {"fingerprint", Phase::kCheckpoint}, {fingerprint, *states[part]});
       told_->post(compute_, {"fingerprint to host", Phase::kCheckpoint}, 0, part, fingerprint);
     }
   }

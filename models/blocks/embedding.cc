@@ -24,16 +24,21 @@ EmbeddingBlock::EmbeddingBlock(ParamLayout& layout, const TransformerShape& shap
 }
 
 void EmbeddingBlock::forward(const Pass& pass, const Tensor& x, const Tensor& tokens) const {
-  kernels::embedding_forward(
-      pass.compute, pass.forward("embedding"), x.reshape({tokens.size(0), tokens.size(1), x.size(1)}), tokens,
-      pass.params.weight(token_table_), position_table_ ? pass.params.weight(*position_table_) : Tensor());
+  kernels::embedding_forward(pass.compute, pass.forward("embedding"),
+                             {.x = x.reshape({tokens.size(0), tokens.size(1), x.size(1)}),
+                              .tokens = tokens,
+                              .token_table = pass.params.weight(token_table_),
+                              .position_table = position_table_ ? pass.params.weight(*position_table_) : Tensor()});
 }
 
 void EmbeddingBlock::backward(const Pass& pass, const Tensor& d_x, const Tensor& tokens) const {
-  kernels::embedding_backward(pass.compute, pass.backward("embedding"), pass.params.gradient(token_table_),
-                              tied_ ? kernels::Accumulate::kAdd : pass.accumulate,
-                              position_table_ ? pass.params.gradient(*position_table_) : Tensor(), pass.accumulate,
-                              d_x.reshape({tokens.size(0), tokens.size(1), d_x.size(1)}), tokens);
+  kernels::embedding_backward(pass.compute, pass.backward("embedding"),
+                              {.dtoken_table = pass.params.gradient(token_table_),
+                               .accumulate_token = tied_ ? kernels::Accumulate::kAdd : pass.accumulate,
+                               .dposition_table = position_table_ ? pass.params.gradient(*position_table_) : Tensor(),
+                               .accumulate_position = pass.accumulate,
+                               .dx = d_x.reshape({tokens.size(0), tokens.size(1), d_x.size(1)}),
+                               .tokens = tokens});
   pass.params.ready(token_table_);
   if (position_table_) pass.params.ready(*position_table_);
 }

@@ -32,30 +32,40 @@ void HeadBlock::reserve(ActivationMemory& memory, const BatchShape& batch) {
 
 void HeadBlock::forward(const Pass& pass, const Residual& in) const {
   norm_.forward(pass, in, x_);
-  kernels::linear_forward(pass.compute, pass.forward("head"), logits_, norm_.y(), pass.params.weight(head_), Tensor());
+  kernels::linear_forward(pass.compute, pass.forward("head"),
+                          {.y = logits_, .x = norm_.y(), .weight = pass.params.weight(head_)});
 }
 
 void HeadBlock::loss_and_gradient(const Pass& pass, const Tensor& targets, const Tensor& loss_total, double loss_scale,
                                   double gradient_scale, bool accumulate_loss) const {
-  kernels::cross_entropy_forward_backward(pass.compute, pass.forward("cross entropy"), logits_, losses_,
-                                          targets.reshape({targets.elems()}), shape_.vocab, gradient_scale);
-  kernels::accumulate_loss(pass.compute, pass.forward("loss"), loss_total, losses_, loss_scale, accumulate_loss);
+  kernels::cross_entropy_forward_backward(pass.compute, pass.forward("cross entropy"),
+                                          {.logits = logits_,
+                                           .losses = losses_,
+                                           .targets = targets.reshape({targets.elems()}),
+                                           .vocab = shape_.vocab,
+                                           .gradient_scale = gradient_scale});
+  kernels::accumulate_loss(pass.compute, pass.forward("loss"), {loss_total, losses_, loss_scale, accumulate_loss});
 }
 
 void HeadBlock::loss(const Pass& pass, const Tensor& targets, const Tensor& loss_total, double loss_scale,
                      bool accumulate_loss) const {
-  kernels::cross_entropy_forward(pass.compute, pass.forward("cross entropy"), losses_, logits_,
-                                 targets.reshape({targets.elems()}), shape_.vocab);
-  kernels::accumulate_loss(pass.compute, pass.forward("loss"), loss_total, losses_, loss_scale, accumulate_loss);
+  kernels::cross_entropy_forward(
+      pass.compute, pass.forward("cross entropy"),
+      {.losses = losses_, .logits = logits_, .targets = targets.reshape({targets.elems()}), .vocab = shape_.vocab});
+  kernels::accumulate_loss(pass.compute, pass.forward("loss"), {loss_total, losses_, loss_scale, accumulate_loss});
 }
 
 void HeadBlock::backward(const Pass& pass, const Tensor& d_x) const {
   const Tensor& d_logits = logits_;
-  kernels::linear_backward_weight(pass.compute, pass.backward("head d_weight"), pass.params.gradient(head_), Tensor(),
-                                  d_logits, norm_.y(), pass.accumulate);
+  kernels::linear_backward_weight(pass.compute, pass.backward("head d_weight"),
+                                  {.dweight = pass.params.gradient(head_),
+                                   .dbias = Tensor(),
+                                   .dy = d_logits,
+                                   .x = norm_.y(),
+                                   .accumulate = pass.accumulate});
   if (!shape_.tied_head) pass.params.ready(head_);
-  kernels::linear_backward_input(pass.compute, pass.backward("head d_input"), d_normed_, d_logits,
-                                 pass.params.weight(head_));
+  kernels::linear_backward_input(pass.compute, pass.backward("head d_input"),
+                                 {.dx = d_normed_, .dy = d_logits, .weight = pass.params.weight(head_)});
   pass.compute.zero(pass.backward("d_x zero"), d_x);
   norm_.backward(pass, d_x, d_normed_, x_);
 }

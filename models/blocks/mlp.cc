@@ -28,7 +28,7 @@ void MlpBlock::reserve(ActivationMemory& memory, const BatchShape& batch) {
 void MlpBlock::expand(const Pass& pass, const Tensor& x) const { up_.forward(pass, expanded_, x); }
 
 void MlpBlock::activate(const Pass& pass) const {
-  kernels::gelu_forward(pass.compute, pass.forward(activation_name_), activated_, expanded_);
+  kernels::gelu_forward(pass.compute, pass.forward(activation_name_), {activated_, expanded_});
 }
 
 void MlpBlock::forward(const Pass& pass, const Tensor& x) const {
@@ -40,7 +40,7 @@ void MlpBlock::forward(const Pass& pass, const Tensor& x) const {
 void MlpBlock::backward(const Pass& pass, const Tensor& d_out, const Tensor& x) const {
   down_.backward_weight(pass, d_out, activated_);
   down_.backward_input(pass, d_inner_, d_out);
-  kernels::gelu_backward(pass.compute, pass.backward(activation_name_), d_inner_, d_inner_, expanded_);
+  kernels::gelu_backward(pass.compute, pass.backward(activation_name_), {d_inner_, d_inner_, expanded_});
   up_.backward_weight(pass, d_inner_, x);
   up_.backward_input(pass, d_x_, d_inner_);
 }

@@ -16,20 +16,30 @@ AdamW::AdamW(const ReplicatedParameters& parameters, const AdamWOptions& options
 }
 
 void AdamW::measure_norm(Stream& stream, const ReplicatedParameters& parameters) {
-  kernels::gradient_norm(stream, {"gradient norm", Phase::kOptimizer}, norm_, clip_, block_sums_,
-                         parameters.gradients(), segments_, options_.clip_norm);
+  kernels::gradient_norm(stream, {"gradient norm", Phase::kOptimizer},
+                         {.norm = norm_,
+                          .clip = clip_,
+                          .block_sums = block_sums_,
+                          .gradients = parameters.gradients(),
+                          .segments = segments_,
+                          .max_norm = options_.clip_norm});
 }
 
 void AdamW::update(Stream& stream, const ReplicatedParameters& parameters, double learning_rate, std::int64_t step) {
-  kernels::adamw(stream, {"adamw", Phase::kOptimizer}, parameters.weights(), first_moment_, second_moment_,
-                 parameters.gradients(), clip_, segments_,
-                 {.learning_rate = learning_rate,
-                  .beta1 = options_.beta1,
-                  .beta2 = options_.beta2,
-                  .epsilon = options_.epsilon,
-                  .weight_decay = options_.weight_decay,
-                  .step = step},
-                 parameters.rounded_weights());
+  kernels::adamw(stream, {"adamw", Phase::kOptimizer},
+                 {.weights = parameters.weights(),
+                  .first_moment = first_moment_,
+                  .second_moment = second_moment_,
+                  .gradients = parameters.gradients(),
+                  .clip = clip_,
+                  .segments = segments_,
+                  .step = {.learning_rate = learning_rate,
+                           .beta1 = options_.beta1,
+                           .beta2 = options_.beta2,
+                           .epsilon = options_.epsilon,
+                           .weight_decay = options_.weight_decay,
+                           .step = step},
+                  .compute_weights = parameters.rounded_weights()});
 }
 
 }  // namespace strake::models

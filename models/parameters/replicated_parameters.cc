@@ -20,7 +20,10 @@ ReplicatedParameters::ReplicatedParameters(Device& device, const ParamLayout& la
   comm::BucketPlan plan = comm::plan_buckets(layout, wire_dtype, reduction.bucket_bytes);
   comm::Wire wire;
   if (wire_dtype != types.gradient)
-    wire = {Tensor::reserve(memory.wire, wire_dtype, {plan.largest_elems()}), kernels::cast};
+    wire = {Tensor::reserve(memory.wire, wire_dtype, {plan.largest_elems()}),
+            [](Stream& stream, Label label, const Tensor& dst, const Tensor& src) {
+              kernels::cast(stream, label, {.dst = dst, .src = src});
+            }};
   buckets_ = std::make_unique<comm::GradBuckets>(device, std::move(plan), layout, gradients_, reduction.communicator,
                                                  compute, reduction.stream, reduction.overlap, std::move(wire));
 }
@@ -39,7 +42,7 @@ void ReplicatedParameters::wait_reduced() {
 }
 
 void ReplicatedParameters::round_weights() {
-  if (rounds()) kernels::cast(compute_, {"weights to bf16", Phase::kOther}, compute_weights_, weights_);
+  if (rounds()) kernels::cast(compute_, {"weights to bf16", Phase::kOther}, {.dst = compute_weights_, .src = weights_});
 }
 
 void append_ranges(TensorTable& table, std::string_view prefix, const ParamLayout& layout, const Tensor& flat) {

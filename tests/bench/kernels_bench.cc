@@ -13,7 +13,13 @@
 #include "kernels/cpu/bodies.h"
 #include "kernels/cpu/code.h"
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/cross_entropy.h"
+#include "kernels/elementwise.h"
+#include "kernels/embedding.h"
+#include "kernels/fingerprint.h"
 #include "kernels/layer_norm.h"
+#include "kernels/matmul.h"
+#include "kernels/optimizer.h"
 #include "runtime/device/cpu/cpu_device.h"
 #include "runtime/device/cpu/cpu_memory.h"
 
@@ -79,18 +85,26 @@ class Bench {
   std::vector<Timing> timings_;
 };
 
-// f32 tensors of normal values.
+// Tensors of one operation: normal values in f32, given tokens, zeros of other types.
 class Operands {
  public:
-  Tensor tensor(std::initializer_list<std::int64_t> shape) {
-    return tensors_.emplace_back(Tensor::reserve(arena_, DType::kF32, shape));
+  Tensor tensor(std::initializer_list<std::int64_t> shape, DType dtype = DType::kF32) {
+    return tensors_.emplace_back(Tensor::reserve(arena_, dtype, shape));
+  }
+  Tensor tokens(std::initializer_list<std::int64_t> shape, std::int64_t vocab) {
+    vocab_ = vocab;
+    return tensor(shape, DType::kI32);
   }
   // Behind the last tensor().
   void fill() {
     arena_.allocate(*device_);
     for (const Tensor& tensor : tensors_) {
-      const Floats values = normal(tensor.elems());
-      std::copy(values.begin(), values.end(), strake::cpu::data<float>(tensor));
+      if (tensor.dtype() == DType::kF32) {
+        std::ranges::copy(normal(tensor.elems()), strake::cpu::data<float>(tensor));
+      } else if (tensor.dtype() == DType::kI32) {
+        for (std::int64_t i = 0; i < tensor.elems(); ++i)
+          strake::cpu::data<std::int32_t>(tensor)[i] = static_cast<std::int32_t>(i * 7919 % vocab_);
+      }
     }
   }
 
@@ -98,6 +112,7 @@ class Operands {
   std::unique_ptr<Device> device_ = make_cpu_device();
   Arena arena_{"operands", MemoryKind::kDevice};
   std::vector<Tensor> tensors_;
+  std::int64_t vocab_ = 0;
 };
 
 void run_all(Bench& bench, const kernels::cpu::KernelTable<float>& table, CpuCode code, const Shapes& s) {
@@ -109,22 +124,20 @@ void run_all(Bench& bench, const kernels::cpu::KernelTable<float>& table, CpuCod
     std::int64_t outs, ins;
   } layers[] = {{"qkv", 3 * c, c}, {"proj", c, c}, {"fc", 4 * c, c}, {"fc_proj", c, 4 * c}, {"head", s.vocab, c}};
   for (const auto& [name, outs, ins] : layers) {
-    const Floats x = normal(rows * ins), weight = normal(outs * ins), bias = normal(outs);
-    Floats y = normal(rows * outs), dweight = normal(outs * ins), dbias = normal(outs), dx = normal(rows * ins);
+    Operands at;
+    const Tensor x = at.tensor({rows, ins}), weight = at.tensor({outs, ins}), bias = at.tensor({outs});
+    const Tensor y = at.tensor({rows, outs}), dweight = at.tensor({outs, ins}), dbias = at.tensor({outs}),
+                 dx = at.tensor({rows, ins});
+    at.fill();
     const double flops = 2.0 * static_cast<double>(rows * outs * ins);
     const double moved = bytes(rows * (outs + ins) + outs * ins);
     const std::string layer = std::string(" ") + name;
-    bench.run("linear_forward" + layer, flops, moved, [&, outs = outs, ins = ins] {
-      table.linear_forward(y.data(), x.data(), weight.data(), bias.data(), rows, outs, ins);
-    });
-    bench.run("linear_backward_weight" + layer, flops, moved, [&, outs = outs, ins = ins] {
-      table.linear_backward_weight(dweight.data(), y.data(), x.data(), rows, outs, ins, true);
-    });
-    bench.run("column_sums" + layer, 0, bytes(rows * outs),
-              [&, outs = outs] { table.column_sums(dbias.data(), y.data(), rows, outs, false); });
-    bench.run("linear_backward_input" + layer, flops, moved, [&, outs = outs, ins = ins] {
-      table.linear_backward_input(dx.data(), y.data(), weight.data(), rows, outs, ins);
-    });
+    bench.run("linear_forward" + layer, flops, moved, LinearForward{y, x, weight, bias}.on_cpu(code));
+    bench.run("linear_backward_weight" + layer, flops, moved,
+              LinearBackwardWeight{dweight, Tensor(), y, x, Accumulate::kAdd}.on_cpu(code));
+    bench.run("the same and bias" + layer, flops, moved + bytes(rows * outs),
+              LinearBackwardWeight{dweight, dbias, y, x, Accumulate::kAdd}.on_cpu(code));
+    bench.run("linear_backward_input" + layer, flops, moved, LinearBackwardInput{dx, y, weight}.on_cpu(code));
   }
 
   const reference::AttentionShape shape = {s.batch, s.length, s.heads, c / s.heads};
@@ -153,60 +166,44 @@ void run_all(Bench& bench, const kernels::cpu::KernelTable<float>& table, CpuCod
               LayerNormBackward{dx, dweight, dbias, y, x, mean, rstd, weight, Accumulate::kOverwrite}.on_cpu(code));
   }
 
-  const Floats x = normal(rows * c), delta = normal(rows * c);
-  Floats x_out = normal(rows * c), y = normal(rows * c);
-  const Floats wide = normal(rows * 4 * c), dwide = normal(rows * 4 * c);
-  Floats wide_out = normal(rows * 4 * c);
-  bench.run("gelu_forward", 0, bytes(2 * rows * 4 * c),
-            [&] { table.gelu_forward(wide_out.data(), wide.data(), rows * 4 * c); });
-  bench.run("gelu_backward", 0, bytes(3 * rows * 4 * c),
-            [&] { table.gelu_backward(wide_out.data(), dwide.data(), wide.data(), rows * 4 * c); });
-  bench.run("add", 0, bytes(3 * rows * c), [&] { table.add(y.data(), x.data(), delta.data(), rows * c); });
-
-  std::vector<std::int32_t> tokens(static_cast<std::size_t>(rows));
-  for (std::size_t i = 0; i < tokens.size(); ++i) {
-    tokens[i] = static_cast<std::int32_t>(i * 7919 % static_cast<std::size_t>(s.vocab));
+  {
+    Operands at;
+    const Tensor wide = at.tensor({rows * 4 * c}), dwide = at.tensor({rows * 4 * c}),
+                 mapped = at.tensor({rows * 4 * c});
+    at.fill();
+    bench.run("gelu_forward", 0, bytes(2 * rows * 4 * c), GeluForward{mapped, wide}.on_cpu(code));
+    bench.run("gelu_backward", 0, bytes(3 * rows * 4 * c), GeluBackward{mapped, dwide, wide}.on_cpu(code));
+    bench.run("add", 0, bytes(3 * rows * 4 * c), Add{mapped, wide, dwide}.on_cpu(code));
   }
-  Floats token_table = normal(s.vocab * c), position_table = normal(s.length * c);
-  bench.run("embedding_forward", 0, bytes(3 * rows * c), [&] {
-    table.embedding_forward(x_out.data(), tokens.data(), token_table.data(), position_table.data(), s.batch, s.length,
-                            c);
-  });
-  bench.run("embedding_backward", 0, bytes(6 * rows * c), [&] {
-    table.embedding_backward_tokens(token_table.data(), x.data(), tokens.data(), rows, c, s.vocab, false);
-    table.embedding_backward_positions(position_table.data(), x.data(), s.batch, s.length, c, s.length, false);
-  });
-
-  Floats logits = normal(rows * s.vocab), losses = normal(rows);
-  bench.run("cross_entropy_forward_backward", 0, bytes(2 * rows * s.vocab), [&] {
-    table.cross_entropy_forward_backward(logits.data(), losses.data(), tokens.data(), rows, s.vocab, s.vocab, 1e-3f);
-  });
-
-  const std::int64_t params = 12 * c * c;  // one block's
-  Floats w = normal(params), m = normal(params), v = normal(params), g = normal(params);
-  for (float& value : v) value *= value;
-  double sum = 0;
-  bench.run("sum_of_squares (one block)", 0, bytes(params), [&] {
-    for (std::int64_t i = 0; i < params; i += kNormBlockElems) {
-      sum += table.sum_of_squares(g.data() + i, std::min(kNormBlockElems, params - i));
-    }
-  });
-  if (sum < 0) std::puts("");  // the sums are used
-  bench.run("adamw (one block)", 0, bytes(7 * params), [&] {
-    table.adamw(w.data(), m.data(), v.data(), g.data(), params, 1.0f,
-                {.beta1 = 0.9,
-                 .one_minus_beta1 = 0.1,
-                 .beta2 = 0.95,
-                 .one_minus_beta2 = 0.05,
-                 .epsilon = 1e-8,
-                 .step_size = 1e-6,
-                 .second_moment_scale = 1,
-                 .keep = 1});
-  });
-  std::uint64_t print = 0;
-  bench.run("fingerprint (one block)", 0, bytes(params),
-            [&] { print += table.fingerprint(reinterpret_cast<const std::byte*>(w.data()), 4 * params); });
-  if (print == 1) std::puts("");
+  {
+    Operands at;
+    const Tensor tokens = at.tokens({s.batch, s.length}, s.vocab), targets = tokens.reshape({rows});
+    const Tensor x = at.tensor({s.batch, s.length, c}), token_table = at.tensor({s.vocab, c}),
+                 position_table = at.tensor({s.length, c});
+    const Tensor logits = at.tensor({rows, s.vocab}), losses = at.tensor({rows});
+    at.fill();
+    bench.run("embedding_forward", 0, bytes(3 * rows * c),
+              EmbeddingForward{x, tokens, token_table, position_table}.on_cpu(code));
+    bench.run("embedding_backward", 0, bytes(6 * rows * c),
+              EmbeddingBackward{token_table, Accumulate::kOverwrite, position_table, Accumulate::kOverwrite, x, tokens}
+                  .on_cpu(code));
+    bench.run("cross_entropy_forward_backward", 0, bytes(2 * rows * s.vocab),
+              CrossEntropyForwardBackward{logits, losses, targets, s.vocab, 1e-3}.on_cpu(code));
+  }
+  {
+    const std::int64_t params = 12 * c * c;  // one block's
+    const FlatSegment segments[] = {{0, params, true}};
+    Operands at;
+    const Tensor w = at.tensor({params}), m = at.tensor({params}), v = at.tensor({params}), g = at.tensor({params});
+    const Tensor norm = at.tensor({1}), clip = at.tensor({1});
+    const Tensor sums = at.tensor({norm_blocks(segments)}, DType::kF64), print = at.tensor({1}, DType::kI64);
+    at.fill();
+    bench.run("gradient_norm (one block)", 0, bytes(params),
+              GradientNorm{norm, clip, sums, g, segments, 1}.on_cpu(code));
+    bench.run("adamw (one block)", 0, bytes(7 * params),
+              AdamW{w, m, v, g, clip, segments, {1e-6, 0.9, 0.95, 1e-8, 0.1, 1}}.on_cpu(code));
+    bench.run("fingerprint (one block)", 0, bytes(params), Fingerprint{print, w}.on_cpu(code));
+  }
 }
 
 }  // namespace

@@ -7,7 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "kernels/cuda/launches.h"
+#include "kernels/cuda/test_kernels.h"
 #include "runtime/base/check.h"
 #include "runtime/device/cuda/cuda_call.h"
 #include "runtime/device/cuda/cuda_device.h"

@@ -6,7 +6,7 @@
 
 #include <thread>
 
-#include "kernels/cuda/launches.h"
+#include "kernels/cuda/test_kernels.h"
 #include "runtime/base/error.h"
 #include "runtime/device/cuda/cuda_call.h"
 #include "runtime/device/cuda/cuda_device.h"

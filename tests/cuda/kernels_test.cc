@@ -48,11 +48,11 @@ TEST_P(CudaKernels, LinearForward) {
   for (const auto& [m, k, n] : {std::tuple{256, 64, 192}, std::tuple{1024, 768, 768}, std::tuple{40, 24, 8}}) {
     expect_as_on_cpu(GetParam(), {output({m, n}), value({m, k}, 1), value({n, k}, 2), value({n}, 3)}, {0},
                      [](Stream& stream, const std::vector<Tensor>& t) {
-                       kernels::linear_forward(stream, {"test"}, t[0], t[1], t[2], t[3]);
+                       kernels::linear_forward(stream, {"test"}, {t[0], t[1], t[2], t[3]});
                      });
     expect_as_on_cpu(GetParam(), {output({m, n}), value({m, k}, 1), value({n, k}, 2)}, {0},
                      [](Stream& stream, const std::vector<Tensor>& t) {
-                       kernels::linear_forward(stream, {"test"}, t[0], t[1], t[2], Tensor());
+                       kernels::linear_forward(stream, {"test"}, {t[0], t[1], t[2]});
                      });
   }
 }
@@ -61,16 +61,16 @@ TEST_P(CudaKernels, LinearBackward) {
   for (const auto& [m, k, n] : {std::tuple{256, 64, 192}, std::tuple{1000, 768, 256}, std::tuple{40, 24, 8}}) {
     expect_as_on_cpu(GetParam(), {output({m, k}), value({m, n}, 1), value({n, k}, 2)}, {0},
                      [](Stream& stream, const std::vector<Tensor>& t) {
-                       kernels::linear_backward_input(stream, {"test"}, t[0], t[1], t[2]);
+                       kernels::linear_backward_input(stream, {"test"}, {t[0], t[1], t[2]});
                      });
     expect_as_on_cpu(
         GetParam(), {output({n, k}, Role::kGradient), output({n}, Role::kGradient), value({m, n}, 3), value({m, k}, 4)},
         {0, 1}, [](Stream& stream, const std::vector<Tensor>& t) {
-          kernels::linear_backward_weight(stream, {"test"}, t[0], t[1], t[2], t[3], Accumulate::kOverwrite);
+          kernels::linear_backward_weight(stream, {"test"}, {t[0], t[1], t[2], t[3], Accumulate::kOverwrite});
         });
     expect_as_on_cpu(GetParam(), {gradient({n, k}, 5), gradient({n}, 6), value({m, n}, 3), value({m, k}, 4)}, {0, 1},
                      [](Stream& stream, const std::vector<Tensor>& t) {
-                       kernels::linear_backward_weight(stream, {"test"}, t[0], t[1], t[2], t[3], Accumulate::kAdd);
+                       kernels::linear_backward_weight(stream, {"test"}, {t[0], t[1], t[2], t[3], Accumulate::kAdd});
                      });
   }
 }
@@ -111,16 +111,18 @@ TEST_P(CudaKernels, LayerNorm) {
 
 TEST_P(CudaKernels, Gelu) {
   for (const int elems : {4096, 1003}) {
-    expect_as_on_cpu(
-        GetParam(), {output({elems}), value({elems}, 1, 2)}, {0},
-        [](Stream& stream, const std::vector<Tensor>& t) { kernels::gelu_forward(stream, {"test"}, t[0], t[1]); });
+    expect_as_on_cpu(GetParam(), {output({elems}), value({elems}, 1, 2)}, {0},
+                     [](Stream& stream, const std::vector<Tensor>& t) {
+                       kernels::gelu_forward(stream, {"test"}, {t[0], t[1]});
+                     });
     expect_as_on_cpu(GetParam(), {output({elems}), value({elems}, 1), value({elems}, 2, 2)}, {0},
                      [](Stream& stream, const std::vector<Tensor>& t) {
-                       kernels::gelu_backward(stream, {"test"}, t[0], t[1], t[2]);
+                       kernels::gelu_backward(stream, {"test"}, {t[0], t[1], t[2]});
                      });
-    expect_as_on_cpu(
-        GetParam(), {output({elems}), value({elems}, 1), value({elems}, 2)}, {0},
-        [](Stream& stream, const std::vector<Tensor>& t) { kernels::add(stream, {"test"}, t[0], t[1], t[2]); });
+    expect_as_on_cpu(GetParam(), {output({elems}), value({elems}, 1), value({elems}, 2)}, {0},
+                     [](Stream& stream, const std::vector<Tensor>& t) {
+                       kernels::add(stream, {"test"}, {t[0], t[1], t[2]});
+                     });
   }
 }
 
@@ -254,18 +256,18 @@ TEST_P(CudaKernels, Embedding) {
         GetParam(),
         {output({batch, length, channels}), ids, value({vocab, channels}, 1), value({length + 3, channels}, 2)}, {0},
         [](Stream& stream, const std::vector<Tensor>& t) {
-          kernels::embedding_forward(stream, {"test"}, t[0], t[1], t[2], t[3]);
+          kernels::embedding_forward(stream, {"test"}, {t[0], t[1], t[2], t[3]});
         });
     Argument positions = gradient({length + 3, channels}, 4);
     for (const Accumulate accumulate : {Accumulate::kOverwrite, Accumulate::kAdd}) {
       const bool add = accumulate == Accumulate::kAdd;
-      expect_as_on_cpu(GetParam(),
-                       {add ? gradient({vocab, channels}, 3) : output({vocab, channels}, Role::kGradient), positions,
-                        value({batch, length, channels}, 5, 0.1f), ids},
-                       {0, 1}, [accumulate](Stream& stream, const std::vector<Tensor>& t) {
-                         kernels::embedding_backward(stream, {"test"}, t[0], accumulate, t[1], Accumulate::kAdd, t[2],
-                                                     t[3]);
-                       });
+      expect_as_on_cpu(
+          GetParam(),
+          {add ? gradient({vocab, channels}, 3) : output({vocab, channels}, Role::kGradient), positions,
+           value({batch, length, channels}, 5, 0.1f), ids},
+          {0, 1}, [accumulate](Stream& stream, const std::vector<Tensor>& t) {
+            kernels::embedding_backward(stream, {"test"}, {t[0], accumulate, t[1], Accumulate::kAdd, t[2], t[3]});
+          });
     }
   }
 }
@@ -276,18 +278,18 @@ TEST_P(CudaKernels, CrossEntropy) {
     const Argument targets{.shape = {rows}, .role = Role::kToken, .values = tokens(rows, vocab, 9)};
     expect_as_on_cpu(GetParam(), {value({rows, padded}, 1, 2), output({rows}, Role::kStat), targets}, {0, 1},
                      [vocab = vocab](Stream& stream, const std::vector<Tensor>& t) {
-                       kernels::cross_entropy_forward_backward(stream, {"test"}, t[0], t[1], t[2], vocab, 0.25);
+                       kernels::cross_entropy_forward_backward(stream, {"test"}, {t[0], t[1], t[2], vocab, 0.25});
                      });
     expect_as_on_cpu(GetParam(), {value({rows, padded}, 1, 2), output({rows}, Role::kStat), targets}, {0, 1},
                      [vocab = vocab](Stream& stream, const std::vector<Tensor>& t) {
-                       kernels::cross_entropy_forward(stream, {"test"}, t[1], t[0], t[2], vocab);
+                       kernels::cross_entropy_forward(stream, {"test"}, {t[1], t[0], t[2], vocab});
                      });
   }
   const Argument losses{.shape = {1000}, .role = Role::kStat, .values = normal(1000, 3)};
   expect_as_on_cpu({DType::kF32, DType::kF32}, {output({1}, Role::kStat), losses}, {0},
                    [](Stream& stream, const std::vector<Tensor>& t) {
-                     kernels::accumulate_loss(stream, {"test"}, t[0], t[1], 0.5, false);
-                     kernels::accumulate_loss(stream, {"test"}, t[0], t[1], 0.5, true);
+                     kernels::accumulate_loss(stream, {"test"}, {t[0], t[1], 0.5, false});
+                     kernels::accumulate_loss(stream, {"test"}, {t[0], t[1], 0.5, true});
                    });
 }
 
@@ -313,12 +315,12 @@ TEST_P(CudaKernels, Optimizer) {
        output({blocks}, Role::kSum)},
       {1, 2, 3, 4, 5},
       [&](Stream& stream, const std::vector<Tensor>& t) {
-        kernels::gradient_norm(stream, {"test"}, t[4], t[5], t[6], t[0], segments, 1.0);
+        kernels::gradient_norm(stream, {"test"}, {t[4], t[5], t[6], t[0], segments, 1.0});
         const kernels::AdamWStep step{3e-3, 0.9, 0.95, 1e-8, 0.1, 7};
         // A bf16 gradient goes with a rounded copy of the weights: here over the gradient, read before.
         const bool bf16 = t[0].dtype() == DType::kBF16;
-        kernels::adamw(stream, {"test"}, t[1], t[2], t[3], t[0], t[5], segments, step,
-                       bf16 && rounds ? t[0] : Tensor());
+        kernels::adamw(stream, {"test"},
+                       {t[1], t[2], t[3], t[0], t[5], segments, step, bf16 && rounds ? t[0] : Tensor()});
       },
       1e-5);
 }
@@ -335,8 +337,15 @@ TEST_P(CudaKernels, OptimizerWithSlowDecay) {
   expect_as_on_cpu(
       {GetParam().gradient, GetParam().gradient}, {gradients, weights, zeros, zeros, clip, rounded}, {1, 2, 3},
       [&](Stream& stream, const std::vector<Tensor>& t) {
-        kernels::adamw(stream, {"test"}, t[1], t[2], t[3], t[0], t[4], segments, {3e-3, 0.9999, 0.999999, 1e-8, 0.1, 1},
-                       bf16 && t[0].dtype() == DType::kBF16 ? t[5] : Tensor());
+        kernels::adamw(stream, {"test"},
+                       {t[1],
+                        t[2],
+                        t[3],
+                        t[0],
+                        t[4],
+                        segments,
+                        {3e-3, 0.9999, 0.999999, 1e-8, 0.1, 1},
+                        bf16 && t[0].dtype() == DType::kBF16 ? t[5] : Tensor()});
       },
       1e-5);
 }
@@ -354,7 +363,7 @@ TEST_P(CudaKernels, ANormThatIsNotFiniteClipsToNaN) {
                                {.shape = {1}, .role = Role::kStat, .values = {1}},
                                output({1}, Role::kSum)},
                               [&](Stream& stream, const std::vector<Tensor>& t) {
-                                kernels::gradient_norm(stream, {"test"}, t[1], t[2], t[3], t[0], segments, max_norm);
+                                kernels::gradient_norm(stream, {"test"}, {t[1], t[2], t[3], t[0], segments, max_norm});
                               });
       EXPECT_FALSE(std::isfinite(out[1][0]));
       EXPECT_TRUE(std::isnan(out[2][0])) << out[2][0] << " for " << bad << ", clipped at " << max_norm;
@@ -368,8 +377,8 @@ TEST_P(CudaKernels, Cast) {
   const Argument from{.shape = {1001}, .role = Role::kStat, .values = normal(1001, 1)};
   const auto out = run_on(*cuda, GetParam(), {output({1001}), from, output({1001}, Role::kStat)},
                           [](Stream& stream, const std::vector<Tensor>& t) {
-                            kernels::cast(stream, {"test"}, t[0], t[1]);
-                            kernels::cast(stream, {"test"}, t[2], t[0]);
+                            kernels::cast(stream, {"test"}, {t[0], t[1]});
+                            kernels::cast(stream, {"test"}, {t[2], t[0]});
                           });
   for (std::size_t i = 0; i < 1001; ++i) EXPECT_EQ(out[2][i], to_float(to_bfloat16(from.values[i])));
 }
@@ -384,8 +393,8 @@ std::int64_t fingerprint_on(Device& device, const std::vector<std::uint8_t>& byt
   std::ranges::copy(bytes, host_span<std::uint8_t>(staged).begin());
   const auto stream = device.make_stream("compute", StreamPriority::kNormal);
   stream->copy({"upload"}, data, staged);
-  kernels::fingerprint(*stream, {"test"}, out, data);
-  kernels::fingerprint(*stream, {"test"}, out, data);  // over what is there
+  kernels::fingerprint(*stream, {"test"}, {out, data});
+  kernels::fingerprint(*stream, {"test"}, {out, data});  // over what is there
   stream->copy({"download"}, read, out);
   stream->synchronize();
   return host_span<std::int64_t>(read)[0];

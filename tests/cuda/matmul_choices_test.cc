@@ -1,7 +1,7 @@
 // Which algorithm a matrix product takes: what was chosen before where it can be taken, else what is timed now.
 #include <gtest/gtest.h>
 
-#include "kernels/cuda/matmul.h"
+#include "kernels/cuda/matmuls.h"
 #include "tests/support/gpu_ranks.h"
 
 namespace strake::kernels::cuda {
@@ -11,7 +11,7 @@ using Kind = MatmulProblem::Kind;
 using Epilogue = MatmulProblem::Epilogue;
 using Choices = std::map<std::string, std::string>;
 
-constexpr MatmulProblem problem(Kind kind, Epilogue epilogue, Type type = Type::kBF16) {
+constexpr MatmulProblem problem(Kind kind, Epilogue epilogue, DType type = DType::kBF16) {
   return {.kind = kind,
           .epilogue = epilogue,
           .rows = 512,
@@ -62,7 +62,7 @@ TEST_F(MatmulChoices, AreTakenAndNotTimedAgain) {
 TEST_F(MatmulChoices, OnlyWhatIsNewIsTimed) {
   const std::unique_ptr<Matmuls> matmuls = prepared();
   matmuls->prepare(problem(Kind::kForward, Epilogue::kNone));
-  matmuls->prepare(problem(Kind::kForward, Epilogue::kNone, Type::kF32));  // never timed
+  matmuls->prepare(problem(Kind::kForward, Epilogue::kNone, DType::kF32));  // never timed
   matmuls->apply(chosen_);
   const std::vector<std::string> report = matmuls->tune();
   ASSERT_EQ(report.size(), 1u);

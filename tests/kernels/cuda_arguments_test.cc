@@ -56,7 +56,7 @@ TEST(CudaArgumentsDeathTest, SizesThatDoNotFitAreRefused) {
 TEST(CudaArguments, AdamWsFactorsAreThoseOfDouble) {
   for (const auto& [beta1, beta2] : {std::pair{0.9, 0.95}, std::pair{0.9, 0.999}, std::pair{0.9999, 0.999999}}) {
     for (const std::int64_t step : {1, 7, 100'000}) {
-      const AdamW scalars(3e-3, beta1, beta2, 1e-8, 0.1, step);
+      const AdamWFactors scalars(3e-3, beta1, beta2, 1e-8, 0.1, step);
       EXPECT_NEAR(static_cast<double>(scalars.one_minus_beta1) / (1 - beta1), 1, 1e-7);
       EXPECT_NEAR(static_cast<double>(scalars.one_minus_beta2) / (1 - beta2), 1, 1e-7);
       const double steps = static_cast<double>(step);

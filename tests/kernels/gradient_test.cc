@@ -5,7 +5,11 @@
 #include <numeric>
 
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/cross_entropy.h"
+#include "kernels/elementwise.h"
+#include "kernels/embedding.h"
 #include "kernels/layer_norm.h"
+#include "kernels/matmul.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rotary.h"
 #include "kernels/swiglu.h"
@@ -54,17 +58,24 @@ TEST(Gradients, Linear) {
   Values bias = random.normal<double>(outs);
   const Values dy = random.normal<double>(rows * outs);
   const auto loss = [&] {
-    Values y(dy.size());
-    reference::linear_forward(y.data(), x.data(), weight.data(), bias.data(), rows, outs, ins);
-    return dot(y, dy);
+    return dot(
+        in_double({output({rows, outs}), operand({rows, ins}, x), operand({outs, ins}, weight), operand({outs}, bias)},
+                  [](const auto& t) {
+                    return LinearForward{t[0], t[1], t[2], t[3]};
+                  })[0],
+        dy);
   };
-  Values dx(x.size()), dweight(weight.size()), dbias(bias.size());
-  reference::linear_backward_input(dx.data(), dy.data(), weight.data(), rows, outs, ins);
-  reference::linear_backward_weight(dweight.data(), dy.data(), x.data(), rows, outs, ins, false);
-  reference::column_sums(dbias.data(), dy.data(), rows, outs, false);
+  const Values dx =
+      in_double({output({rows, ins}), operand({rows, outs}, dy), operand({outs, ins}, weight)}, [](const auto& t) {
+        return LinearBackwardInput{t[0], t[1], t[2]};
+      })[0];
+  const Results gradients = in_double(
+      {output({outs, ins}), output({outs}), operand({rows, outs}, dy), operand({rows, ins}, x)}, [](const auto& t) {
+        return LinearBackwardWeight{t[0], t[1], t[2], t[3], Accumulate::kOverwrite};
+      });
   expect_gradient(dx, central_differences(x, loss));
-  expect_gradient(dweight, central_differences(weight, loss));
-  expect_gradient(dbias, central_differences(bias, loss));
+  expect_gradient(gradients[0], central_differences(weight, loss));
+  expect_gradient(gradients[1], central_differences(bias, loss));
 }
 
 TEST(Gradients, Attention) {
@@ -81,6 +92,95 @@ TEST(Gradients, Attention) {
   loss();
   reference::attention_backward<double>(dqkv.data(), dout.data(), qkv.data(), out.data(), stats.data(), nullptr, shape);
   expect_gradient(dqkv, central_differences(qkv, loss));
+}
+
+TEST(Gradients, ResidualLayerNorm) {
+  Random random(203);
+  const std::int64_t rows = 3, channels = 7, elems = rows * channels;
+  Values x = random.normal<double>(elems), delta = random.normal<double>(elems);
+  Values weight = random.normal<double>(channels), bias = random.normal<double>(channels);
+  const Values dy = random.normal<double>(elems), dx_out = random.normal<double>(elems);
+  const auto forward = [&] {
+    return in_double(
+        {output({rows, channels}), output({rows, channels}), output({rows}), output({rows}),
+         operand({rows, channels}, x), operand({rows, channels}, delta), operand({channels}, weight),
+         operand({channels}, bias)},
+        [](const auto& t) { return ResidualLayerNormForward{t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]}; });
+  };
+  const auto loss = [&] {
+    const Results out = forward();
+    return dot(out[1], dy) + dot(out[0], dx_out);
+  };
+  const Results out = forward();
+  const Results gradients =
+      in_double({operand({rows, channels}, dx_out), output({channels}), output({channels}),
+                 operand({rows, channels}, dy), operand({rows, channels}, out[0]), operand({rows}, out[2]),
+                 operand({rows}, out[3]), operand({channels}, weight)},
+                [](const auto& t) {
+                  return LayerNormBackward{t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], Accumulate::kOverwrite};
+                });
+  expect_gradient(gradients[0], central_differences(x, loss));
+  expect_gradient(gradients[0], central_differences(delta, loss));
+  expect_gradient(gradients[1], central_differences(weight, loss));
+  expect_gradient(gradients[2], central_differences(bias, loss));
+}
+
+TEST(Gradients, Gelu) {
+  Random random(204);
+  Values x = random.normal<double>(40, 2);
+  const Values dy = random.normal<double>(40);
+  const auto loss = [&] {
+    return dot(in_double({output({40}), operand({40}, x)},
+                         [](const auto& t) {
+                           return GeluForward{t[0], t[1]};
+                         })[0],
+               dy);
+  };
+  const Results gradients = in_double({output({40}), operand({40}, dy), operand({40}, x)}, [](const auto& t) {
+    return GeluBackward{t[0], t[1], t[2]};
+  });
+  expect_gradient(gradients[0], central_differences(x, loss));
+}
+
+TEST(Gradients, Embedding) {
+  Random random(205);
+  const std::int64_t batch = 2, length = 3, channels = 4, vocab = 5, positions = 6;
+  Values token_table = random.normal<double>(vocab * channels);
+  Values position_table = random.normal<double>(positions * channels);
+  const Operand ids = tokens({batch, length}, {4, 1, 1, 0, 4, 1});
+  const Values dx = random.normal<double>(batch * length * channels);
+  const auto loss = [&] {
+    return dot(in_double({output({batch, length, channels}), ids, operand({vocab, channels}, token_table),
+                          operand({positions, channels}, position_table)},
+                         [](const auto& t) {
+                           return EmbeddingForward{t[0], t[1], t[2], t[3]};
+                         })[0],
+               dx);
+  };
+  const Results gradients =
+      in_double({output({vocab, channels}), output({positions, channels}), operand({batch, length, channels}, dx), ids},
+                [](const auto& t) {
+                  return EmbeddingBackward{t[0], Accumulate::kOverwrite, t[1], Accumulate::kOverwrite, t[2], t[3]};
+                });
+  expect_gradient(gradients[0], central_differences(token_table, loss));
+  expect_gradient(gradients[1], central_differences(position_table, loss));
+}
+
+TEST(Gradients, CrossEntropy) {
+  Random random(206);
+  const std::int64_t rows = 4, vocab = 6, columns = 8;
+  Values logits = random.normal<double>(rows * columns);
+  const Operand targets = tokens({rows}, random.tokens(rows, vocab));
+  const auto loss = [&] {
+    const Values losses = in_double({output({rows}), operand({rows, columns}, logits), targets}, [](const auto& t) {
+      return CrossEntropyForward{t[0], t[1], t[2], vocab};
+    })[0];
+    return 0.5 * std::accumulate(losses.begin(), losses.end(), 0.0);
+  };
+  const Results gradients = in_double({operand({rows, columns}, logits), output({rows}), targets}, [](const auto& t) {
+    return CrossEntropyForwardBackward{t[0], t[1], t[2], vocab, 0.5};
+  });
+  expect_gradient(gradients[0], central_differences(logits, loss));
 }
 
 TEST(Gradients, ResidualRmsNorm) {
@@ -143,86 +243,6 @@ TEST(Gradients, Swiglu) {
     return SwigluBackward{t[0], t[1], t[2]};
   });
   expect_gradient(gradients[0], central_differences(x, loss));
-}
-
-TEST(Gradients, ResidualLayerNorm) {
-  Random random(203);
-  const std::int64_t rows = 3, channels = 7, elems = rows * channels;
-  Values x = random.normal<double>(elems), delta = random.normal<double>(elems);
-  Values weight = random.normal<double>(channels), bias = random.normal<double>(channels);
-  const Values dy = random.normal<double>(elems), dx_out = random.normal<double>(elems);
-  const auto forward = [&] {
-    return in_double(
-        {output({rows, channels}), output({rows, channels}), output({rows}), output({rows}),
-         operand({rows, channels}, x), operand({rows, channels}, delta), operand({channels}, weight),
-         operand({channels}, bias)},
-        [](const auto& t) { return ResidualLayerNormForward{t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]}; });
-  };
-  const auto loss = [&] {
-    const Results out = forward();
-    return dot(out[1], dy) + dot(out[0], dx_out);
-  };
-  const Results out = forward();
-  const Results gradients =
-      in_double({operand({rows, channels}, dx_out), output({channels}), output({channels}),
-                 operand({rows, channels}, dy), operand({rows, channels}, out[0]), operand({rows}, out[2]),
-                 operand({rows}, out[3]), operand({channels}, weight)},
-                [](const auto& t) {
-                  return LayerNormBackward{t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], Accumulate::kOverwrite};
-                });
-  expect_gradient(gradients[0], central_differences(x, loss));
-  expect_gradient(gradients[0], central_differences(delta, loss));
-  expect_gradient(gradients[1], central_differences(weight, loss));
-  expect_gradient(gradients[2], central_differences(bias, loss));
-}
-
-TEST(Gradients, Gelu) {
-  Random random(204);
-  Values x = random.normal<double>(40, 2);
-  const Values dy = random.normal<double>(40);
-  const auto loss = [&] {
-    Values y(x.size());
-    reference::gelu_forward(y.data(), x.data(), 40);
-    return dot(y, dy);
-  };
-  Values dx(x.size());
-  reference::gelu_backward(dx.data(), dy.data(), x.data(), 40);
-  expect_gradient(dx, central_differences(x, loss));
-}
-
-TEST(Gradients, Embedding) {
-  Random random(205);
-  const std::int64_t batch = 2, length = 3, channels = 4, vocab = 5, positions = 6;
-  Values token_table = random.normal<double>(vocab * channels);
-  Values position_table = random.normal<double>(positions * channels);
-  const std::vector<std::int32_t> tokens = {4, 1, 1, 0, 4, 1};
-  const Values dx = random.normal<double>(batch * length * channels);
-  const auto loss = [&] {
-    Values x(dx.size());
-    reference::embedding_forward(x.data(), tokens.data(), token_table.data(), position_table.data(), batch, length,
-                                 channels);
-    return dot(x, dx);
-  };
-  Values dtoken(token_table.size()), dposition(position_table.size());
-  reference::embedding_backward_tokens(dtoken.data(), dx.data(), tokens.data(), batch * length, channels, vocab, false);
-  reference::embedding_backward_positions(dposition.data(), dx.data(), batch, length, channels, positions, false);
-  expect_gradient(dtoken, central_differences(token_table, loss));
-  expect_gradient(dposition, central_differences(position_table, loss));
-}
-
-TEST(Gradients, CrossEntropy) {
-  Random random(206);
-  const std::int64_t rows = 4, vocab = 6, columns = 8;
-  Values logits = random.normal<double>(rows * columns);
-  const auto targets = random.tokens(rows, vocab);
-  const auto loss = [&] {
-    Values losses(rows);
-    reference::cross_entropy_forward(losses.data(), logits.data(), targets.data(), rows, vocab, columns);
-    return 0.5 * std::accumulate(losses.begin(), losses.end(), 0.0);
-  };
-  Values gradient = logits, losses(rows);
-  reference::cross_entropy_forward_backward(gradient.data(), losses.data(), targets.data(), rows, vocab, columns, 0.5);
-  expect_gradient(gradient, central_differences(logits, loss));
 }
 
 }  // namespace

@@ -6,10 +6,10 @@
 #include <thread>
 #include <vector>
 
-#include "kernels/cpu/kernel_table.h"
-#include "tests/kernels/arrays.h"
+#include "kernels/matmul.h"
+#include "tests/kernels/operands.h"
 
-namespace strake::kernels::cpu {
+namespace strake::kernels {
 namespace {
 
 using namespace strake::kernels::testing;
@@ -20,45 +20,55 @@ std::int64_t threads_of_this_process() {
   return std::distance(std::filesystem::directory_iterator("/proc/self/task"), std::filesystem::directory_iterator());
 }
 
-struct Products {
-  std::vector<float> y, dweight, dx;
+struct Inputs {
+  Operand x, weight, dy;
 };
+Inputs random_inputs(std::uint64_t seed) {
+  Random random(seed);
+  return {operand({kRows, kIns}, random.normal(kRows * kIns)), operand({kOuts, kIns}, random.normal(kOuts * kIns)),
+          operand({kRows, kOuts}, random.normal(kRows * kOuts))};
+}
 
-Products all_products(const std::vector<float>& x, const std::vector<float>& weight, const std::vector<float>& dy) {
-  Products out = {std::vector<float>(dy.size()), std::vector<float>(weight.size()), std::vector<float>(x.size())};
-  const KernelTable<float>& table = kernel_table<float>();
-  table.linear_forward(out.y.data(), x.data(), weight.data(), nullptr, kRows, kOuts, kIns);
-  table.linear_backward_weight(out.dweight.data(), dy.data(), x.data(), kRows, kOuts, kIns, false);
-  table.linear_backward_input(out.dx.data(), dy.data(), weight.data(), kRows, kOuts, kIns);
-  return out;
+// y, dweight and dx, with the code that operations run.
+Results all_products(const Inputs& in) {
+  const auto product = [](const std::vector<Operand>& operands, const auto& make) {
+    return run(CpuCode::fastest(), DType::kF32, operands, make)[0];
+  };
+  return {product({output({kRows, kOuts}), in.x, in.weight},
+                  [](const auto& t) {
+                    return LinearForward{t[0], t[1], t[2]};
+                  }),
+          product({output({kOuts, kIns}), in.dy, in.x},
+                  [](const auto& t) {
+                    return LinearBackwardWeight{t[0], Tensor(), t[1], t[2], Accumulate::kOverwrite};
+                  }),
+          product({output({kRows, kIns}), in.dy, in.weight}, [](const auto& t) {
+            return LinearBackwardInput{t[0], t[1], t[2]};
+          })};
 }
 
 // The test runs with OMP_NUM_THREADS=4 (CMakeLists.txt): oneDNN left to itself would start a team.
 TEST(Threads, ProductsStartNoThreads) {
-  Random random(401);
-  const auto x = random.normal(kRows * kIns), weight = random.normal(kOuts * kIns), dy = random.normal(kRows * kOuts);
+  const Inputs inputs = random_inputs(401);
   std::thread worker([&] {
     const std::int64_t before = threads_of_this_process();
-    all_products(x, weight, dy);
+    all_products(inputs);
     EXPECT_EQ(threads_of_this_process(), before);
   });
   worker.join();
 }
 
 TEST(Threads, ResultsAreTheSameOnEveryThread) {
-  Random random(402);
-  const auto x = random.normal(kRows * kIns), weight = random.normal(kOuts * kIns), dy = random.normal(kRows * kOuts);
-  std::vector<Products> results(3);
+  const Inputs inputs = random_inputs(402);
+  std::vector<Results> results(3);
   {
     std::vector<std::jthread> workers;
-    for (Products& result : results) workers.emplace_back([&] { result = all_products(x, weight, dy); });
+    for (Results& result : results) workers.emplace_back([&] { result = all_products(inputs); });
   }
-  for (const Products& result : results) {
-    EXPECT_TRUE(equal_bits(result.y, results[0].y));
-    EXPECT_TRUE(equal_bits(result.dweight, results[0].dweight));
-    EXPECT_TRUE(equal_bits(result.dx, results[0].dx));
+  for (const Results& result : results) {
+    for (std::size_t i = 0; i < 3; ++i) EXPECT_TRUE(equal_bits(result[i], results[0][i])) << i;
   }
 }
 
 }  // namespace
-}  // namespace strake::kernels::cpu
+}  // namespace strake::kernels

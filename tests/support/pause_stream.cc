@@ -5,7 +5,7 @@
 #include "runtime/base/check.h"
 
 #ifdef STRAKE_HAS_CUDA
-#include "kernels/cuda/launches.h"
+#include "kernels/cuda/test_kernels.h"
 #endif
 
 namespace strake::test {

@@ -1,4 +1,3 @@
-#include "kernels/cpu/vector/kernels.h"
 #include "kernels/cpu/vector/lanes.h"
 
 namespace strake::kernels::cpu::STRAKE_VECTOR_NAMESPACE {

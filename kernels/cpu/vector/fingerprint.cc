@@ -1,6 +1,7 @@
 #include "kernels/fingerprint.h"
 
-#include "kernels/cpu/vector/kernels.h"
+#include <cstddef>
+
 #include "kernels/cpu/vector/lanes.h"
 
 namespace strake::kernels::cpu::STRAKE_VECTOR_NAMESPACE {

@@ -1,4 +1,5 @@
-#include "kernels/cpu/vector/kernels.h"
+#include "kernels/optimizer.h"
+
 #include "kernels/cpu/vector/lanes.h"
 
 namespace strake::kernels::cpu::STRAKE_VECTOR_NAMESPACE {
@@ -7,33 +8,33 @@ namespace strake::kernels::cpu::STRAKE_VECTOR_NAMESPACE {
 // of the reference, on every instruction set.
 double sum_of_squares(const float* gradients, std::int64_t elems) {
   constexpr std::int64_t kDoubles = kLanes / 2;  // in one register
-  constexpr std::int64_t kRegisters = reference::kNormLanes / kDoubles;
+  constexpr std::int64_t kRegisters = kNormLanes / kDoubles;
   using Doubles = double __attribute__((vector_size(sizeof(double) * kDoubles)));
   using Floats = float __attribute__((vector_size(sizeof(float) * kDoubles), aligned(alignof(float)), may_alias));
 
   Doubles sums[kRegisters] = {};
   std::int64_t i = 0;
-  for (; i + reference::kNormLanes <= elems; i += reference::kNormLanes) {
+  for (; i + kNormLanes <= elems; i += kNormLanes) {
     for (std::int64_t part = 0; part < kRegisters; ++part) {
       const auto* const from = reinterpret_cast<const Floats*>(gradients + i + part * kDoubles);
       const Doubles values = __builtin_convertvector(*from, Doubles);
       sums[part] += values * values;
     }
   }
-  double lanes[reference::kNormLanes];
+  double lanes[kNormLanes];
   __builtin_memcpy(lanes, sums, sizeof lanes);
   for (std::int64_t lane = 0; i < elems; ++i, ++lane) {
     const double value = static_cast<double>(gradients[i]);
     lanes[lane] += value * value;
   }
-  for (std::int64_t half = reference::kNormLanes / 2; half > 0; half /= 2) {
+  for (std::int64_t half = kNormLanes / 2; half > 0; half /= 2) {
     for (std::int64_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
   }
   return lanes[0];
 }
 
 void adamw(float* weights, float* first_moment, float* second_moment, const float* gradients, std::int64_t elems,
-           float clip, const reference::AdamWScalars& scalars) {
+           float clip, const AdamWScalars& scalars) {
   const auto beta1 = static_cast<float>(scalars.beta1), one_minus_beta1 = static_cast<float>(scalars.one_minus_beta1);
   const auto beta2 = static_cast<float>(scalars.beta2), one_minus_beta2 = static_cast<float>(scalars.one_minus_beta2);
   const auto epsilon = static_cast<float>(scalars.epsilon), step_size = static_cast<float>(scalars.step_size);

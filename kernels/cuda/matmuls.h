@@ -14,7 +14,8 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cuda/launches.h"
+#include "runtime/base/dtype.h"
+#include "runtime/device/tensor.h"
 
 namespace strake::kernels::cuda {
 
@@ -23,8 +24,8 @@ struct MatmulProblem {
   enum class Kind : std::uint8_t { kForward, kBackwardInput, kBackwardWeight } kind;
   enum class Epilogue : std::uint8_t { kNone, kBias, kBiasGradient } epilogue;
   std::int64_t rows, ins, outs;  // M, K, N of the forward product
-  Type type;                     // of the operands
-  Type out_type;
+  DType type;                    // of the operands
+  DType out_type;
   bool accumulate;
 
   auto operator<=>(const MatmulProblem&) const = default;
@@ -69,5 +70,9 @@ class Matmuls {
   std::map<MatmulProblem, std::unique_ptr<Prepared>> problems_;
   std::map<std::string, std::string> applied_;
 };
+
+// sums [N] (+)= column sums of a [M, N]: the gradient of a bias where no product can bring it along. column_sums.cu
+std::size_t column_sums_workspace_bytes(std::int64_t columns);
+void column_sums(cudaStream_t stream, const Tensor& sums, const Tensor& a, bool accumulate, void* workspace);
 
 }  // namespace strake::kernels::cuda
