@@ -1,81 +1,102 @@
 #include "kernels/attention.h"
 
-#include "kernels/cpu/bodies.h"
-#include "kernels/cuda/bodies.h"
+#include <fmt/format.h>
+
 #include "kernels/launch.h"
 #include "runtime/base/check.h"
 
 namespace strake::kernels {
 namespace {
 
-reference::AttentionShape shape_of(std::string_view operation, const Tensor& qkv, int heads) {
-  check_leading_operand(operation, "qkv", qkv, 3);
-  STRAKE_CHECK(heads > 0 && qkv.size(2) % (3 * heads) == 0, std::string(operation) + ": qkv " + qkv.describe() +
-                                                                " does not divide into q, k, v of " +
-                                                                std::to_string(heads) + " heads");
-  return {.batch = qkv.size(0), .length = qkv.size(1), .heads = heads, .head_size = qkv.size(2) / (3 * heads)};
+// Heads of `count` in the tokens of q, wherever they lie.
+void check_heads(std::string_view operation, std::string_view operand, const Tensor& heads, const Tensor& q,
+                 std::int64_t count) {
+  STRAKE_CHECK(heads.defined() && heads.rank() == 4 && heads.dtype() == q.dtype() && heads.size(0) == q.size(0) &&
+                   heads.size(1) == q.size(1) && heads.size(2) == count && heads.size(3) == q.size(3),
+               fmt::format("{}: {} is {}, must be {}[{}, {}, {}, {}]", operation, operand, heads.describe(),
+                           name_of(q.dtype()), q.size(0), q.size(1), count, q.size(3)));
+  STRAKE_CHECK(heads.stride(3) == 1 || heads.size(3) == 1,
+               fmt::format("{}: the channels of a head of {} must lie beside each other", operation, operand));
 }
 
-// `products` matrix products of [length, head_size] x [head_size, length] a head, the causal half of each.
-double attention_flops(const reference::AttentionShape& shape, int products) {
+AttentionShape checked_shape(std::string_view operation, const Tensor& q, const Tensor& k, const Tensor& v) {
+  STRAKE_CHECK(q.defined() && q.rank() == 4 && k.defined() && k.rank() == 4,
+               fmt::format("{}: q is {}, k is {}, must have 4 axes", operation, q.describe(), k.describe()));
+  STRAKE_CHECK(q.dtype() == DType::kF32 || q.dtype() == DType::kF64 || q.dtype() == DType::kBF16,
+               fmt::format("{}: q is {}, must be f32, f64 or bf16", operation, q.describe()));
+  const AttentionShape shape = attention_shape(q, k);
+  check_heads(operation, "q", q, q, shape.heads);
+  check_heads(operation, "k", k, q, shape.kv_heads);
+  check_heads(operation, "v", v, q, shape.kv_heads);
+  STRAKE_CHECK(
+      shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0,
+      fmt::format("{}: {} query heads do not divide among {} key heads", operation, shape.heads, shape.kv_heads));
+  return shape;
+}
+
+// `products` matrix products of [length, head_size] x [head_size, length] a query head, the causal half of each.
+double attention_flops(const AttentionShape& shape, int products) {
   return products * 0.5 * static_cast<double>(shape.batch * shape.heads) *
          matmul_flops(shape.length, shape.length + 1, shape.head_size);
 }
 
 }  // namespace
 
-void attention_forward(Stream& stream, Label label, const Tensor& out, const Tensor& stats, const Tensor& qkv,
-                       int heads) {
+void attention_forward(Stream& stream, Label label, const AttentionForward& a) {
   constexpr std::string_view kName = "attention_forward";
-  const reference::AttentionShape shape = shape_of(kName, qkv, heads);
-  check_operand(kName, "out", out, qkv.dtype(), {shape.batch, shape.length, shape.channels()});
-  check_operand(kName, "stats", stats, stats_dtype(qkv.dtype()), {shape.batch, shape.heads, shape.length});
+  const AttentionShape shape = checked_shape(kName, a.q, a.k, a.v);
+  check_operand(kName, "out", a.out, a.q.dtype(), {shape.batch, shape.length, shape.heads * shape.head_size});
+  check_operand(kName, "stats", a.stats, stats_dtype(a.q.dtype()), {shape.batch, shape.heads, shape.length});
 
-  const Tensor reads[] = {qkv};
-  const Tensor writes[] = {out, stats};
-  const Operation operation = {
-      .label = label, .kind = kName, .reads = reads, .writes = writes, .flops = attention_flops(shape, 2)};
-  launch(
-      stream, operation, [&] { return cpu::attention_forward(out, stats, qkv, shape); },
-      [&](auto& op) { return cuda::attention_forward(stream.device(), op, out, stats, qkv, heads); });
+  const Tensor reads[] = {a.q, a.k, a.v};
+  const Tensor writes[] = {a.out, a.stats};
+  launch(stream, {.label = label, .kind = kName, .reads = reads, .writes = writes, .flops = attention_flops(shape, 2)},
+         a);
 }
 
-void attention_backward(Stream& stream, Label label, const Tensor& dqkv, const Tensor& dout, const Tensor& qkv,
-                        const Tensor& out, const Tensor& stats, const Tensor& scratch, int heads) {
+void attention_backward(Stream& stream, Label label, const AttentionBackward& a) {
   constexpr std::string_view kName = "attention_backward";
-  const reference::AttentionShape shape = shape_of(kName, qkv, heads);
-  check_operand(kName, "dqkv", dqkv, qkv.dtype(), {shape.batch, shape.length, 3 * shape.channels()});
-  check_operand(kName, "dout", dout, qkv.dtype(), {shape.batch, shape.length, shape.channels()});
-  check_operand(kName, "out", out, qkv.dtype(), {shape.batch, shape.length, shape.channels()});
-  check_operand(kName, "stats", stats, stats_dtype(qkv.dtype()), {shape.batch, shape.heads, shape.length});
+  const AttentionShape shape = checked_shape(kName, a.q, a.k, a.v);
+  check_heads(kName, "dq", a.dq, a.q, shape.heads);
+  check_heads(kName, "dk", a.dk, a.q, shape.kv_heads);
+  check_heads(kName, "dv", a.dv, a.q, shape.kv_heads);
+  check_operand(kName, "dout", a.dout, a.q.dtype(), {shape.batch, shape.length, shape.heads * shape.head_size});
+  check_operand(kName, "out", a.out, a.q.dtype(), {shape.batch, shape.length, shape.heads * shape.head_size});
+  check_operand(kName, "stats", a.stats, stats_dtype(a.q.dtype()), {shape.batch, shape.heads, shape.length});
   const std::int64_t scratch_elems =
-      attention_backward_scratch_elems(stream.device().target(), shape.batch, shape.length, shape.channels(), heads);
-  if (scratch_elems > 0) check_operand(kName, "scratch", scratch, qkv.dtype(), {scratch_elems});
+      attention_backward_scratch_elems(stream.device().target(), shape.length, shape.head_size);
+  if (scratch_elems > 0) check_operand(kName, "scratch", a.scratch, a.q.dtype(), {scratch_elems});
 
-  const Tensor reads[] = {dout, qkv, out, stats};
-  const Tensor writes[] = {dqkv, scratch};
-  const Operation operation = {
-      .label = label,
-      .kind = kName,
-      .reads = reads,
-      .writes = std::span(writes).first(scratch_elems > 0 ? 2 : 1),
-      .flops = attention_flops(shape, 4),  // the model's; the scores computed once more are not counted
-  };
-  launch(
-      stream, operation, [&] { return cpu::attention_backward(dqkv, dout, qkv, out, stats, scratch, shape); },
-      [&](auto& op) { return cuda::attention_backward(stream.device(), op, dqkv, dout, qkv, out, stats, heads); });
+  const Tensor reads[] = {a.dout, a.q, a.k, a.v, a.out, a.stats};
+  const Tensor writes[] = {a.dq, a.dk, a.dv, a.scratch};
+  launch(stream,
+         {
+             .label = label,
+             .kind = kName,
+             .reads = reads,
+             .writes = std::span(writes).first(scratch_elems > 0 ? 4 : 3),
+             .flops = attention_flops(shape, 4),  // the model's; the scores computed once more are not counted
+         },
+         a);
 }
 
-std::int64_t attention_backward_scratch_elems(DeviceKind device, std::int64_t batch, std::int64_t tokens,
-                                              std::int64_t channels, int heads) {
+std::int64_t attention_backward_scratch_elems(DeviceKind device, std::int64_t tokens, std::int64_t head_size) {
   switch (device) {
-    case DeviceKind::kCpu:
-      return cpu::attention_backward_scratch_elems({batch, tokens, heads, channels / heads});
+    case DeviceKind::kCpu:  // dK and dV of one key head, rows padded to whole vectors (of 16 floats at most)
+      return 2 * tokens * ((head_size + 15) / 16 * 16);
     case DeviceKind::kCuda:  // takes its scratch from the stream's workspace
     case DeviceKind::kPlan:
       break;
   }
   return 0;
+}
+
+AttentionShape attention_shape(const Tensor& q, const Tensor& k) {
+  return {.batch = q.size(0), .length = q.size(1), .heads = q.size(2), .kv_heads = k.size(2), .head_size = q.size(3)};
+}
+
+HeadStrides head_strides(const Tensor& view) {
+  return {.batch = view.stride(0), .token = view.stride(1), .head = view.stride(2)};
 }
 
 }  // namespace strake::kernels

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cuda/attention.h"
+#include "kernels/cuda/cudnn_attention.h"
 #include "kernels/cuda/matmuls.h"
 #include "runtime/device/device.h"
 
@@ -24,7 +24,7 @@ class CudaKernels final : public KernelState {
   explicit CudaKernels(bool deterministic) : attention_(deterministic), deterministic_(deterministic) {}
 
   Matmuls& matmuls() { return matmuls_; }
-  Attentions& attentions() { return attention_; }
+  CudnnAttentions& attentions() { return attention_; }
 
   std::vector<std::string> tune() override;
   std::map<std::string, std::string> choices() const override { return matmuls_.choices(); }
@@ -35,7 +35,7 @@ class CudaKernels final : public KernelState {
 
  private:
   Matmuls matmuls_;
-  Attentions attention_;
+  CudnnAttentions attention_;
   bool deterministic_;
 };
 

@@ -25,16 +25,16 @@ void AttentionBlock::reserve(ActivationMemory& memory, const BatchShape& batch) 
   d_attended_ = reserve(".d_attn", {batch.batch, batch.sequence, shape_.query_channels()});
   d_qkv_ = reserve(".d_qkv", {batch.batch, batch.sequence, shape_.qkv_channels()});
   d_x_ = reserve(".d_x", {n, c});
-  const std::int64_t scratch_elems = kernels::attention_backward_scratch_elems(
-      batch.target, batch.batch, batch.sequence, c, static_cast<int>(shape_.heads));
+  const std::int64_t scratch_elems =
+      kernels::attention_backward_scratch_elems(batch.target, batch.sequence, shape_.head_size);
   if (scratch_elems > 0) scratch_ = reserve(".scratch", {scratch_elems});
 }
 
 void AttentionBlock::forward(const Pass& pass, const Tensor& x) const {
   const std::int64_t n = x.size(0);
   qkv_projection_.forward(pass, qkv_.reshape({n, shape_.qkv_channels()}), x);
-  kernels::attention_forward(pass.compute, pass.forward(name_), attended_, stats_, qkv_,
-                             static_cast<int>(shape_.heads));
+  const auto [q, k, v] = layout().views(qkv_);
+  kernels::attention_forward(pass.compute, pass.forward(name_), {attended_, stats_, q, k, v});
   projection_.forward(pass, projected_, attended_.reshape({n, shape_.query_channels()}));
 }
 
@@ -43,8 +43,10 @@ void AttentionBlock::backward(const Pass& pass, const Tensor& d_out, const Tenso
   const Tensor d_qkv = d_qkv_.reshape({n, shape_.qkv_channels()});
   projection_.backward_weight(pass, d_out, attended_.reshape({n, shape_.query_channels()}));
   projection_.backward_input(pass, d_attended_.reshape({n, shape_.query_channels()}), d_out);
-  kernels::attention_backward(pass.compute, pass.backward(name_), d_qkv_, d_attended_, qkv_, attended_, stats_,
-                              scratch_, static_cast<int>(shape_.heads));
+  const auto [q, k, v] = layout().views(qkv_);
+  const auto [dq, dk, dv] = layout().views(d_qkv_);
+  kernels::attention_backward(pass.compute, pass.backward(name_),
+                              {dq, dk, dv, d_attended_, q, k, v, attended_, stats_, scratch_});
   qkv_projection_.backward_weight(pass, d_qkv, x);
   qkv_projection_.backward_input(pass, d_x_, d_qkv);
 }

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "kernels/qkv_layout.h"
 #include "models/blocks/linear.h"
 #include "models/blocks/residual.h"
 #include "models/transformer_shape.h"
@@ -24,6 +25,8 @@ class AttentionBlock {
   const Tensor& d_x() const { return d_x_; }        // [N, C]
 
  private:
+  kernels::QkvLayout layout() const { return {shape_.heads, shape_.kv_heads, shape_.head_size}; }
+
   TransformerShape shape_;
   std::string name_;
   // In the order in which their gradients become final.

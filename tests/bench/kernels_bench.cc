@@ -10,9 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cpu/bodies.h"
+#include "kernels/attention.h"
 #include "kernels/cpu/code.h"
-#include "kernels/cpu/kernel_table.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
@@ -20,6 +19,10 @@
 #include "kernels/layer_norm.h"
 #include "kernels/matmul.h"
 #include "kernels/optimizer.h"
+#include "kernels/qkv_layout.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rotary.h"
+#include "kernels/swiglu.h"
 #include "runtime/device/cpu/cpu_device.h"
 #include "runtime/device/cpu/cpu_memory.h"
 
@@ -115,7 +118,7 @@ class Operands {
   std::int64_t vocab_ = 0;
 };
 
-void run_all(Bench& bench, const kernels::cpu::KernelTable<float>& table, CpuCode code, const Shapes& s) {
+void run_all(Bench& bench, CpuCode code, const Shapes& s) {
   const std::int64_t rows = s.batch * s.length, c = s.channels;
   const auto bytes = [](std::int64_t elems) { return static_cast<double>(elems) * sizeof(float); };
 
@@ -140,16 +143,26 @@ void run_all(Bench& bench, const kernels::cpu::KernelTable<float>& table, CpuCod
     bench.run("linear_backward_input" + layer, flops, moved, LinearBackwardInput{dx, y, weight}.on_cpu(code));
   }
 
-  const reference::AttentionShape shape = {s.batch, s.length, s.heads, c / s.heads};
-  const Floats qkv = normal(rows * 3 * c), dout = normal(rows * c);
-  Floats out = normal(rows * c), stats = normal(s.batch * s.heads * s.length), dqkv = normal(rows * 3 * c);
-  Floats scratch = normal(kernels::cpu::attention_backward_scratch_elems(shape));
-  const double product_flops = static_cast<double>(rows * (s.length + 1) * c);  // the causal half
-  bench.run("attention_forward", 2 * product_flops, bytes(4 * rows * c),
-            [&] { table.attention_forward(out.data(), stats.data(), qkv.data(), shape); });
-  bench.run("attention_backward", 5 * product_flops, bytes(8 * rows * c), [&] {
-    table.attention_backward(dqkv.data(), dout.data(), qkv.data(), out.data(), stats.data(), scratch.data(), shape);
-  });
+  {
+    Operands at;
+    const std::int64_t size = c / s.heads;
+    const QkvLayout layout{s.heads, s.heads, size};
+    const Tensor qkv = at.tensor({s.batch, s.length, 3 * c}), dqkv = at.tensor({s.batch, s.length, 3 * c});
+    const Tensor out = at.tensor({s.batch, s.length, c}), dout = at.tensor({s.batch, s.length, c});
+    const Tensor stats = at.tensor({s.batch, s.heads, s.length});
+    const Tensor scratch = at.tensor({attention_backward_scratch_elems(DeviceKind::kCpu, s.length, size)});
+    at.fill();
+    const auto [q, k, v] = layout.views(qkv);
+    const auto [dq, dk, dv] = layout.views(dqkv);
+    const double product_flops = static_cast<double>(rows * (s.length + 1) * c);  // the causal half
+    bench.run("attention_forward", 2 * product_flops, bytes(4 * rows * c),
+              AttentionForward{out, stats, q, k, v}.on_cpu(code));
+    bench.run("attention_backward", 4 * product_flops, bytes(8 * rows * c),
+              AttentionBackward{dq, dk, dv, dout, q, k, v, out, stats, scratch}.on_cpu(code));
+    const std::vector<double> frequencies = rotary_frequencies(size, 10000);
+    bench.run("rotary_forward", 0, bytes(6 * rows * c),
+              RotaryForward{dqkv, qkv, layout, layout, frequencies}.on_cpu(code));
+  }
 
   {
     Operands at;
@@ -164,6 +177,19 @@ void run_all(Bench& bench, const kernels::cpu::KernelTable<float>& table, CpuCod
               ResidualLayerNormForward{x_out, y, mean, rstd, x, delta, weight, bias}.on_cpu(code));
     bench.run("layer_norm_backward", 0, bytes(4 * rows * c),
               LayerNormBackward{dx, dweight, dbias, y, x, mean, rstd, weight, Accumulate::kOverwrite}.on_cpu(code));
+    bench.run("rms_norm_forward", 0, bytes(2 * rows * c), RmsNormForward{y, rstd, x, weight, 1e-5}.on_cpu(code));
+    bench.run("residual_rms_norm_forward", 0, bytes(4 * rows * c),
+              ResidualRmsNormForward{x_out, y, rstd, x, delta, weight, 1e-5}.on_cpu(code));
+    bench.run("rms_norm_backward", 0, bytes(4 * rows * c),
+              RmsNormBackward{dx, dweight, y, x, rstd, weight, Accumulate::kOverwrite}.on_cpu(code));
+  }
+
+  {
+    Operands at;
+    const Tensor y = at.tensor({rows, 4 * c}), x = at.tensor({rows, 8 * c}), dx = at.tensor({rows, 8 * c});
+    at.fill();
+    bench.run("swiglu_forward", 0, bytes(3 * rows * 4 * c), SwigluForward{y, x}.on_cpu(code));
+    bench.run("swiglu_backward", 0, bytes(5 * rows * 4 * c), SwigluBackward{dx, y, x}.on_cpu(code));
   }
 
   {
@@ -212,7 +238,7 @@ int main(int argc, char** argv) {
   Shapes shapes;
   double seconds = 6;
   bool json = false, smoke = false;
-  std::string table_name = kernels::cpu::f32_kernel_tables().front().name;
+  std::string table_name = CpuCode::fastest().name();
   CLI::App app("Times the CPU kernels at the shapes of a small GPT, one thread");
   app.add_option("--seconds", seconds, "for all kernels together");
   app.add_flag("--json", json, "one JSON object on stdout");
@@ -230,17 +256,18 @@ int main(int argc, char** argv) {
     shapes = {.batch = 2, .length = 64, .channels = 64, .heads = 2, .vocab = 256};
   }
 
-  const auto& tables = kernels::cpu::f32_kernel_tables();
-  const auto chosen = std::find_if(tables.begin(), tables.end(), [&](const auto& t) { return t.name == table_name; });
-  if (chosen == tables.end()) {
-    std::fprintf(stderr, "kernels_bench: no table '%s' on this CPU; there are:", table_name.c_str());
-    for (const auto& table : tables) std::fprintf(stderr, " %s", table.name.c_str());
+  const std::vector<CpuCode>& all = CpuCode::all();
+  const auto chosen =
+      std::find_if(all.begin(), all.end(), [&](const CpuCode& code) { return code.name() == table_name; });
+  if (chosen == all.end()) {
+    std::fprintf(stderr, "kernels_bench: no kernels '%s' on this CPU; there are:", table_name.c_str());
+    for (const CpuCode& code : all) std::fprintf(stderr, " %s", code.name().c_str());
     std::fprintf(stderr, "\n");
     return 10;
   }
-  constexpr double kKernels = 32;
+  constexpr double kKernels = 38;
   Bench bench(seconds / kKernels);
-  run_all(bench, chosen->table, CpuCode::all()[static_cast<std::size_t>(chosen - tables.begin())], shapes);
+  run_all(bench, *chosen, shapes);
 
   if (json) {
     nlohmann::json report = {{"bench", "kernels"},          {"table", table_name},

@@ -8,6 +8,7 @@
 #include "kernels/layer_norm.h"
 #include "kernels/matmul.h"
 #include "kernels/optimizer.h"
+#include "kernels/qkv_layout.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rotary.h"
 #include "kernels/swiglu.h"
@@ -165,6 +166,25 @@ TEST_P(CudaKernels, RmsNorm) {
   }
 }
 
+// Whole vectors and a rest.
+TEST_P(CudaKernels, Swiglu) {
+  for (const auto& [rows, columns] : {std::pair{64, 64}, std::pair{17, 59}, std::pair{1, 3}}) {
+    expect_as_on_cpu(GetParam(), {output({rows, columns}), value({rows, 2 * columns}, 1, 2)}, {0},
+                     [](Stream& stream, const std::vector<Tensor>& t) {
+                       kernels::swiglu_forward(stream, {"test"}, {t[0], t[1]});
+                     });
+    expect_as_on_cpu(GetParam(),
+                     {output({rows, 2 * columns}), value({rows, columns}, 1), value({rows, 2 * columns}, 2, 2)}, {0},
+                     [](Stream& stream, const std::vector<Tensor>& t) {
+                       kernels::swiglu_backward(stream, {"test"}, {t[0], t[1], t[2]});
+                     });
+    expect_as_on_cpu(GetParam(), {value({rows, 2 * columns}, 2, 2), value({rows, columns}, 1)}, {0},
+                     [](Stream& stream, const std::vector<Tensor>& t) {
+                       kernels::swiglu_backward(stream, {"test"}, {t[0], t[1], t[0]});
+                     });
+  }
+}
+
 // Heads of whole vectors and of others, of which a warp takes several at once or not even one; positions far out.
 TEST_P(CudaKernels, Rotary) {
   using enum kernels::QkvLayout::Order;
@@ -197,43 +217,35 @@ TEST_P(CudaKernels, Rotary) {
   }
 }
 
-// Whole vectors and a rest.
-TEST_P(CudaKernels, Swiglu) {
-  for (const auto& [rows, columns] : {std::pair{64, 64}, std::pair{17, 59}, std::pair{1, 3}}) {
-    expect_as_on_cpu(GetParam(), {output({rows, columns}), value({rows, 2 * columns}, 1, 2)}, {0},
-                     [](Stream& stream, const std::vector<Tensor>& t) {
-                       kernels::swiglu_forward(stream, {"test"}, {t[0], t[1]});
-                     });
-    expect_as_on_cpu(GetParam(),
-                     {output({rows, 2 * columns}), value({rows, columns}, 1), value({rows, 2 * columns}, 2, 2)}, {0},
-                     [](Stream& stream, const std::vector<Tensor>& t) {
-                       kernels::swiglu_backward(stream, {"test"}, {t[0], t[1], t[2]});
-                     });
-    expect_as_on_cpu(GetParam(), {value({rows, 2 * columns}, 2, 2), value({rows, columns}, 1)}, {0},
-                     [](Stream& stream, const std::vector<Tensor>& t) {
-                       kernels::swiglu_backward(stream, {"test"}, {t[0], t[1], t[0]});
-                     });
-  }
-}
-
+// Key heads of their own, laid by kind and by group; shared by all query heads or some, whose number is odd or even;
+// sequences of no whole blocks.
 TEST_P(CudaKernels, Attention) {
-  for (const auto& [batch, length, heads, size] : {std::tuple{2, 128, 3, 64}, std::tuple{1, 256, 2, 128}}) {
-    const int channels = heads * size;
+  using enum kernels::QkvLayout::Order;
+  using kernels::QkvLayout;
+  for (const auto& [batch, length, layout] :
+       {std::tuple{2, 128, QkvLayout{3, 3, 64, kByKind}}, std::tuple{1, 256, QkvLayout{2, 2, 128, kByKind}},
+        std::tuple{2, 100, QkvLayout{3, 3, 64, kByGroup}}, std::tuple{1, 128, QkvLayout{8, 2, 64, kByKind}},
+        std::tuple{2, 77, QkvLayout{5, 1, 64, kByKind}}, std::tuple{1, 130, QkvLayout{9, 3, 128, kByKind}}}) {
+    SCOPED_TRACE(::testing::Message() << batch << " x " << length << ", " << layout.heads << " heads of "
+                                      << layout.head_size << ", " << layout.kv_heads << " key heads");
+    const std::int64_t channels = layout.heads * layout.head_size, row = layout.row_elems();
+    const Argument qkv = value({batch, length, row}, 1);
     expect_as_on_cpu(GetParam(),
-                     {output({batch, length, channels}), output({batch, heads, length}, Role::kStat),
-                      value({batch, length, 3 * channels}, 1)},
-                     {0, 1}, [heads = heads](Stream& stream, const std::vector<Tensor>& t) {
-                       kernels::attention_forward(stream, {"test"}, t[0], t[1], t[2], heads);
+                     {output({batch, length, channels}), output({batch, layout.heads, length}, Role::kStat), qkv},
+                     {0, 1}, [layout = layout](Stream& stream, const std::vector<Tensor>& t) {
+                       const auto [q, k, v] = layout.views(t[2]);
+                       kernels::attention_forward(stream, {"test"}, {t[0], t[1], q, k, v});
                      });
     // Backward reads what forward wrote on the same device.
     expect_as_on_cpu(GetParam(),
-                     {output({batch, length, 3 * channels}), value({batch, length, channels}, 2),
-                      value({batch, length, 3 * channels}, 1), output({batch, length, channels}),
-                      output({batch, heads, length}, Role::kStat)},
-                     {0}, [=, heads = heads](Stream& stream, const std::vector<Tensor>& t) {
-                       kernels::attention_forward(stream, {"test"}, t[3], t[4], t[2], heads);
+                     {output({batch, length, row}), value({batch, length, channels}, 2), qkv,
+                      output({batch, length, channels}), output({batch, layout.heads, length}, Role::kStat)},
+                     {0}, [layout = layout](Stream& stream, const std::vector<Tensor>& t) {
+                       const auto [q, k, v] = layout.views(t[2]);
+                       const auto [dq, dk, dv] = layout.views(t[0]);
+                       kernels::attention_forward(stream, {"test"}, {t[3], t[4], q, k, v});
                        const std::int64_t scratch_elems = kernels::attention_backward_scratch_elems(
-                           stream.device().target(), t[0].size(0), t[0].size(1), t[0].size(2) / 3, heads);
+                           stream.device().target(), t[0].size(1), layout.head_size);
                        static thread_local std::unique_ptr<Arena> scratch;  // CPU only: beyond the arguments
                        Tensor work;
                        if (scratch_elems > 0) {
@@ -241,7 +253,7 @@ TEST_P(CudaKernels, Attention) {
                          work = Tensor::reserve(*scratch, t[0].dtype(), {scratch_elems});
                          if (stream.device().kind() != DeviceKind::kPlan) scratch->allocate(stream.device());
                        }
-                       kernels::attention_backward(stream, {"test"}, t[0], t[1], t[2], t[3], t[4], work, heads);
+                       kernels::attention_backward(stream, {"test"}, {dq, dk, dv, t[1], q, k, v, t[3], t[4], work});
                        if (stream.device().kind() == DeviceKind::kCpu) stream.synchronize();
                        scratch.reset();
                      });

@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <memory>
 
+#include "kernels/attention.h"
 #include "kernels/cpu/code.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/elementwise.h"
@@ -77,6 +79,28 @@ TEST_P(CpuCodeTest, RmsNormOfSmallRows) {
   }
 }
 
+TEST_P(CpuCodeTest, Swiglu) {
+  Random random(114);
+  for (const auto& [rows, columns] : kRowShapes) {
+    SCOPED_TRACE(::testing::Message() << rows << " x " << columns);
+    auto values = random.normal(2 * rows * columns, 3);
+    if (rows > 1) values[0] = -100;  // a gate where the exponential is cut off
+    const Operand x = operand({rows, 2 * columns}, values);
+    const Operand dy = operand({rows, columns}, random.normal(rows * columns));
+    expect_as_in_double(code(), {output({rows, columns}), x}, {0}, [](const Tensors& t) {
+      return SwigluForward{t[0], t[1]};
+    });
+    const Results backward =
+        expect_as_in_double(code(), {output({rows, 2 * columns}), dy, x}, {0}, [](const Tensors& t) {
+          return SwigluBackward{t[0], t[1], t[2]};
+        });
+    const Results in_place = run(code(), DType::kF32, {x, dy}, [](const Tensors& t) {
+      return SwigluBackward{t[0], t[1], t[0]};
+    });
+    EXPECT_TRUE(equal_bits(in_place[0], backward[0]));
+  }
+}
+
 TEST_P(CpuCodeTest, Rotary) {
   using enum QkvLayout::Order;
   Random random(115);
@@ -105,26 +129,129 @@ TEST_P(CpuCodeTest, Rotary) {
   }
 }
 
-TEST_P(CpuCodeTest, Swiglu) {
-  Random random(114);
-  for (const auto& [rows, columns] : kRowShapes) {
-    SCOPED_TRACE(::testing::Message() << rows << " x " << columns);
-    auto values = random.normal(2 * rows * columns, 3);
-    if (rows > 1) values[0] = -100;  // a gate where the exponential is cut off
-    const Operand x = operand({rows, 2 * columns}, values);
-    const Operand dy = operand({rows, columns}, random.normal(rows * columns));
-    expect_as_in_double(code(), {output({rows, columns}), x}, {0}, [](const Tensors& t) {
-      return SwigluForward{t[0], t[1]};
-    });
-    const Results backward =
-        expect_as_in_double(code(), {output({rows, 2 * columns}), dy, x}, {0}, [](const Tensors& t) {
-          return SwigluBackward{t[0], t[1], t[2]};
-        });
-    const Results in_place = run(code(), DType::kF32, {x, dy}, [](const Tensors& t) {
-      return SwigluBackward{t[0], t[1], t[0]};
-    });
-    EXPECT_TRUE(equal_bits(in_place[0], backward[0]));
+struct AttentionCase {
+  std::int64_t batch, length;
+  QkvLayout layout;
+};
+const AttentionCase kAttentionCases[] = {
+    {1, 1, {1, 1, 1}},    {2, 3, {1, 1, 5}},    {1, 16, {2, 2, 16}},
+    {2, 33, {3, 3, 20}},  {1, 65, {2, 2, 32}},  {1, 128, {1, 1, 64}},
+    {1, 131, {2, 2, 33}}, {1, 20, {1, 1, 272}}, {2, 33, {3, 3, 20, QkvLayout::Order::kByGroup}},
+    {1, 5, {2, 1, 3}},    {2, 33, {6, 2, 20}},  {1, 131, {4, 1, 64}},
+    {1, 70, {9, 3, 17}},  {1, 9, {2, 1, 300}},
+};
+
+// Of the vector code: poisoned, beyond what a test compares.
+class AttentionScratch {
+ public:
+  AttentionScratch(std::int64_t length, std::int64_t head_size)
+      : elems_(attention_backward_scratch_elems(DeviceKind::kCpu, length, head_size)),
+        f32_(Tensor::reserve(arena_, DType::kF32, {elems_})),
+        f64_(Tensor::reserve(arena_, DType::kF64, {elems_})) {
+    arena_.allocate(*device_);
+    std::fill_n(strake::cpu::data<float>(f32_), elems_, std::nanf(""));
   }
+  const Tensor& of(const Tensor& operand) const { return operand.dtype() == DType::kF64 ? f64_ : f32_; }
+
+ private:
+  std::unique_ptr<Device> device_ = make_cpu_device();
+  Arena arena_{"scratch", MemoryKind::kDevice};
+  std::int64_t elems_;
+  Tensor f32_, f64_;
+};
+
+TEST_P(CpuCodeTest, Attention) {
+  Random random(104);
+  for (const auto& [batch, length, layout] : kAttentionCases) {
+    SCOPED_TRACE(::testing::Message() << batch << " x " << length << ", " << layout.heads << " heads of "
+                                      << layout.head_size << ", " << layout.kv_heads << " key heads");
+    const std::int64_t row = layout.row_elems(), channels = layout.heads * layout.head_size;
+    const Operand qkv = operand({batch, length, row}, random.normal(batch * length * row));
+    const Operand dout = operand({batch, length, channels}, random.normal(batch * length * channels));
+    const Results forward =
+        expect_as_in_double(code(), {output({batch, length, channels}), output({batch, layout.heads, length}), qkv},
+                            {0, 1}, [&](const Tensors& t) {
+                              const auto [q, k, v] = layout.views(t[2]);
+                              return AttentionForward{t[0], t[1], q, k, v};
+                            });
+    const AttentionScratch scratch(length, layout.head_size);
+    QkvLayout gradients = layout;  // of strides of their own, where heads can lie in the other order
+    if (layout.heads == layout.kv_heads) gradients.order = QkvLayout::Order::kByGroup;
+    expect_as_in_double(code(),
+                        {output({batch, length, row}), dout, qkv, operand({batch, length, channels}, forward[0]),
+                         operand({batch, layout.heads, length}, forward[1])},
+                        {0}, [&](const Tensors& t) {
+                          const auto [dq, dk, dv] = gradients.views(t[0]);
+                          const auto [q, k, v] = layout.views(t[2]);
+                          return AttentionBackward{dq, dk, dv, t[1], q, k, v, t[3], t[4], scratch.of(t[0])};
+                        });
+  }
+}
+
+// Scores far apart: the running maximum must keep every exponential in range.
+TEST_P(CpuCodeTest, AttentionWithLargeScores) {
+  Random random(105);
+  const QkvLayout layout{1, 1, 16};
+  const std::vector<Operand> operands = {output({1, 150, 16}), output({1, 1, 150}),
+                                         operand({1, 150, 48}, random.normal(150 * 48, 12))};
+  const auto make = [&](const Tensors& t) {
+    const auto [q, k, v] = layout.views(t[2]);
+    return AttentionForward{t[0], t[1], q, k, v};
+  };
+  const Results ref = run(CpuCode{}, DType::kF64, operands, make), out = run(code(), DType::kF32, operands, make);
+  EXPECT_LE(relative_error(out[1], ref[1]), kTolerance);
+  // An error of 1e-7 in a score of several hundred is one of 1e-5 in its exponential.
+  EXPECT_LE(relative_error(out[0], ref[0]), 30 * kTolerance);
+}
+
+// Query heads that share a key head compute what they compute with a copy of it each, and the gradients of the copies
+// add up in the order of the heads.
+TEST_P(CpuCodeTest, SharedKeyHeadsAreRepeatedOnes) {
+  Random random(116);
+  const std::int64_t batch = 2, length = 37, heads = 6, kv_heads = 2, size = 12, channels = heads * size;
+  const QkvLayout shared{heads, kv_heads, size}, repeated{heads, heads, size};
+  const Operand qkv = operand({batch, length, shared.row_elems()}, random.normal(batch * length * shared.row_elems()));
+  Operand copies = output({batch, length, repeated.row_elems()});
+  for (std::int64_t token = 0; token < batch * length; ++token) {
+    for (std::int64_t head = 0; head < 3 * heads; ++head) {
+      const std::int64_t source = head < heads ? head : heads + (head - heads) / (heads / kv_heads);
+      const auto from = qkv.values.begin() + token * shared.row_elems() + shared.begin(source);
+      copies.values.insert(copies.values.end(), from, from + size);
+    }
+  }
+  const Operand dout = operand({batch, length, channels}, random.normal(batch * length * channels));
+  const AttentionScratch scratch(length, size);
+  const auto forward_and_backward = [&](const QkvLayout& layout, const Operand& packed) {
+    const Results forward =
+        run(code(), DType::kF32, {output({batch, length, channels}), output({batch, heads, length}), packed},
+            [&](const Tensors& t) {
+              const auto [q, k, v] = layout.views(t[2]);
+              return AttentionForward{t[0], t[1], q, k, v};
+            });
+    const Results backward = run(code(), DType::kF32,
+                                 {output(packed.shape), dout, packed, operand(dout.shape, forward[0]),
+                                  operand({batch, heads, length}, forward[1])},
+                                 [&](const Tensors& t) {
+                                   const auto [dq, dk, dv] = layout.views(t[0]);
+                                   const auto [q, k, v] = layout.views(t[2]);
+                                   return AttentionBackward{dq, dk, dv, t[1], q, k, v, t[3], t[4], scratch.of(t[0])};
+                                 });
+    return Results{forward[0], forward[1], backward[0]};
+  };
+  const Results of_shared = forward_and_backward(shared, qkv), of_copies = forward_and_backward(repeated, copies);
+  EXPECT_TRUE(equal_bits(of_shared[0], of_copies[0]));
+  EXPECT_TRUE(equal_bits(of_shared[1], of_copies[1]));
+  std::vector<double> summed(of_shared[2].size());
+  for (std::int64_t token = 0; token < batch * length; ++token) {
+    for (std::int64_t head = 0; head < 3 * heads; ++head) {
+      const std::int64_t target = head < heads ? head : heads + (head - heads) / (heads / kv_heads);
+      for (std::int64_t d = 0; d < size; ++d) {
+        summed[static_cast<std::size_t>(token * shared.row_elems() + shared.begin(target) + d)] +=
+            of_copies[2][static_cast<std::size_t>(token * repeated.row_elems() + repeated.begin(head) + d)];
+      }
+    }
+  }
+  EXPECT_LE(relative_error(of_shared[2], summed), kTolerance);
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, CpuCodeTest, ::testing::Range<std::size_t>(0, CpuCode::all().size()),

@@ -4,7 +4,7 @@
 #include <functional>
 #include <numeric>
 
-#include "kernels/cpu/kernel_table.h"
+#include "kernels/attention.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
@@ -78,20 +78,33 @@ TEST(Gradients, Linear) {
   expect_gradient(gradients[1], central_differences(bias, loss));
 }
 
+// With a key head to each query head, laid by group, and with shared ones.
 TEST(Gradients, Attention) {
   Random random(202);
-  const reference::AttentionShape shape = {.batch = 2, .length = 5, .heads = 2, .head_size = 3};
-  const std::int64_t elems = shape.batch * shape.length * shape.channels();
-  Values qkv = random.normal<double>(3 * elems);
-  const Values dout = random.normal<double>(elems);
-  Values out(dout.size()), stats(static_cast<std::size_t>(shape.batch * shape.heads * shape.length)), dqkv(qkv.size());
-  const auto loss = [&] {
-    reference::attention_forward(out.data(), stats.data(), qkv.data(), shape);
-    return dot(out, dout);
-  };
-  loss();
-  reference::attention_backward<double>(dqkv.data(), dout.data(), qkv.data(), out.data(), stats.data(), nullptr, shape);
-  expect_gradient(dqkv, central_differences(qkv, loss));
+  const std::int64_t batch = 2, length = 5;
+  for (const QkvLayout& layout : {QkvLayout{2, 2, 3, QkvLayout::Order::kByGroup}, QkvLayout{4, 2, 3}}) {
+    SCOPED_TRACE(layout.kv_heads == layout.heads ? "own key heads" : "shared key heads");
+    const std::vector<std::int64_t> packed = {batch, length, layout.row_elems()},
+                                    plain = {batch, length, layout.heads * layout.head_size},
+                                    of_rows = {batch, layout.heads, length};
+    Values qkv = random.normal<double>(batch * length * layout.row_elems());
+    const Values dout = random.normal<double>(batch * length * layout.heads * layout.head_size);
+    const auto forward = [&] {
+      return in_double({output(plain), output(of_rows), operand(packed, qkv)}, [&](const auto& t) {
+        const auto [q, k, v] = layout.views(t[2]);
+        return AttentionForward{t[0], t[1], q, k, v};
+      });
+    };
+    const Results out = forward();
+    const Results gradients = in_double(
+        {output(packed), operand(plain, dout), operand(packed, qkv), operand(plain, out[0]), operand(of_rows, out[1])},
+        [&](const auto& t) {
+          const auto [dq, dk, dv] = layout.views(t[0]);
+          const auto [q, k, v] = layout.views(t[2]);
+          return AttentionBackward{dq, dk, dv, t[1], q, k, v, t[3], t[4], t[1]};
+        });
+    expect_gradient(gradients[0], central_differences(qkv, [&] { return dot(forward()[0], dout); }));
+  }
 }
 
 TEST(Gradients, ResidualLayerNorm) {

@@ -14,6 +14,10 @@
 #include "kernels/layer_norm.h"
 #include "kernels/matmul.h"
 #include "kernels/optimizer.h"
+#include "kernels/qkv_layout.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rotary.h"
+#include "kernels/swiglu.h"
 #include "runtime/device/cpu/cpu_device.h"
 #include "runtime/device/cpu/cpu_memory.h"
 #include "runtime/device/recording.h"
@@ -79,7 +83,7 @@ TEST_F(OperationTest, EveryAccessIsDeclared) {
   const Tensor qkv = tensor({batch, length, 3 * channels}), dqkv = tensor({batch, length, 3 * channels});
   const Tensor out = tensor({batch, length, channels}), dout = tensor({batch, length, channels});
   const Tensor stats = tensor({batch, 2, length});
-  const Tensor scratch = tensor({attention_backward_scratch_elems(DeviceKind::kCpu, batch, length, channels, 2)});
+  const Tensor scratch = tensor({attention_backward_scratch_elems(DeviceKind::kCpu, length, channels / 2)});
   const Tensor tokens = tensor({batch, length}, DType::kI32), targets = tensor({rows}, DType::kI32);
   const Tensor tokens_table = tensor({vocab, channels}), positions = tensor({8, channels});
   const Tensor logits = tensor({rows, vocab}), losses = tensor({rows}), total = tensor({1});
@@ -102,11 +106,12 @@ TEST_F(OperationTest, EveryAccessIsDeclared) {
   linear_backward_input(stream_, kLabel, {dx, y, weight});
   expect_declared({y, weight}, {dx});
 
-  attention_forward(stream_, kLabel, out, stats, qkv, 2);
-  expect_declared({qkv}, {out, stats});
+  const QkvLayout::Views of = QkvLayout{2, 2, 3}.views(qkv), d_of = QkvLayout{2, 2, 3}.views(dqkv);
+  attention_forward(stream_, kLabel, {out, stats, of.q, of.k, of.v});
+  expect_declared({of.q, of.k, of.v}, {out, stats});
   EXPECT_EQ(stream_.launched.back().flops, 2 * 2.0 * batch * 2 * (length * (length + 1) / 2) * 3);
-  attention_backward(stream_, kLabel, dqkv, dout, qkv, out, stats, scratch, 2);
-  expect_declared({dout, qkv, out, stats}, {dqkv, scratch});
+  attention_backward(stream_, kLabel, {d_of.q, d_of.k, d_of.v, dout, of.q, of.k, of.v, out, stats, scratch});
+  expect_declared({dout, of.q, of.k, of.v, out, stats}, {d_of.q, d_of.k, d_of.v, scratch});
 
   layer_norm_forward(stream_, kLabel, {y, mean, rstd, x, gain, bias});
   expect_declared({x, gain, bias}, {y, mean, rstd});
@@ -151,6 +156,52 @@ TEST_F(OperationTest, EveryAccessIsDeclared) {
   expect_declared({g, clip, w, m, v}, {w, m, v});
 }
 
+TEST_F(OperationTest, EveryAccessInALlamaBlockIsDeclared) {
+  const std::int64_t batch = 2, length = 5, channels = 8, rows = batch * length;
+  const QkvLayout by_group{4, 2, 2, QkvLayout::Order::kByGroup}, by_kind{4, 2, 2};
+  const std::int64_t row = by_kind.row_elems();
+  const Tensor x = tensor({rows, channels}), y = tensor({rows, channels}), delta = tensor({rows, channels});
+  const Tensor weight = tensor({channels}), dweight = tensor({channels}), rstd = tensor({rows});
+  const Tensor gate_up = tensor({rows, 2 * channels}), d_gate_up = tensor({rows, 2 * channels});
+  const Tensor qkv = tensor({batch, length, row}), turned = tensor({batch, length, row});
+  const Tensor out = tensor({batch, length, channels}), stats = tensor({batch, 4, length});
+  const Tensor scratch = tensor({attention_backward_scratch_elems(DeviceKind::kCpu, length, 2)});
+  allocate();
+  using enum Accumulate;
+
+  rms_norm_forward(stream_, kLabel, {y, rstd, x, weight, 1e-5});
+  expect_declared({x, weight}, {y, rstd});
+  residual_rms_norm_forward(stream_, kLabel, {x, y, rstd, x, delta, weight, 1e-5});
+  expect_declared({x, delta, weight}, {x, y, rstd});
+  rms_norm_backward(stream_, kLabel, {delta, dweight, y, x, rstd, weight, kOverwrite});
+  expect_declared({y, x, rstd, weight, delta}, {delta, dweight});
+  rms_norm_backward(stream_, kLabel, {delta, dweight, y, x, rstd, weight, kAdd});
+  expect_declared({y, x, rstd, weight, delta, dweight}, {delta, dweight});
+
+  swiglu_forward(stream_, kLabel, {y, gate_up});
+  expect_declared({gate_up}, {y});
+  swiglu_backward(stream_, kLabel, {d_gate_up, y, gate_up});
+  expect_declared({y, gate_up}, {d_gate_up});
+
+  const std::vector<double> frequencies = rotary_frequencies(2, 10000);
+  rotary_forward(stream_, kLabel, {turned, qkv, by_kind, by_group, frequencies});
+  expect_declared({qkv}, {turned});
+  rotary_backward(stream_, kLabel, {qkv, turned, by_group, by_kind, frequencies});
+  expect_declared({turned}, {qkv});
+  rotary_forward(stream_, kLabel, {qkv, qkv, by_group, by_group, frequencies});
+  expect_declared({qkv}, {qkv});
+
+  const auto [q, k, v] = by_kind.views(turned);
+  const auto [dq, dk, dv] = by_kind.views(qkv);
+  attention_forward(stream_, kLabel, {out, stats, q, k, v});
+  expect_declared({q, k, v}, {out, stats});
+  // Shared key heads are fewer bytes, not fewer products.
+  EXPECT_EQ(stream_.launched.back().flops, 2 * 2.0 * batch * 4 * (length * (length + 1) / 2) * 2);
+  attention_backward(stream_, kLabel, {dq, dk, dv, out, q, k, v, out, stats, scratch});
+  expect_declared({out, q, k, v, out, stats}, {dq, dk, dv, scratch});
+  EXPECT_EQ(stream_.launched.back().flops, 4 * 2.0 * batch * 4 * (length * (length + 1) / 2) * 2);
+}
+
 // A dry run needs no memory: the plan device takes the same calls.
 TEST_F(OperationTest, AreRecordedWithoutMemory) {
   PlanDevice plan;
@@ -166,7 +217,8 @@ TEST_F(OperationTest, AreRecordedWithoutMemory) {
 
 TEST_F(OperationTest, WrongOperandsAreNamed) {
   const Tensor x = tensor({4, 8}), y = tensor({4, 6}), weight = tensor({6, 8}), bad_bias = tensor({5});
-  const Tensor qkv = tensor({1, 4, 10}), out = tensor({1, 4, 3}), stats = tensor({1, 2, 4});
+  const Tensor qkv = tensor({1, 4, 10}), out = tensor({1, 4, 6}), stats = tensor({1, 3, 4});
+  const Tensor heads = tensor({1, 4, 3, 2}), key_heads = tensor({1, 4, 2, 2});
   const Tensor bytes = tensor({4, 8}, DType::kU8);
   const FlatSegment outside[] = {{0, 40, true}};
   const Tensor flat = tensor({32}), norm = tensor({1}), clip = tensor({1}), sums = tensor({1}, DType::kF64);
@@ -178,7 +230,24 @@ TEST_F(OperationTest, WrongOperandsAreNamed) {
   EXPECT_DEATH(gelu_forward(stream_, kLabel, {y, x}), "gelu_forward: y is f32\\[4, 6\\], must be f32\\[4, 8\\]");
   EXPECT_DEATH(gelu_forward(stream_, kLabel, {bytes, bytes}), "x is u8\\[4, 8\\], must be f32, f64 or bf16");
   EXPECT_DEATH(gelu_forward(stream_, kLabel, {x.slice(1, 0, 4), x.slice(1, 4, 4)}), "must be contiguous");
-  EXPECT_DEATH(attention_forward(stream_, kLabel, out, stats, qkv, 2), "does not divide into q, k, v of 2 heads");
+  EXPECT_DEATH(attention_forward(stream_, kLabel, {out, stats, heads, key_heads, key_heads}),
+               "attention_forward: 3 query heads do not divide among 2 key heads");
+  EXPECT_DEATH(attention_forward(stream_, kLabel, {out, stats, heads, heads, key_heads}),
+               "attention_forward: v is f32\\[1, 4, 2, 2\\], must be f32\\[1, 4, 3, 2\\]");
+  EXPECT_DEATH(
+      attention_forward(stream_, kLabel, {out, stats, heads, heads.with_strides({1, 4, 3, 2}, {24, 1, 8, 4}), heads}),
+      "the channels of a head of k must lie beside each other");
+  EXPECT_DEATH((QkvLayout{3, 1, 2}.views(heads)), "no views of f32\\[1, 4, 3, 2\\]");
+  EXPECT_DEATH((QkvLayout{3, 1, 2, QkvLayout::Order::kByGroup}.views(qkv)), "no views of f32\\[1, 4, 10\\]");
+  const QkvLayout by_kind{3, 1, 2}, by_group{3, 1, 2, QkvLayout::Order::kByGroup};
+  EXPECT_DEATH(rotary_forward(stream_, kLabel, {qkv, qkv, by_kind, by_group, {1}}),
+               "rotary_forward: heads cannot change places in place");
+  EXPECT_DEATH(rotary_forward(stream_, kLabel, {qkv, qkv, by_kind, by_kind, {1, 2}}),
+               "rotary_forward: a frequency for every pair of a head, or none");
+  EXPECT_DEATH(rotary_backward(stream_, kLabel, {x, qkv, by_kind, by_kind, {1}}),
+               "rotary_backward: dx is f32\\[4, 8\\]");
+  EXPECT_DEATH(swiglu_forward(stream_, kLabel, {y, x}), "swiglu_forward: y is f32\\[4, 6\\], must be f32\\[4, 4\\]");
+  EXPECT_DEATH(rms_norm_forward(stream_, kLabel, {x, clip, x, norm, 1e-5}), "rms_norm_forward: rstd is f32\\[1\\]");
   EXPECT_DEATH(cast(stream_, kLabel, {bytes, x}), "no cast from f32 to u8");
   EXPECT_DEATH(gradient_norm(stream_, kLabel, {norm, clip, sums, flat, outside, 1}),
                "segment \\[0, 40\\) lies outside");

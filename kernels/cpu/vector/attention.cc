@@ -5,11 +5,13 @@
 //   forward:   s^T = k q^T,  p = exp(s^T - maximum so far),  o^T += v^T p
 //   backward:  s^T = k q^T,  dp^T = v do^T,  dq^T += k^T ds^T,  dv += p do,  dk += ds q
 //
+// dk and dv of a key head add up in the scratch, over its query heads and their tiles in order.
 // Keys behind a vector's last query are never touched; on the diagonal a vector is masked.
+
+#include "kernels/attention.h"
 
 #include <utility>
 
-#include "kernels/cpu/vector/kernels.h"
 #include "kernels/cpu/vector/lanes.h"
 
 namespace strake::kernels::cpu::STRAKE_VECTOR_NAMESPACE {
@@ -18,7 +20,6 @@ namespace {
 constexpr int kTileVectors = 2;
 constexpr std::int64_t kTile = kTileVectors * kLanes;  // queries
 constexpr std::int64_t kKeys = 64;                     // in a block: p of a tile stays in the first-level cache
-constexpr std::int64_t kLargestHead = 256;             // the tiles lie on the stack
 constexpr int kBlockRows = kLanes == 16 ? 8 : 4;       // as many sums as the registers hold
 
 // c(r, :) (+)= sum over s of a(r, s) b(s, :), with a(r, s) = a[r * a_row + s * a_step] and rows of b and c whole
@@ -152,7 +153,7 @@ std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 std::int64_t whole_vectors(std::int64_t elems) { return (elems + kLanes - 1) / kLanes * kLanes; }
 
 struct Tile {
-  alignas(64) float data[kLargestHead * kTile];
+  alignas(64) float data[kMostVectorHeadSize * kTile];
 };
 
 struct Scores {
@@ -169,15 +170,25 @@ KeyRange key_range(std::int64_t begin, std::int64_t first, std::int64_t keys_end
   return {hidden, smaller(keys_end, smaller(begin + kKeys, first + hidden + kLanes)) - begin};
 }
 
-void forward_tile(float* out, float* stats, const float* q, const float* k, const float* v, std::int64_t first,
-                  std::int64_t length, std::int64_t size, std::int64_t channels) {
-  const std::int64_t stride = 3 * channels;
+// The tokens of one head: row t begins at data + t * stride.
+template <typename T>
+struct Rows {
+  T* data;
+  std::int64_t stride;
+};
+template <typename T>
+Rows<T> rows_of(const Heads<T>& heads, std::int64_t batch, std::int64_t head) {
+  return {heads.data + batch * heads.stride.batch + head * heads.stride.head, heads.stride.token};
+}
+
+void forward_tile(Rows<float> out, float* stats, Rows<const float> q, Rows<const float> k, Rows<const float> v,
+                  std::int64_t first, std::int64_t length, std::int64_t size) {
   const std::int64_t queries = smaller(kTile, length - first);
   const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(size));
   Tile q_turned;
   Tile o_turned;
   Scores scores;
-  turn_in(q_turned.data, q + first * stride, stride, queries, size, scale);
+  turn_in(q_turned.data, q.data + first * q.stride, q.stride, queries, size, scale);
   for (std::int64_t i = 0; i < size * kTile; i += kLanes) store(o_turned.data + i, Lanes{});
   Lanes highest[kTileVectors];
   Lanes total[kTileVectors] = {};
@@ -188,8 +199,8 @@ void forward_tile(float* out, float* stats, const float* q, const float* k, cons
     const KeyRange range = key_range(begin, first, keys_end);
     const std::int64_t hidden = range.hidden;
     keys = range.keys;
-    product<false>(scores.data + hidden, kTile, k + begin * stride, stride, 1, q_turned.data + hidden, kTile, keys,
-                   kTile - hidden, size);
+    product<false>(scores.data + hidden, kTile, k.data + begin * k.stride, k.stride, 1, q_turned.data + hidden, kTile,
+                   keys, kTile - hidden, size);
     for (auto t = static_cast<int>(hidden / kLanes); t < kTileVectors; ++t) {
       float* const column = scores.data + t * kLanes;
       if (begin + keys > first) {  // on the diagonal: what a query may not see
@@ -218,8 +229,8 @@ void forward_tile(float* out, float* stats, const float* q, const float* k, cons
         }
       }
     }
-    product<true>(o_turned.data + hidden, kTile, v + begin * stride, 1, stride, scores.data + hidden, kTile, size,
-                  kTile - hidden, keys);
+    product<true>(o_turned.data + hidden, kTile, v.data + begin * v.stride, 1, v.stride, scores.data + hidden, kTile,
+                  size, kTile - hidden, keys);
   }
 
   float totals[kTile];
@@ -230,15 +241,14 @@ void forward_tile(float* out, float* stats, const float* q, const float* k, cons
     store(highests + t * kLanes, highest[t]);
     store(factors + t * kLanes, 1.0f / total[t]);
   }
-  turn_out(out + first * channels, channels, o_turned.data, factors, queries, size);
+  turn_out(out.data + first * out.stride, out.stride, o_turned.data, factors, queries, size);
   for (std::int64_t i = 0; i < queries; ++i) stats[first + i] = highests[i] + __builtin_logf(totals[i]);
 }
 
 // dq of one tile; adds to dk and dv, [length][padded].
-void backward_tile(float* dq, float* dk, float* dv, const float* dout, const float* q, const float* k, const float* v,
-                   const float* out, const float* stats, std::int64_t first, std::int64_t length, std::int64_t size,
-                   std::int64_t channels) {
-  const std::int64_t stride = 3 * channels;
+void backward_tile(Rows<float> dq, float* dk, float* dv, Rows<const float> dout, Rows<const float> q,
+                   Rows<const float> k, Rows<const float> v, Rows<const float> out, const float* stats,
+                   std::int64_t first, std::int64_t length, std::int64_t size) {
   const std::int64_t padded = whole_vectors(size);
   const std::int64_t queries = smaller(kTile, length - first);
   const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(size));
@@ -249,20 +259,20 @@ void backward_tile(float* dq, float* dk, float* dv, const float* dout, const flo
   Tile dq_turned;
   Scores p;
   Scores ds;
-  turn_in(q_turned.data, q + first * stride, stride, queries, size, scale);
-  turn_in(dout_turned.data, dout + first * channels, channels, queries, size, 1.0f);
-  gather_rows(q_rows.data, padded, q + first * stride, stride, queries, size, scale);
-  gather_rows(dout_rows.data, padded, dout + first * channels, channels, queries, size, 1.0f);
+  turn_in(q_turned.data, q.data + first * q.stride, q.stride, queries, size, scale);
+  turn_in(dout_turned.data, dout.data + first * dout.stride, dout.stride, queries, size, 1.0f);
+  gather_rows(q_rows.data, padded, q.data + first * q.stride, q.stride, queries, size, scale);
+  gather_rows(dout_rows.data, padded, dout.data + first * dout.stride, dout.stride, queries, size, 1.0f);
   for (std::int64_t i = 0; i < size * kTile; i += kLanes) store(dq_turned.data + i, Lanes{});
 
   // Of each query: log of the softmax's sum, and dout . out.
   float log_sums[kTile] = {};
   float row_sums[kTile] = {};
   for (std::int64_t i = 0; i < queries; ++i) {
-    const std::int64_t row = (first + i) * channels;
+    const float* const dout_row = dout.data + (first + i) * dout.stride;
+    const float* const out_row = out.data + (first + i) * out.stride;
     Lanes products = {};
-    for_lanes(size,
-              [&](std::int64_t d, auto part) { products += load(dout + row + d, part) * load(out + row + d, part); });
+    for_lanes(size, [&](std::int64_t d, auto part) { products += load(dout_row + d, part) * load(out_row + d, part); });
     row_sums[i] = sum(products);
     log_sums[i] = stats[first + i];
   }
@@ -272,10 +282,10 @@ void backward_tile(float* dq, float* dk, float* dv, const float* dout, const flo
     const KeyRange range = key_range(begin, first, keys_end);
     const std::int64_t hidden = range.hidden;
     keys = range.keys;
-    product<false>(p.data + hidden, kTile, k + begin * stride, stride, 1, q_turned.data + hidden, kTile, keys,
+    product<false>(p.data + hidden, kTile, k.data + begin * k.stride, k.stride, 1, q_turned.data + hidden, kTile, keys,
                    kTile - hidden, size);
-    product<false>(ds.data + hidden, kTile, v + begin * stride, stride, 1, dout_turned.data + hidden, kTile, keys,
-                   kTile - hidden, size);
+    product<false>(ds.data + hidden, kTile, v.data + begin * v.stride, v.stride, 1, dout_turned.data + hidden, kTile,
+                   keys, kTile - hidden, size);
     for (auto t = static_cast<int>(hidden / kLanes); t < kTileVectors; ++t) {
       const IntLanes query = query_numbers(first, t);
       const Lanes log_sum = load(log_sums + t * kLanes);
@@ -289,7 +299,7 @@ void backward_tile(float* dq, float* dk, float* dv, const float* dout, const flo
         store(ds_at, seen * (load(ds_at) - row_sum));
       }
     }
-    product<true>(dq_turned.data + hidden, kTile, k + begin * stride, 1, stride, ds.data + hidden, kTile, size,
+    product<true>(dq_turned.data + hidden, kTile, k.data + begin * k.stride, 1, k.stride, ds.data + hidden, kTile, size,
                   kTile - hidden, keys);
     product<true>(dv + begin * padded, padded, p.data + hidden, kTile, 1, dout_rows.data + hidden * padded, padded,
                   keys, padded, queries - hidden);
@@ -298,53 +308,49 @@ void backward_tile(float* dq, float* dk, float* dv, const float* dout, const flo
   }
   float factors[kTile];
   for (float& factor : factors) factor = scale;
-  turn_out(dq + first * stride, stride, dq_turned.data, factors, queries, size);
+  turn_out(dq.data + first * dq.stride, dq.stride, dq_turned.data, factors, queries, size);
 }
 
 }  // namespace
 
-void attention_forward(float* out, float* stats, const float* qkv, const reference::AttentionShape& shape) {
-  if (shape.head_size > kLargestHead) return reference::attention_forward(out, stats, qkv, shape);
-  const std::int64_t channels = shape.heads * shape.head_size;
-  for (std::int64_t b = 0; b < shape.batch; ++b) {
-    for (std::int64_t h = 0; h < shape.heads; ++h) {
-      const float* const q = qkv + b * shape.length * 3 * channels + h * shape.head_size;
-      for (std::int64_t first = 0; first < shape.length; first += kTile) {
-        forward_tile(out + b * shape.length * channels + h * shape.head_size,
-                     stats + (b * shape.heads + h) * shape.length, q, q + channels, q + 2 * channels, first,
-                     shape.length, shape.head_size, channels);
+void attention_forward(float* out, float* stats, Heads<const float> q, Heads<const float> k, Heads<const float> v,
+                       const AttentionShape& shape) {
+  const auto& [batch, length, heads, kv_heads, size] = shape;
+  const Heads<float> outs = {out, {length * heads * size, heads * size, size}};
+  for (std::int64_t b = 0; b < batch; ++b) {
+    for (std::int64_t h = 0; h < heads; ++h) {
+      const std::int64_t kv = h / (heads / kv_heads);
+      for (std::int64_t first = 0; first < length; first += kTile) {
+        forward_tile(rows_of(outs, b, h), stats + (b * heads + h) * length, rows_of(q, b, h), rows_of(k, b, kv),
+                     rows_of(v, b, kv), first, length, size);
       }
     }
   }
 }
 
-void attention_backward(float* dqkv, const float* dout, const float* qkv, const float* out, const float* stats,
-                        float* scratch, const reference::AttentionShape& shape) {
-  if (shape.head_size > kLargestHead) {
-    return reference::attention_backward(dqkv, dout, qkv, out, stats, scratch, shape);
-  }
-  const std::int64_t size = shape.head_size;
-  const std::int64_t padded = whole_vectors(size);
-  const std::int64_t channels = shape.heads * size;
-  float* const dk = scratch;  // [length][padded] each, of one head
-  float* const dv = dk + shape.length * padded;
-  for (std::int64_t b = 0; b < shape.batch; ++b) {
-    for (std::int64_t h = 0; h < shape.heads; ++h) {
-      const std::int64_t qkv_first = b * shape.length * 3 * channels + h * size;
-      const std::int64_t out_first = b * shape.length * channels + h * size;
-      const float* const q = qkv + qkv_first;
-      float* const dq = dqkv + qkv_first;
-      for (std::int64_t i = 0; i < 2 * shape.length * padded; i += kLanes) store(scratch + i, Lanes{});
-      for (std::int64_t first = 0; first < shape.length; first += kTile) {
-        backward_tile(dq, dk, dv, dout + out_first, q, q + channels, q + 2 * channels, out + out_first,
-                      stats + (b * shape.heads + h) * shape.length, first, shape.length, size, channels);
+void attention_backward(Heads<float> dq, Heads<float> dk, Heads<float> dv, const float* dout, Heads<const float> q,
+                        Heads<const float> k, Heads<const float> v, const float* out, const float* stats,
+                        float* scratch, const AttentionShape& shape) {
+  const auto& [batch, length, heads, kv_heads, size] = shape;
+  const HeadStrides packed = {length * heads * size, heads * size, size};
+  const Heads<const float> douts = {dout, packed}, outs = {out, packed};
+  const std::int64_t padded = whole_vectors(size), group = heads / kv_heads;
+  float* const dk_sums = scratch;  // [length][padded] each, of one key head
+  float* const dv_sums = scratch + length * padded;
+  for (std::int64_t b = 0; b < batch; ++b) {
+    for (std::int64_t kv = 0; kv < kv_heads; ++kv) {
+      for (std::int64_t i = 0; i < 2 * length * padded; i += kLanes) store(scratch + i, Lanes{});
+      for (std::int64_t h = kv * group; h < (kv + 1) * group; ++h) {
+        for (std::int64_t first = 0; first < length; first += kTile) {
+          backward_tile(rows_of(dq, b, h), dk_sums, dv_sums, rows_of(douts, b, h), rows_of(q, b, h), rows_of(k, b, kv),
+                        rows_of(v, b, kv), rows_of(outs, b, h), stats + (b * heads + h) * length, first, length, size);
+        }
       }
-      for (std::int64_t j = 0; j < shape.length; ++j) {
-        float* const dk_row = dq + j * 3 * channels + channels;
-        float* const dv_row = dk_row + channels;
+      const Rows<float> dk_rows = rows_of(dk, b, kv), dv_rows = rows_of(dv, b, kv);
+      for (std::int64_t j = 0; j < length; ++j) {
         for_lanes(size, [&](std::int64_t d, auto part) {
-          store(dk_row + d, load(dk + j * padded + d), part);
-          store(dv_row + d, load(dv + j * padded + d), part);
+          store(dk_rows.data + j * dk_rows.stride + d, load(dk_sums + j * padded + d), part);
+          store(dv_rows.data + j * dv_rows.stride + d, load(dv_sums + j * padded + d), part);
         });
       }
     }
