@@ -3,13 +3,26 @@
 #include "kernels/launch.h"
 
 namespace strake::kernels {
+namespace {
+
+// The weight, or its gradient, as [outs, ins] in either layout.
+struct WeightShape {
+  std::int64_t outs, ins;
+  WeightShape(const Tensor& weight, WeightLayout layout)
+      : outs(weight.size(layout == WeightLayout::kOutIn ? 0 : 1)),
+        ins(weight.size(layout == WeightLayout::kOutIn ? 1 : 0)) {}
+};
+
+}  // namespace
 
 void linear_forward(Stream& stream, Label label, const LinearForward& a) {
   constexpr std::string_view kName = "linear_forward";
   check_leading_operand(kName, "x", a.x, 2);
   check_leading_operand(kName, "weight", a.weight, 2);
-  const std::int64_t rows = a.x.size(0), ins = a.x.size(1), outs = a.weight.size(0);
-  check_operand(kName, "weight", a.weight, a.x.dtype(), {outs, ins});
+  const auto [outs, ins] = WeightShape(a.weight, a.layout);
+  const std::int64_t rows = a.x.size(0);
+  check_operand(kName, "weight", a.weight, a.x.dtype(), {a.weight.size(0), a.weight.size(1)});
+  check_operand(kName, "x", a.x, a.x.dtype(), {rows, ins});
   check_operand(kName, "y", a.y, a.x.dtype(), {rows, outs});
   if (a.bias.defined()) check_operand(kName, "bias", a.bias, a.x.dtype(), {outs});
 
@@ -30,7 +43,8 @@ void linear_backward_weight(Stream& stream, Label label, const LinearBackwardWei
   check_leading_operand(kName, "x", a.x, 2);
   const std::int64_t rows = a.dy.size(0), outs = a.dy.size(1), ins = a.x.size(1);
   check_operand(kName, "x", a.x, a.dy.dtype(), {rows, ins});
-  check_gradient(kName, "dweight", a.dweight, a.dy.dtype(), {outs, ins});
+  const bool out_in = a.layout == WeightLayout::kOutIn;
+  check_gradient(kName, "dweight", a.dweight, a.dy.dtype(), {out_in ? outs : ins, out_in ? ins : outs});
   if (a.dbias.defined()) check_gradient(kName, "dbias", a.dbias, a.dy.dtype(), {outs});
 
   const Tensor reads[] = {a.dy, a.x, a.dweight, a.dbias};
@@ -49,8 +63,10 @@ void linear_backward_input(Stream& stream, Label label, const LinearBackwardInpu
   constexpr std::string_view kName = "linear_backward_input";
   check_leading_operand(kName, "dy", a.dy, 2);
   check_leading_operand(kName, "weight", a.weight, 2);
-  const std::int64_t rows = a.dy.size(0), outs = a.dy.size(1), ins = a.weight.size(1);
-  check_operand(kName, "weight", a.weight, a.dy.dtype(), {outs, ins});
+  const auto [outs, ins] = WeightShape(a.weight, a.layout);
+  const std::int64_t rows = a.dy.size(0);
+  check_operand(kName, "weight", a.weight, a.dy.dtype(), {a.weight.size(0), a.weight.size(1)});
+  check_operand(kName, "dy", a.dy, a.dy.dtype(), {rows, outs});
   check_operand(kName, "dx", a.dx, a.dy.dtype(), {rows, ins});
 
   const Tensor reads[] = {a.dy, a.weight};

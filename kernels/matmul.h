@@ -1,5 +1,5 @@
-// Matrix products, forward and backward, with bias. Row-major, PyTorch's Linear convention:
-// weight is [out, in], y = x weight^T + bias.
+// Matrix products, forward and backward, with bias: y = x weight^T + bias. Row-major; weight is [out, in], as in
+// PyTorch's Linear, or stored the other way round.
 //
 // f32 on the CPU goes through oneDNN (or the reference where it is not built in); f64 through the
 // reference. Ordering: everything runs on `stream`; operands may be reused behind it.
@@ -9,12 +9,17 @@
 
 namespace strake::kernels {
 
+// How a weight of N outputs and K inputs lies, and its gradient. kInOut is for weights that are cut by input: every cut
+// is along axis 0 then.
+enum class WeightLayout : std::uint8_t { kOutIn /* [N, K] */, kInOut /* [K, N] */ };
+
 // y = x weight^T + bias.
 struct LinearForward {
   Tensor y;          // [M, N]
   Tensor x;          // [M, K]
-  Tensor weight;     // [N, K]
+  Tensor weight;     // [N, K], see layout
   Tensor bias = {};  // [N] or undefined
+  WeightLayout layout = WeightLayout::kOutIn;
 
   Body on_cpu(CpuCode code) const;
   Body on_cuda(Device& device, Operation& operation) const;
@@ -23,11 +28,12 @@ void linear_forward(Stream& stream, Label label, const LinearForward& arguments)
 
 // dweight (+)= dy^T x, dbias (+)= column sums of dy.
 struct LinearBackwardWeight {
-  Tensor dweight;  // [N, K]
+  Tensor dweight;  // [N, K], see layout
   Tensor dbias;    // [N] or undefined
   Tensor dy;       // [M, N]
   Tensor x;        // [M, K]
   Accumulate accumulate;
+  WeightLayout layout = WeightLayout::kOutIn;
 
   Body on_cpu(CpuCode code) const;
   Body on_cuda(Device& device, Operation& operation) const;
@@ -38,7 +44,8 @@ void linear_backward_weight(Stream& stream, Label label, const LinearBackwardWei
 struct LinearBackwardInput {
   Tensor dx;      // [M, K]
   Tensor dy;      // [M, N]
-  Tensor weight;  // [N, K]
+  Tensor weight;  // [N, K], see layout
+  WeightLayout layout = WeightLayout::kOutIn;
 
   Body on_cpu(CpuCode code) const;
   Body on_cuda(Device& device, Operation& operation) const;

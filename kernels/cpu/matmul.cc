@@ -90,6 +90,17 @@ void linear_backward_input(T* dx, const T* dy, const T* weight, std::int64_t row
   add_product(dx, dy, outs, 1, weight, rows, ins, outs);
 }
 
+// y [rows, outs] = x [rows, ins] weight[ins, outs] + bias.
+template <typename T>
+void linear_forward_in_out(T* y, const T* x, const T* weight, const T* bias, std::int64_t rows, std::int64_t outs,
+                           std::int64_t ins) {
+  linear_backward_input(y, x, weight, rows, ins, outs);
+  if (bias == nullptr) return;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t o = 0; o < outs; ++o) y[r * outs + o] += bias[o];
+  }
+}
+
 // sums [columns] (+)= sum over the rows of a [rows, columns].
 template <typename T>
 void column_sums(T* sums, const T* a, std::int64_t rows, std::int64_t columns, bool accumulate) {
@@ -119,13 +130,14 @@ void use_one_thread() {
   static_cast<void>(done);
 }
 
-// y [rows, outs] = x [rows, ins] weight[outs, ins]^T + bias, compiled for one shape.
+// y [rows, outs] = x [rows, ins] weight^T + bias, compiled for one shape and layout of the weight.
 class CompiledForward {
  public:
-  CompiledForward(std::int64_t rows, std::int64_t outs, std::int64_t ins, bool bias)
+  CompiledForward(std::int64_t rows, std::int64_t outs, std::int64_t ins, bool bias, WeightLayout layout)
       : engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {
     const memory::desc x({rows, ins}, memory::data_type::f32, memory::dims{ins, 1});
-    const memory::desc weight({ins, outs}, memory::data_type::f32, memory::dims{1, ins});
+    const memory::desc weight({ins, outs}, memory::data_type::f32,
+                              layout == WeightLayout::kOutIn ? memory::dims{1, ins} : memory::dims{outs, 1});
     const memory::desc y({rows, outs}, memory::data_type::f32, memory::dims{outs, 1});
     const memory::desc bias_row({1, outs}, memory::data_type::f32, memory::dims{outs, 1});
     const dnnl::matmul::primitive_desc primitive(
@@ -159,6 +171,7 @@ class CompiledForward {
   std::unordered_map<int, memory> arguments_;
 };
 
+template <WeightLayout layout>
 void linear_forward(float* y, const float* x, const float* weight, const float* bias, std::int64_t rows,
                     std::int64_t outs, std::int64_t ins) {
   use_one_thread();
@@ -170,7 +183,7 @@ void linear_forward(float* y, const float* x, const float* weight, const float* 
     auto found = compiled.find(shape);
     if (found == compiled.end()) {
       if (compiled.size() == kMostCompiled) compiled.clear();
-      found = compiled.try_emplace(shape, rows, outs, ins, bias != nullptr).first;
+      found = compiled.try_emplace(shape, rows, outs, ins, bias != nullptr, layout).first;
     }
     found->second.run(y, x, weight, bias);
   } catch (const dnnl::error& error) {
@@ -213,6 +226,7 @@ namespace {
 template <typename T>
 struct Products {
   decltype(&reference::linear_forward<T>) forward = reference::linear_forward<T>;
+  decltype(&reference::linear_forward<T>) forward_in_out = reference::linear_forward_in_out<T>;
   decltype(&reference::linear_backward_weight<T>) backward_weight = reference::linear_backward_weight<T>;
   decltype(&reference::linear_backward_input<T>) backward_input = reference::linear_backward_input<T>;
 };
@@ -220,7 +234,9 @@ template <typename T>
 Products<T> products([[maybe_unused]] CpuCode code) {
 #if STRAKE_ONEDNN
   if constexpr (std::is_same_v<T, float>) {
-    if (code.onednn) return {onednn::linear_forward, onednn::linear_backward_weight, onednn::linear_backward_input};
+    if (code.onednn)
+      return {onednn::linear_forward<WeightLayout::kOutIn>, onednn::linear_forward<WeightLayout::kInOut>,
+              onednn::linear_backward_weight, onednn::linear_backward_input};
   }
 #endif
   return {};
@@ -231,24 +247,34 @@ Products<T> products([[maybe_unused]] CpuCode code) {
 
 Body LinearForward::on_cpu(CpuCode code) const {
   return cpu::body(y.dtype(), [=, *this]<typename T>() {
-    cpu::products<T>(code).forward(data<T>(y), data<T>(x), data<T>(weight), bias.defined() ? data<T>(bias) : nullptr,
-                                   y.size(0), y.size(1), x.size(1));
+    const auto products = cpu::products<T>(code);
+    const auto forward = layout == WeightLayout::kOutIn ? products.forward : products.forward_in_out;
+    forward(data<T>(y), data<T>(x), data<T>(weight), bias.defined() ? data<T>(bias) : nullptr, y.size(0), y.size(1),
+            x.size(1));
   });
 }
 
 Body LinearBackwardWeight::on_cpu(CpuCode code) const {
   return cpu::body(dy.dtype(), [=, *this]<typename T>() {
     const bool add = accumulate == Accumulate::kAdd;
-    cpu::products<T>(code).backward_weight(data<T>(dweight), data<T>(dy), data<T>(x), dy.size(0), dy.size(1), x.size(1),
-                                           add);
+    const bool out_in = layout == WeightLayout::kOutIn;
+    // The other layout's is x^T dy: the two change places.
+    const Tensor &left = out_in ? dy : x, &right = out_in ? x : dy;
+    cpu::products<T>(code).backward_weight(data<T>(dweight), data<T>(left), data<T>(right), left.size(0), left.size(1),
+                                           right.size(1), add);
     if (dbias.defined()) cpu::column_sums.in<T>(code)(data<T>(dbias), data<T>(dy), dy.size(0), dy.size(1), add);
   });
 }
 
 Body LinearBackwardInput::on_cpu(CpuCode code) const {
   return cpu::body(dy.dtype(), [=, *this]<typename T>() {
-    cpu::products<T>(code).backward_input(data<T>(dx), data<T>(dy), data<T>(weight), dy.size(0), dy.size(1),
-                                          dx.size(1));
+    const auto products = cpu::products<T>(code);
+    const std::int64_t rows = dy.size(0), outs = dy.size(1), ins = dx.size(1);
+    if (layout == WeightLayout::kOutIn) {
+      products.backward_input(data<T>(dx), data<T>(dy), data<T>(weight), rows, outs, ins);
+    } else {  // dy times the transpose of what is stored, as forward of the other layout
+      products.forward(data<T>(dx), data<T>(dy), data<T>(weight), nullptr, rows, ins, outs);
+    }
   });
 }
 }  // namespace strake::kernels

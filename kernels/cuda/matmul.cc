@@ -29,7 +29,8 @@ Body LinearForward::on_cuda(Device& device, Operation& operation) const {
       .outs = y.size(1),
       .type = x.dtype(),
       .out_type = y.dtype(),
-      .accumulate = false};
+      .accumulate = false,
+      .layout = layout};
   Matmuls& matmuls = prepared(device, problem);
   operation.workspace_bytes = Matmuls::kWorkspaceBytes;
   return untyped_body([=, *this, &matmuls](cudaStream_t stream, void* workspace) {
@@ -46,7 +47,8 @@ Body LinearBackwardWeight::on_cuda(Device& device, Operation& operation) const {
                         .outs = dy.size(1),
                         .type = dy.dtype(),
                         .out_type = dweight.dtype(),
-                        .accumulate = add};
+                        .accumulate = add,
+                        .layout = layout};
   // The bias gradient comes out of the product where cuBLASLt can do that; it cannot add to what is there.
   bool fused = false;
   if (dbias.defined() && !add && dbias.dtype() == problem.out_type) {
@@ -58,7 +60,9 @@ Body LinearBackwardWeight::on_cuda(Device& device, Operation& operation) const {
   Matmuls& matmuls = prepared(device, problem);
   operation.workspace_bytes = std::max(Matmuls::kWorkspaceBytes, column_sums_workspace_bytes(problem.outs));
   return untyped_body([=, *this, &matmuls](cudaStream_t stream, void* workspace) {
-    matmuls.run(stream, problem, at(x), at(dy), at(dweight), fused ? at(dbias) : nullptr, workspace);
+    const bool out_in = layout == WeightLayout::kOutIn;
+    matmuls.run(stream, problem, at(out_in ? x : dy), at(out_in ? dy : x), at(dweight), fused ? at(dbias) : nullptr,
+                workspace);
     if (dbias.defined() && !fused) column_sums(stream, dbias, dy, add, workspace);
   });
 }
@@ -71,7 +75,8 @@ Body LinearBackwardInput::on_cuda(Device& device, Operation& operation) const {
                               .outs = dy.size(1),
                               .type = dy.dtype(),
                               .out_type = dx.dtype(),
-                              .accumulate = false};
+                              .accumulate = false,
+                              .layout = layout};
   Matmuls& matmuls = prepared(device, problem);
   operation.workspace_bytes = Matmuls::kWorkspaceBytes;
   return untyped_body([=, *this, &matmuls](cudaStream_t stream, void* workspace) {

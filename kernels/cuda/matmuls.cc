@@ -36,12 +36,16 @@ struct View {
 };
 
 View view_of(const MatmulProblem& p) {
+  const bool in_out = p.layout == WeightLayout::kInOut;
   switch (p.kind) {
     case MatmulProblem::Kind::kForward:  // y^T = (weight^T)^T x^T
+      if (in_out) return {p.outs, p.rows, p.ins, false, false, p.outs, p.ins, p.ins, p.rows};
       return {p.outs, p.rows, p.ins, true, false, p.ins, p.outs, p.ins, p.rows};
     case MatmulProblem::Kind::kBackwardInput:  // dx^T = weight^T dy^T
+      if (in_out) return {p.ins, p.rows, p.outs, true, false, p.outs, p.ins, p.outs, p.rows};
       return {p.ins, p.rows, p.outs, false, false, p.ins, p.outs, p.outs, p.rows};
-    case MatmulProblem::Kind::kBackwardWeight:  // dweight^T = x^T (dy^T)^T
+    case MatmulProblem::Kind::kBackwardWeight:  // dweight^T = x^T (dy^T)^T; kInOut: dy^T (x^T)^T
+      if (in_out) return {p.outs, p.ins, p.rows, false, true, p.outs, p.rows, p.ins, p.rows};
       return {p.ins, p.outs, p.rows, false, true, p.ins, p.rows, p.outs, p.rows};
   }
   STRAKE_CHECK(false, "no such product");
@@ -73,8 +77,9 @@ std::optional<cublasLtMatmulAlgo_t> from_hex(std::string_view hex) {
 std::string MatmulProblem::describe() const {
   constexpr const char* kKinds[] = {"forward", "d_input", "d_weight"};
   constexpr const char* kEpilogues[] = {"", " bias", " d_bias"};
-  return fmt::format("{} {}x{}x{} {}->{}{}{}", kKinds[static_cast<int>(kind)], rows, ins, outs, name_of(type),
-                     name_of(out_type), kEpilogues[static_cast<int>(epilogue)], accumulate ? " add" : "");
+  return fmt::format("{} {}x{}x{} {}->{}{}{}{}", kKinds[static_cast<int>(kind)], rows, ins, outs, name_of(type),
+                     name_of(out_type), kEpilogues[static_cast<int>(epilogue)], accumulate ? " add" : "",
+                     layout == WeightLayout::kInOut ? " in_out" : "");
 }
 
 struct Matmuls::Prepared {
@@ -127,8 +132,11 @@ bool Matmuls::prepare(const MatmulProblem& problem) {
   set(CUBLASLT_MATMUL_DESC_TRANSA, view.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
   set(CUBLASLT_MATMUL_DESC_TRANSB, view.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
   if (problem.epilogue != MatmulProblem::Epilogue::kNone) {
+    // The gradient of a bias is the sum of dy over rows, which is B or A.
+    const cublasLtEpilogue_t gradient =
+        problem.layout == WeightLayout::kOutIn ? CUBLASLT_EPILOGUE_BGRADB : CUBLASLT_EPILOGUE_BGRADA;
     set(CUBLASLT_MATMUL_DESC_EPILOGUE,
-        problem.epilogue == MatmulProblem::Epilogue::kBias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_BGRADB);
+        problem.epilogue == MatmulProblem::Epilogue::kBias ? CUBLASLT_EPILOGUE_BIAS : gradient);
     set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, cuda_type(problem.out_type));
   }
   const auto layout = [&](cublasLtMatrixLayout_t& target, DType type, std::int64_t rows, std::int64_t columns) {

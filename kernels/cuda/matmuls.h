@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/matmul.h"
 #include "runtime/base/dtype.h"
 #include "runtime/device/tensor.h"
 
@@ -27,9 +28,10 @@ struct MatmulProblem {
   DType type;                    // of the operands
   DType out_type;
   bool accumulate;
+  WeightLayout layout = WeightLayout::kOutIn;
 
   auto operator<=>(const MatmulProblem&) const = default;
-  std::string describe() const;  // "forward 65536x768x2304 bf16 bias"
+  std::string describe() const;  // "forward 65536x768x2304 bf16->bf16 bias"; " in_out" behind it
 };
 
 class Matmuls {
@@ -45,7 +47,8 @@ class Matmuls {
   // Sets the problem up if it is new. False: cuBLASLt has no algorithm for it (an epilogue it does not support).
   bool prepare(const MatmulProblem& problem);
   // kForward: a = weight, b = x, out = y, bias read. kBackwardInput: a = weight, b = dy, out = dx.
-  // kBackwardWeight: a = x, b = dy, out = dweight, bias written. REQUIRES: prepare(problem) was true.
+  // kBackwardWeight: a = x, b = dy (kInOut: a = dy, b = x), out = dweight, bias written.
+  // REQUIRES: prepare(problem) was true.
   void run(cudaStream_t stream, const MatmulProblem& problem, const void* a, const void* b, void* out, void* bias,
            void* workspace);
 

@@ -125,22 +125,27 @@ void run_all(Bench& bench, CpuCode code, const Shapes& s) {
   const struct {
     const char* name;
     std::int64_t outs, ins;
-  } layers[] = {{"qkv", 3 * c, c}, {"proj", c, c}, {"fc", 4 * c, c}, {"fc_proj", c, 4 * c}, {"head", s.vocab, c}};
-  for (const auto& [name, outs, ins] : layers) {
+    WeightLayout layout = WeightLayout::kOutIn;
+  } layers[] = {{"qkv", 3 * c, c},   {"proj", c, c},        {"proj, in_out", c, c, WeightLayout::kInOut},
+                {"fc", 4 * c, c},    {"fc_proj", c, 4 * c}, {"fc_proj, in_out", c, 4 * c, WeightLayout::kInOut},
+                {"head", s.vocab, c}};
+  for (const auto& [name, outs, ins, layout] : layers) {
+    const bool out_in = layout == WeightLayout::kOutIn;
     Operands at;
-    const Tensor x = at.tensor({rows, ins}), weight = at.tensor({outs, ins}), bias = at.tensor({outs});
-    const Tensor y = at.tensor({rows, outs}), dweight = at.tensor({outs, ins}), dbias = at.tensor({outs}),
-                 dx = at.tensor({rows, ins});
+    const Tensor x = at.tensor({rows, ins}), weight = at.tensor({out_in ? outs : ins, out_in ? ins : outs}),
+                 bias = at.tensor({outs});
+    const Tensor y = at.tensor({rows, outs}), dweight = at.tensor({out_in ? outs : ins, out_in ? ins : outs}),
+                 dbias = at.tensor({outs}), dx = at.tensor({rows, ins});
     at.fill();
     const double flops = 2.0 * static_cast<double>(rows * outs * ins);
     const double moved = bytes(rows * (outs + ins) + outs * ins);
     const std::string layer = std::string(" ") + name;
-    bench.run("linear_forward" + layer, flops, moved, LinearForward{y, x, weight, bias}.on_cpu(code));
+    bench.run("linear_forward" + layer, flops, moved, LinearForward{y, x, weight, bias, layout}.on_cpu(code));
     bench.run("linear_backward_weight" + layer, flops, moved,
-              LinearBackwardWeight{dweight, Tensor(), y, x, Accumulate::kAdd}.on_cpu(code));
+              LinearBackwardWeight{dweight, Tensor(), y, x, Accumulate::kAdd, layout}.on_cpu(code));
     bench.run("the same and bias" + layer, flops, moved + bytes(rows * outs),
-              LinearBackwardWeight{dweight, dbias, y, x, Accumulate::kAdd}.on_cpu(code));
-    bench.run("linear_backward_input" + layer, flops, moved, LinearBackwardInput{dx, y, weight}.on_cpu(code));
+              LinearBackwardWeight{dweight, dbias, y, x, Accumulate::kAdd, layout}.on_cpu(code));
+    bench.run("linear_backward_input" + layer, flops, moved, LinearBackwardInput{dx, y, weight, layout}.on_cpu(code));
   }
 
   {
@@ -265,7 +270,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "\n");
     return 10;
   }
-  constexpr double kKernels = 38;
+  constexpr double kKernels = 45;
   Bench bench(seconds / kKernels);
   run_all(bench, *chosen, shapes);
 

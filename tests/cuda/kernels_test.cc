@@ -18,6 +18,7 @@ namespace strake::test {
 namespace {
 
 using kernels::Accumulate;
+using kernels::WeightLayout;
 
 class CudaKernels : public ::testing::TestWithParam<Types> {
  protected:
@@ -45,34 +46,46 @@ INSTANTIATE_TEST_SUITE_P(Types, CudaKernels,
                                   std::string(name_of(tested.param.gradient));
                          });
 
+std::vector<std::int64_t> weight_shape(WeightLayout layout, std::int64_t outs, std::int64_t ins) {
+  return layout == WeightLayout::kOutIn ? std::vector{outs, ins} : std::vector{ins, outs};
+}
+
 TEST_P(CudaKernels, LinearForward) {
   for (const auto& [m, k, n] : {std::tuple{256, 64, 192}, std::tuple{1024, 768, 768}, std::tuple{40, 24, 8}}) {
-    expect_as_on_cpu(GetParam(), {output({m, n}), value({m, k}, 1), value({n, k}, 2), value({n}, 3)}, {0},
-                     [](Stream& stream, const std::vector<Tensor>& t) {
-                       kernels::linear_forward(stream, {"test"}, {t[0], t[1], t[2], t[3]});
-                     });
-    expect_as_on_cpu(GetParam(), {output({m, n}), value({m, k}, 1), value({n, k}, 2)}, {0},
-                     [](Stream& stream, const std::vector<Tensor>& t) {
-                       kernels::linear_forward(stream, {"test"}, {t[0], t[1], t[2]});
-                     });
+    for (const WeightLayout layout : {WeightLayout::kOutIn, WeightLayout::kInOut}) {
+      const Argument weight = value(weight_shape(layout, n, k), 2);
+      expect_as_on_cpu(GetParam(), {output({m, n}), value({m, k}, 1), weight, value({n}, 3)}, {0},
+                       [layout](Stream& stream, const std::vector<Tensor>& t) {
+                         kernels::linear_forward(stream, {"test"}, {t[0], t[1], t[2], t[3], layout});
+                       });
+      expect_as_on_cpu(GetParam(), {output({m, n}), value({m, k}, 1), weight}, {0},
+                       [layout](Stream& stream, const std::vector<Tensor>& t) {
+                         kernels::linear_forward(stream, {"test"}, {t[0], t[1], t[2], Tensor(), layout});
+                       });
+    }
   }
 }
 
 TEST_P(CudaKernels, LinearBackward) {
   for (const auto& [m, k, n] : {std::tuple{256, 64, 192}, std::tuple{1000, 768, 256}, std::tuple{40, 24, 8}}) {
-    expect_as_on_cpu(GetParam(), {output({m, k}), value({m, n}, 1), value({n, k}, 2)}, {0},
-                     [](Stream& stream, const std::vector<Tensor>& t) {
-                       kernels::linear_backward_input(stream, {"test"}, {t[0], t[1], t[2]});
-                     });
-    expect_as_on_cpu(
-        GetParam(), {output({n, k}, Role::kGradient), output({n}, Role::kGradient), value({m, n}, 3), value({m, k}, 4)},
-        {0, 1}, [](Stream& stream, const std::vector<Tensor>& t) {
-          kernels::linear_backward_weight(stream, {"test"}, {t[0], t[1], t[2], t[3], Accumulate::kOverwrite});
-        });
-    expect_as_on_cpu(GetParam(), {gradient({n, k}, 5), gradient({n}, 6), value({m, n}, 3), value({m, k}, 4)}, {0, 1},
-                     [](Stream& stream, const std::vector<Tensor>& t) {
-                       kernels::linear_backward_weight(stream, {"test"}, {t[0], t[1], t[2], t[3], Accumulate::kAdd});
-                     });
+    for (const WeightLayout layout : {WeightLayout::kOutIn, WeightLayout::kInOut}) {
+      const auto weights = weight_shape(layout, n, k);
+      expect_as_on_cpu(GetParam(), {output({m, k}), value({m, n}, 1), value(weights, 2)}, {0},
+                       [layout](Stream& stream, const std::vector<Tensor>& t) {
+                         kernels::linear_backward_input(stream, {"test"}, {t[0], t[1], t[2], layout});
+                       });
+      expect_as_on_cpu(
+          GetParam(),
+          {output(weights, Role::kGradient), output({n}, Role::kGradient), value({m, n}, 3), value({m, k}, 4)}, {0, 1},
+          [layout](Stream& stream, const std::vector<Tensor>& t) {
+            kernels::linear_backward_weight(stream, {"test"}, {t[0], t[1], t[2], t[3], Accumulate::kOverwrite, layout});
+          });
+      expect_as_on_cpu(
+          GetParam(), {gradient(weights, 5), gradient({n}, 6), value({m, n}, 3), value({m, k}, 4)}, {0, 1},
+          [layout](Stream& stream, const std::vector<Tensor>& t) {
+            kernels::linear_backward_weight(stream, {"test"}, {t[0], t[1], t[2], t[3], Accumulate::kAdd, layout});
+          });
+    }
   }
 }
 

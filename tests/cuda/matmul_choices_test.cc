@@ -69,6 +69,18 @@ TEST_F(MatmulChoices, OnlyWhatIsNewIsTimed) {
   EXPECT_NE(report[0].find(problem(Kind::kForward, Epilogue::kNone).describe()), std::string::npos) << report[0];
 }
 
+// The layout of the weight is part of the problem, and of its name: an old choice is not taken for the new one.
+TEST_F(MatmulChoices, AreOfOneLayout) {
+  MatmulProblem in_out = problem(Kind::kForward, Epilogue::kBias);
+  in_out.layout = WeightLayout::kInOut;
+  Matmuls matmuls;
+  EXPECT_TRUE(matmuls.prepare(in_out));
+  matmuls.apply(chosen_);
+  EXPECT_EQ(matmuls.tune().size(), 1u);
+  EXPECT_EQ(matmuls.choices().count(in_out.describe()), 1u);
+  EXPECT_EQ(matmuls.choices().count(kProblems[0].describe()), 0u);
+}
+
 TEST_F(MatmulChoices, OfAnotherLibraryAreLeftOut) {
   chosen_["cublaslt"] = "1";
   const std::unique_ptr<Matmuls> matmuls = prepared();

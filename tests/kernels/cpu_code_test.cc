@@ -264,43 +264,98 @@ INSTANTIATE_TEST_SUITE_P(Cpu, CpuCodeTest, ::testing::Range<std::size_t>(0, CpuC
 struct Extents {
   std::int64_t rows, outs, ins;
 };
+constexpr WeightLayout kLayouts[] = {WeightLayout::kOutIn, WeightLayout::kInOut};
+std::vector<std::int64_t> weight_shape(WeightLayout layout, std::int64_t outs, std::int64_t ins) {
+  return layout == WeightLayout::kOutIn ? std::vector{outs, ins} : std::vector{ins, outs};
+}
 const Extents kMatmulShapes[] = {{1, 1, 1}, {2, 3, 5}, {17, 33, 7}, {64, 48, 16}, {130, 67, 129}, {256, 96, 32}};
 
 TEST_P(CpuCodeTest, LinearForward) {
   Random random(101);
   for (const auto& [rows, outs, ins] : kMatmulShapes) {
-    SCOPED_TRACE(::testing::Message() << rows << " x " << outs << " x " << ins);
-    const Operand x = operand({rows, ins}, random.normal(rows * ins));
-    const Operand weight = operand({outs, ins}, random.normal(outs * ins));
-    const Operand bias = operand({outs}, random.normal(outs));
-    expect_as_in_double(code(), {output({rows, outs}), x, weight, bias}, {0}, [](const Tensors& t) {
-      return LinearForward{t[0], t[1], t[2], t[3]};
-    });
-    expect_as_in_double(code(), {output({rows, outs}), x, weight}, {0}, [](const Tensors& t) {
-      return LinearForward{t[0], t[1], t[2]};
-    });
+    for (const WeightLayout layout : kLayouts) {
+      SCOPED_TRACE(::testing::Message() << rows << " x " << outs << " x " << ins << ", layout "
+                                        << static_cast<int>(layout));
+      const Operand x = operand({rows, ins}, random.normal(rows * ins));
+      const Operand weight = operand(weight_shape(layout, outs, ins), random.normal(outs * ins));
+      const Operand bias = operand({outs}, random.normal(outs));
+      expect_as_in_double(code(), {output({rows, outs}), x, weight, bias}, {0}, [layout](const Tensors& t) {
+        return LinearForward{t[0], t[1], t[2], t[3], layout};
+      });
+      expect_as_in_double(code(), {output({rows, outs}), x, weight}, {0}, [layout](const Tensors& t) {
+        return LinearForward{t[0], t[1], t[2], Tensor(), layout};
+      });
+    }
   }
 }
 
 TEST_P(CpuCodeTest, LinearBackward) {
   Random random(102);
   for (const auto& [rows, outs, ins] : kMatmulShapes) {
-    SCOPED_TRACE(::testing::Message() << rows << " x " << outs << " x " << ins);
-    const Operand dy = operand({rows, outs}, random.normal(rows * outs));
-    const Operand x = operand({rows, ins}, random.normal(rows * ins));
-    const Operand weight = operand({outs, ins}, random.normal(outs * ins));
-    const Operand old_dweight = operand({outs, ins}, random.normal(outs * ins));
-    const Operand old_dbias = operand({outs}, random.normal(outs));
-    expect_as_in_double(code(), {output({outs, ins}), output({outs}), dy, x}, {0, 1}, [](const Tensors& t) {
-      return LinearBackwardWeight{t[0], t[1], t[2], t[3], Accumulate::kOverwrite};
+    for (const WeightLayout layout : kLayouts) {
+      SCOPED_TRACE(::testing::Message() << rows << " x " << outs << " x " << ins << ", layout "
+                                        << static_cast<int>(layout));
+      const auto weights = weight_shape(layout, outs, ins);
+      const Operand dy = operand({rows, outs}, random.normal(rows * outs));
+      const Operand x = operand({rows, ins}, random.normal(rows * ins));
+      const Operand weight = operand(weights, random.normal(outs * ins));
+      const Operand old_dweight = operand(weights, random.normal(outs * ins));
+      const Operand old_dbias = operand({outs}, random.normal(outs));
+      expect_as_in_double(code(), {output(weights), output({outs}), dy, x}, {0, 1}, [layout](const Tensors& t) {
+        return LinearBackwardWeight{t[0], t[1], t[2], t[3], Accumulate::kOverwrite, layout};
+      });
+      expect_as_in_double(code(), {old_dweight, old_dbias, dy, x}, {0, 1}, [layout](const Tensors& t) {
+        return LinearBackwardWeight{t[0], t[1], t[2], t[3], Accumulate::kAdd, layout};
+      });
+      expect_as_in_double(code(), {output({rows, ins}), dy, weight}, {0}, [layout](const Tensors& t) {
+        return LinearBackwardInput{t[0], t[1], t[2], layout};
+      });
+    }
+  }
+}
+
+std::vector<double> transposed(const std::vector<double>& values, std::int64_t rows, std::int64_t columns) {
+  std::vector<double> out;
+  for (std::int64_t c = 0; c < columns; ++c) {
+    for (std::int64_t r = 0; r < rows; ++r) out.push_back(values[static_cast<std::size_t>(r * columns + c)]);
+  }
+  return out;
+}
+
+// In small integers, where every order of addition is exact.
+TEST_P(CpuCodeTest, LayoutsOfAWeightAreTransposes) {
+  Random random(113);
+  const std::int64_t rows = 21, outs = 37, ins = 10;
+  const Operand x = operand({rows, ins}, random.small_integers(rows * ins));
+  const Operand dy = operand({rows, outs}, random.small_integers(rows * outs));
+  const Operand bias = operand({outs}, random.small_integers(outs));
+  const Operand weight = operand({outs, ins}, random.small_integers(outs * ins));
+  const Operand old = operand({outs, ins}, random.small_integers(outs * ins));
+  const auto stored = [&](const Operand& as, WeightLayout layout) {
+    return layout == WeightLayout::kOutIn ? as : operand({ins, outs}, transposed(as.values, outs, ins));
+  };
+  std::vector<std::vector<double>> results[2];  // of each layout: y, dx, dweight, dweight added to
+  for (const WeightLayout layout : kLayouts) {
+    const auto product = [&](const std::vector<Operand>& operands, const auto& make) {
+      results[static_cast<int>(layout)].push_back(run(code(), DType::kF32, operands, make)[0]);
+    };
+    product({output({rows, outs}), x, stored(weight, layout), bias}, [&](const Tensors& t) {
+      return LinearForward{t[0], t[1], t[2], t[3], layout};
     });
-    expect_as_in_double(code(), {old_dweight, old_dbias, dy, x}, {0, 1}, [](const Tensors& t) {
-      return LinearBackwardWeight{t[0], t[1], t[2], t[3], Accumulate::kAdd};
+    product({output({rows, ins}), dy, stored(weight, layout)}, [&](const Tensors& t) {
+      return LinearBackwardInput{t[0], t[1], t[2], layout};
     });
-    expect_as_in_double(code(), {output({rows, ins}), dy, weight}, {0}, [](const Tensors& t) {
-      return LinearBackwardInput{t[0], t[1], t[2]};
+    product({output(weight_shape(layout, outs, ins)), dy, x}, [&](const Tensors& t) {
+      return LinearBackwardWeight{t[0], Tensor(), t[1], t[2], Accumulate::kOverwrite, layout};
+    });
+    product({stored(old, layout), dy, x}, [&](const Tensors& t) {
+      return LinearBackwardWeight{t[0], Tensor(), t[1], t[2], Accumulate::kAdd, layout};
     });
   }
+  EXPECT_EQ(results[1][0], results[0][0]);
+  EXPECT_EQ(results[1][1], results[0][1]);
+  EXPECT_EQ(results[1][2], transposed(results[0][2], outs, ins));
+  EXPECT_EQ(results[1][3], transposed(results[0][3], outs, ins));
 }
 
 // Sums of small integers are exact, so that adding to a gradient is overwriting and then adding, bit for bit.

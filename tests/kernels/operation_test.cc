@@ -77,6 +77,7 @@ TEST_F(OperationTest, EveryAccessIsDeclared) {
   const Tensor x = tensor({rows, channels}), y = tensor({rows, channels}), dx = tensor({rows, channels});
   const Tensor x3 = x.reshape({batch, length, channels});
   const Tensor weight = tensor({channels, channels}), dweight = tensor({channels, channels});
+  const Tensor in_out = tensor({channels, 2 * channels}), wide = tensor({rows, 2 * channels});
   const Tensor gain = tensor({channels}), bias = tensor({channels}), dgain = tensor({channels}),
                dbias = tensor({channels});
   const Tensor mean = tensor({rows}), rstd = tensor({rows});
@@ -105,6 +106,15 @@ TEST_F(OperationTest, EveryAccessIsDeclared) {
   expect_declared({y, x, dweight}, {dweight});
   linear_backward_input(stream_, kLabel, {dx, y, weight});
   expect_declared({y, weight}, {dx});
+  linear_forward(stream_, kLabel, {wide, x, in_out, {}, WeightLayout::kInOut});
+  expect_declared({x, in_out}, {wide});
+  EXPECT_EQ(stream_.launched.back().flops, 2.0 * rows * channels * 2 * channels);
+  linear_backward_weight(stream_, kLabel, {in_out, {}, wide, x, kAdd, WeightLayout::kInOut});
+  expect_declared({wide, x, in_out}, {in_out});
+  EXPECT_EQ(stream_.launched.back().flops, 2.0 * rows * channels * 2 * channels);
+  linear_backward_input(stream_, kLabel, {dx, wide, in_out, WeightLayout::kInOut});
+  expect_declared({wide, in_out}, {dx});
+  EXPECT_EQ(stream_.launched.back().flops, 2.0 * rows * channels * 2 * channels);
 
   const QkvLayout::Views of = QkvLayout{2, 2, 3}.views(qkv), d_of = QkvLayout{2, 2, 3}.views(dqkv);
   attention_forward(stream_, kLabel, {out, stats, of.q, of.k, of.v});
@@ -225,6 +235,10 @@ TEST_F(OperationTest, WrongOperandsAreNamed) {
   allocate();
   EXPECT_DEATH(linear_forward(stream_, kLabel, {y, x, weight, bad_bias}),
                "linear_forward: bias is f32\\[5\\], must be f32\\[6\\]");
+  EXPECT_DEATH(linear_forward(stream_, kLabel, {y, x, weight, {}, WeightLayout::kInOut}),
+               "linear_forward: x is f32\\[4, 8\\], must be f32\\[4, 6\\]");
+  EXPECT_DEATH(linear_backward_weight(stream_, kLabel, {weight, {}, y, x, Accumulate::kAdd, WeightLayout::kInOut}),
+               "dweight is f32\\[6, 8\\], must be f32\\[8, 6\\]");
   EXPECT_DEATH(linear_forward(stream_, kLabel, {x, x, weight}), "linear_forward: y is f32\\[4, 8\\]");
   EXPECT_DEATH(linear_forward(stream_, kLabel, {{}, x, weight}), "linear_forward: y is undefined");
   EXPECT_DEATH(gelu_forward(stream_, kLabel, {y, x}), "gelu_forward: y is f32\\[4, 6\\], must be f32\\[4, 8\\]");
