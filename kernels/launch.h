@@ -43,24 +43,6 @@ void launch(Stream& stream, Operation operation, const Arguments& arguments) {
   no_backend(operation.kind, stream);
 }
 
-// The older form: `cpu_body()` and `cuda_work(operation)`, a generic lambda, make the bodies.
-template <typename MakeCpuBody, typename MakeCudaBody>
-void launch(Stream& stream, Operation operation, MakeCpuBody&& cpu_body, MakeCudaBody&& cuda_work) {
-  switch (stream.device().target()) {
-    case DeviceKind::kCpu:
-      return stream.launch(operation, cpu_body());
-    case DeviceKind::kCuda:
-      if constexpr (kHasCuda) {
-        Body body = cuda_work(operation);
-        return stream.launch(operation, std::move(body));
-      }
-      break;
-    case DeviceKind::kPlan:
-      break;
-  }
-  no_backend(operation.kind, stream);
-}
-
 // Of a product [m, k] x [k, n].
 constexpr double matmul_flops(std::int64_t m, std::int64_t n, std::int64_t k) {
   return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);

@@ -1,18 +1,19 @@
-// Layer norm over the last axis, epsilon 1e-5, forward and backward.
+// Layer norm over the last axis, forward and backward.
 #pragma once
 
 #include "kernels/arguments.h"
 
 namespace strake::kernels {
 
-inline constexpr double kLayerNormEpsilon = 1e-5;
+inline constexpr double kLayerNormEpsilon = 1e-5;  // of GPT-2
 
-// y = (x - mean) * rstd * weight + bias.
+// y = (x - mean) * rstd * weight + bias, rstd = 1 / sqrt(variance + epsilon).
 struct LayerNormForward {
   Tensor y;             // [N, C]
   Tensor mean, rstd;    // [N] (f32; f64 when x is f64)
   Tensor x;             // [N, C]
   Tensor weight, bias;  // [C]
+  double epsilon = kLayerNormEpsilon;
 
   Body on_cpu(CpuCode code) const;
   Body on_cuda(Device& device, Operation& operation) const;
@@ -26,6 +27,7 @@ struct ResidualLayerNormForward {
   Tensor mean, rstd;    // [N], as above
   Tensor x, delta;      // [N, C]
   Tensor weight, bias;  // [C]
+  double epsilon = kLayerNormEpsilon;
 
   Body on_cpu(CpuCode code) const;
   Body on_cuda(Device& device, Operation& operation) const;

@@ -11,7 +11,7 @@ namespace reference {
 // y, x [rows, channels]; mean, rstd [rows]; weight, bias [channels].
 template <typename T>
 void layer_norm_forward(T* y, T* mean, T* rstd, const T* x, const T* weight, const T* bias, std::int64_t rows,
-                        std::int64_t channels) {
+                        std::int64_t channels, double epsilon) {
   for (std::int64_t r = 0; r < rows; ++r) {
     const T* const x_row = x + r * channels;
     T sum = 0;
@@ -19,7 +19,7 @@ void layer_norm_forward(T* y, T* mean, T* rstd, const T* x, const T* weight, con
     const T row_mean = sum / T(channels);
     T squares = 0;
     for (std::int64_t c = 0; c < channels; ++c) squares += (x_row[c] - row_mean) * (x_row[c] - row_mean);
-    const T row_rstd = T(1) / std::sqrt(squares / T(channels) + T(kLayerNormEpsilon));
+    const T row_rstd = T(1) / std::sqrt(squares / T(channels) + T(epsilon));
     for (std::int64_t c = 0; c < channels; ++c) {
       y[r * channels + c] = (x_row[c] - row_mean) * row_rstd * weight[c] + bias[c];
     }
@@ -30,9 +30,9 @@ void layer_norm_forward(T* y, T* mean, T* rstd, const T* x, const T* weight, con
 
 template <typename T>
 void residual_layer_norm_forward(T* x_out, T* y, T* mean, T* rstd, const T* x, const T* delta, const T* weight,
-                                 const T* bias, std::int64_t rows, std::int64_t channels) {
+                                 const T* bias, std::int64_t rows, std::int64_t channels, double epsilon) {
   for (std::int64_t i = 0; i < rows * channels; ++i) x_out[i] = x[i] + delta[i];
-  layer_norm_forward(y, mean, rstd, x_out, weight, bias, rows, channels);
+  layer_norm_forward(y, mean, rstd, x_out, weight, bias, rows, channels, epsilon);
 }
 
 template <typename T>
@@ -75,14 +75,15 @@ STRAKE_VECTOR_CODE(layer_norm_backward);
 Body LayerNormForward::on_cpu(CpuCode code) const {
   return cpu::body(x.dtype(), [=, *this]<typename T>() {
     cpu::layer_norm_forward.in<T>(code)(data<T>(y), data<T>(mean), data<T>(rstd), data<T>(x), data<T>(weight),
-                                        data<T>(bias), x.size(0), x.size(1));
+                                        data<T>(bias), x.size(0), x.size(1), epsilon);
   });
 }
 
 Body ResidualLayerNormForward::on_cpu(CpuCode code) const {
   return cpu::body(x.dtype(), [=, *this]<typename T>() {
     cpu::residual_layer_norm_forward.in<T>(code)(data<T>(x_out), data<T>(y), data<T>(mean), data<T>(rstd), data<T>(x),
-                                                 data<T>(delta), data<T>(weight), data<T>(bias), x.size(0), x.size(1));
+                                                 data<T>(delta), data<T>(weight), data<T>(bias), x.size(0), x.size(1),
+                                                 epsilon);
   });
 }
 

@@ -18,7 +18,7 @@ constexpr int kBackwardBlocks = 264;  // two a multiprocessor of the largest Hop
 template <typename T, int Chunks, bool Residual>
 __global__ void __launch_bounds__(kWarps* kWarp)
     forward_kernel(T* y, float* mean_out, float* rstd_out, T* x_out, const T* x, const T* delta, const T* weight,
-                   const T* bias, std::int64_t rows, int channels) {
+                   const T* bias, std::int64_t rows, int channels, float epsilon) {
   using V = Vector<T>;
   const int lane = threadIdx.x % kWarp;
   const std::int64_t row = blockIdx.x * static_cast<std::int64_t>(kWarps) + threadIdx.x / kWarp;
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kWarps* kWarp)
       for (int i = 0; i < V::kElems; ++i) squares += (values[chunk][i] - mean) * (values[chunk][i] - mean);
     }
   }
-  const float rstd = rsqrtf(warp_sum(squares) / static_cast<float>(channels) + static_cast<float>(kLayerNormEpsilon));
+  const float rstd = rsqrtf(warp_sum(squares) / static_cast<float>(channels) + epsilon);
   if (lane == 0) {
     mean_out[row] = mean;
     rstd_out[row] = rstd;
@@ -182,7 +182,7 @@ void with_chunks(std::int64_t channels, Run run) {
 
 // x_out and delta undefined: no residual add.
 Body forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x_out, const Tensor& x,
-             const Tensor& delta, const Tensor& weight, const Tensor& bias) {
+             const Tensor& delta, const Tensor& weight, const Tensor& bias, double epsilon) {
   check_rows("layer_norm", x, x.size(1));
   return body(x.dtype(), [=]<typename T>(cudaStream_t stream, void*) {
     const std::int64_t rows = x.size(0), channels = x.size(1);
@@ -190,7 +190,7 @@ Body forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tens
       const auto run = [&](auto kernel) {
         kernel<<<blocks_for(rows, kWarps), kWarps * kWarp, 0, stream>>>(
             at<T>(y), at<float>(mean), at<float>(rstd), at<T>(x_out), at<const T>(x), at<const T>(delta),
-            at<const T>(weight), at<const T>(bias), rows, static_cast<int>(channels));
+            at<const T>(weight), at<const T>(bias), rows, static_cast<int>(channels), static_cast<float>(epsilon));
       };
       if (delta.defined()) {
         run(forward_kernel<T, Chunks, true>);
@@ -204,11 +204,11 @@ Body forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tens
 }  // namespace
 
 Body LayerNormForward::on_cuda(Device&, Operation&) const {
-  return forward(y, mean, rstd, Tensor(), x, Tensor(), weight, bias);
+  return forward(y, mean, rstd, Tensor(), x, Tensor(), weight, bias, epsilon);
 }
 
 Body ResidualLayerNormForward::on_cuda(Device&, Operation&) const {
-  return forward(y, mean, rstd, x_out, x, delta, weight, bias);
+  return forward(y, mean, rstd, x_out, x, delta, weight, bias, epsilon);
 }
 
 Body LayerNormBackward::on_cuda(Device&, Operation& operation) const {

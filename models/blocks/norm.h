@@ -2,6 +2,8 @@
 // Threads: the training thread.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 
 #include "models/blocks/residual.h"
@@ -27,8 +29,11 @@ class NormBlock {
  private:
   std::string name_;
   std::int64_t channels_;
-  ParamId weight_, bias_;
-  Tensor y_, mean_, rstd_;
+  Norm kind_;
+  double epsilon_;
+  ParamId weight_;
+  std::optional<ParamId> bias_;  // of a layer norm
+  Tensor y_, mean_, rstd_;       // mean: of a layer norm
 };
 
 }  // namespace strake::models

@@ -106,6 +106,12 @@ TEST_P(CudaKernels, LayerNorm) {
         {0, 1}, [](Stream& stream, const std::vector<Tensor>& t) {
           kernels::residual_layer_norm_forward(stream, {"test"}, {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]});
         });
+    expect_as_on_cpu(GetParam(),
+                     {output({rows, channels}), output({rows}, Role::kStat), output({rows}, Role::kStat),
+                      value({rows, channels}, 1, 0.1f), value({channels}, 2), value({channels}, 3)},
+                     {0, 1, 2}, [](Stream& stream, const std::vector<Tensor>& t) {
+                       kernels::layer_norm_forward(stream, {"test"}, {t[0], t[1], t[2], t[3], t[4], t[5], 1e-2});
+                     });
     for (const Accumulate accumulate : {Accumulate::kOverwrite, Accumulate::kAdd}) {
       const bool add = accumulate == Accumulate::kAdd;
       Argument mean{.shape = {rows}, .role = Role::kStat, .values = normal(rows, 5, 0.1f)};

@@ -393,6 +393,27 @@ TEST_P(CpuCodeTest, LayerNorm) {
         {output({rows, channels}), output({rows, channels}), output({rows}), output({rows}), x, delta, weight, bias},
         {0, 1, 2, 3},
         [](const Tensors& t) { return ResidualLayerNormForward{t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]}; });
+    for (const double epsilon : {1e-6, 1e-2}) {
+      const Results normed = expect_as_in_double(
+          code(), {output({rows, channels}), output({rows}), output({rows}), x, weight, bias}, {0, 1, 2},
+          [epsilon](const Tensors& t) { return LayerNormForward{t[0], t[1], t[2], t[3], t[4], t[5], epsilon}; });
+      for (std::int64_t r = 0; r < rows; ++r) {
+        double variance = 0;
+        for (std::int64_t c = 0; c < channels; ++c) {
+          const double centred =
+              x.values[static_cast<std::size_t>(r * channels + c)] - normed[1][static_cast<std::size_t>(r)];
+          variance += centred * centred / static_cast<double>(channels);
+        }
+        const double rstd = 1 / std::sqrt(variance + epsilon);
+        EXPECT_NEAR(normed[2][static_cast<std::size_t>(r)], rstd, 1e-5 * rstd);
+      }
+      expect_as_in_double(
+          code(),
+          {output({rows, channels}), output({rows, channels}), output({rows}), output({rows}), x, delta, weight, bias},
+          {0, 1, 2, 3}, [epsilon](const Tensors& t) {
+            return ResidualLayerNormForward{t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], epsilon};
+          });
+    }
     const Results in_place =
         run(code(), DType::kF32, {x, output({rows, channels}), output({rows}), output({rows}), delta, weight, bias},
             [](const Tensors& t) { return ResidualLayerNormForward{t[0], t[1], t[2], t[3], t[0], t[4], t[5], t[6]}; });

@@ -1,5 +1,3 @@
-#include "kernels/layer_norm.h"
-
 #include "kernels/cpu/vector/lanes.h"
 
 namespace strake::kernels::cpu::STRAKE_VECTOR_NAMESPACE {
@@ -7,7 +5,7 @@ namespace {
 
 // One row from its sum on: second pass for the variance, third for the output.
 inline void normalise_row(float* y, float* mean, float* rstd, const float* x, float row_sum, const float* weight,
-                          const float* bias, std::int64_t channels) {
+                          const float* bias, std::int64_t channels, double epsilon) {
   const float row_mean = row_sum / static_cast<float>(channels);
   Lanes squares = {};
   for_lanes(channels, [&](std::int64_t i, auto part) {
@@ -15,7 +13,7 @@ inline void normalise_row(float* y, float* mean, float* rstd, const float* x, fl
     squares += centred * centred;
   });
   const float variance = sum(squares) / static_cast<float>(channels);
-  const float row_rstd = 1.0f / __builtin_sqrtf(variance + static_cast<float>(kLayerNormEpsilon));
+  const float row_rstd = 1.0f / __builtin_sqrtf(variance + static_cast<float>(epsilon));
   for_lanes(channels, [&](std::int64_t i, auto part) {
     const Lanes normal = (load(x + i, part) - row_mean) * row_rstd;
     store(y + i, normal * load(weight + i, part) + load(bias + i, part), part);
@@ -27,16 +25,17 @@ inline void normalise_row(float* y, float* mean, float* rstd, const float* x, fl
 }  // namespace
 
 void layer_norm_forward(float* y, float* mean, float* rstd, const float* x, const float* weight, const float* bias,
-                        std::int64_t rows, std::int64_t channels) {
+                        std::int64_t rows, std::int64_t channels, double epsilon) {
   for (std::int64_t r = 0; r < rows; ++r, x += channels, y += channels) {
     Lanes row_sum = {};
     for_lanes(channels, [&](std::int64_t i, auto part) { row_sum += load(x + i, part); });
-    normalise_row(y, mean + r, rstd + r, x, sum(row_sum), weight, bias, channels);
+    normalise_row(y, mean + r, rstd + r, x, sum(row_sum), weight, bias, channels, epsilon);
   }
 }
 
 void residual_layer_norm_forward(float* x_out, float* y, float* mean, float* rstd, const float* x, const float* delta,
-                                 const float* weight, const float* bias, std::int64_t rows, std::int64_t channels) {
+                                 const float* weight, const float* bias, std::int64_t rows, std::int64_t channels,
+                                 double epsilon) {
   for (std::int64_t r = 0; r < rows; ++r, x_out += channels, x += channels, delta += channels, y += channels) {
     Lanes row_sum = {};
     for_lanes(channels, [&](std::int64_t i, auto part) {
@@ -44,7 +43,7 @@ void residual_layer_norm_forward(float* x_out, float* y, float* mean, float* rst
       store(x_out + i, value, part);
       row_sum += value;
     });
-    normalise_row(y, mean + r, rstd + r, x_out, sum(row_sum), weight, bias, channels);
+    normalise_row(y, mean + r, rstd + r, x_out, sum(row_sum), weight, bias, channels, epsilon);
   }
 }
 
