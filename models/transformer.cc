@@ -18,6 +18,10 @@ Transformer::Transformer(const TransformerShape& shape, ParamLayout& layout)
   if (shape.tied_head) head_.tie(embedding_.token_table());
 }
 
+void Transformer::recompute(Recompute policy) {
+  for (Layer& layer : layers_) layer.recompute(policy);
+}
+
 void Transformer::reserve(ActivationMemory& memory, std::int64_t batch, DType dtype, DeviceKind target) {
   const BatchShape shape{.batch = batch, .sequence = shape_.sequence, .dtype = dtype, .target = target};
   for (Layer& layer : layers_ | std::views::reverse) layer.reserve(memory, shape);

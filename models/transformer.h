@@ -21,6 +21,8 @@ class Transformer {
  public:
   // Adds all parameters to `layout`, in ready order.
   Transformer(const TransformerShape& shape, ParamLayout& layout);
+  // What forward does not keep; before reserve().
+  void recompute(Recompute policy);
   // Activations for [batch, shape.sequence] tokens from `memory`, in `dtype`, scratch as kernels on `target` need it.
   // Gradients may also be in f32 beside bf16. Before the first pass.
   void reserve(ActivationMemory& memory, std::int64_t batch, DType dtype, DeviceKind target);

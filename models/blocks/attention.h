@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "kernels/qkv_layout.h"
 #include "models/blocks/linear.h"
@@ -21,20 +22,22 @@ class AttentionBlock {
   // d_x() = gradient of the input. d_out: of the output; x: the input.
   void backward(const Pass& pass, const Tensor& d_out, const Tensor& x) const;
 
-  const Tensor& out() const { return projected_; }  // [N, C]
-  const Tensor& d_x() const { return d_x_; }        // [N, C]
+  const Tensor& out() const { return out_; }  // [N, C]
+  const Tensor& d_x() const { return d_x_; }  // [N, C]
 
  private:
-  kernels::QkvLayout layout() const { return {shape_.heads, shape_.kv_heads, shape_.head_size}; }
-
-  TransformerShape shape_;
-  std::string name_;
+  std::string name_, rotary_name_;
+  std::int64_t channels_;
+  // Heads lie by group as they are projected, so that a rank can hold some groups; attention reads them so where each
+  // query head has a key head of its own, else by kind.
+  kernels::QkvLayout projected_layout_, attended_layout_;
+  std::vector<double> frequencies_;  // of rotary positions; empty: none
   // In the order in which their gradients become final.
-  Linear projection_, qkv_projection_;
-  Tensor qkv_;               // [N, qkv channels]
-  Tensor attended_, stats_;  // [N, H*D], [B, H, T]
-  Tensor projected_;
-  Tensor d_attended_, d_qkv_, d_x_, scratch_;
+  Linear out_projection_, qkv_projection_;
+  Tensor qkv_, heads_;       // [B, T, qkv channels], as projected and as attended to: one where nothing moves
+  Tensor attended_, stats_;  // [B, T, H*D], [B, H, T]
+  Tensor out_;
+  Tensor d_attended_, d_heads_, d_qkv_, d_x_, scratch_;
 };
 
 }  // namespace strake::models

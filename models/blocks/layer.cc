@@ -30,8 +30,20 @@ Residual Layer::forward(const Pass& pass, const Residual& in) const {
 }
 
 void Layer::backward(const Pass& pass, const Tensor& d_x) const {
+  const Pass again = pass.again();
+  if (recompute_ == Recompute::kBlock) {
+    norm_1_.forward(again, {x_, Tensor()}, x_);
+    attention_.forward(again, norm_1_.y());
+    norm_2_.forward(again, {x_, attention_.out()}, x_mid_);
+    mlp_.expand(again, norm_2_.y());
+    mlp_.activate(again);
+  } else if (recompute_ == Recompute::kNormActivation) {
+    norm_2_.forward(again, {x_mid_, Tensor()}, x_mid_);
+    mlp_.activate(again);
+  }
   mlp_.backward(pass, d_x, norm_2_.y());
   norm_2_.backward(pass, d_x, mlp_.d_x(), x_mid_);
+  if (recompute_ == Recompute::kNormActivation) norm_1_.forward(again, {x_, Tensor()}, x_);
   attention_.backward(pass, d_x, norm_1_.y());
   norm_1_.backward(pass, d_x, attention_.d_x(), x_);
 }

@@ -12,17 +12,21 @@
 #include "models/blocks/attention.h"
 #include "models/blocks/mlp.h"
 #include "models/blocks/norm.h"
+#include "models/recompute.h"
 
 namespace strake::models {
 
 class Layer {
  public:
   Layer(ParamLayout& layout, const TransformerShape& shape, std::int64_t index);
+  // Before memory is reserved.
+  void recompute(Recompute policy) { recompute_ = policy; }
   void reserve(ActivationMemory& memory, const BatchShape& batch);
 
   // What enters this layer, as a sum; where nothing is to be added, `in.x` of forward is this.
   const Tensor& x() const { return x_; }
   Residual forward(const Pass& pass, const Residual& in) const;
+  // What forward did not keep is computed again, on the same bytes or others.
   // d_x [N, C]: the gradient of the output, of out.x and out.delta alike, becomes that of the input.
   void backward(const Pass& pass, const Tensor& d_x) const;
 
@@ -34,6 +38,7 @@ class Layer {
   NormBlock norm_2_;
   AttentionBlock attention_;
   NormBlock norm_1_;
+  Recompute recompute_ = Recompute::kNone;
   Tensor x_, x_mid_;  // [N, C], before and behind attention
 };
 

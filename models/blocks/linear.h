@@ -2,17 +2,30 @@
 // Threads: the training thread.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "kernels/matmul.h"
 #include "models/parameters/param_access.h"
 
 namespace strake::models {
 
+struct LinearShape {
+  std::int64_t ins, outs;
+  bool bias;
+  double deviation;  // of initial weights
+  // The axis that tensor parallelism cuts is stored first: so every shard is a flat range.
+  enum class Cut : std::uint8_t { kOuts, kIns } cut;
+  // Rows of outs by group (InitialValue::group_rows); empty: as they come.
+  std::vector<std::int64_t> group_rows = {};
+};
+
 class Linear {
  public:
-  // Adds name.weight [outs, ins] and, if asked for, name.bias [outs].
-  Linear(ParamLayout& layout, std::string name, std::int64_t ins, std::int64_t outs, bool bias, double deviation);
+  // Adds name.weight, [outs, ins] or, where the ins are cut, [ins, outs], and name.bias [outs], if asked for.
+  Linear(ParamLayout& layout, std::string name, const LinearShape& shape);
 
   void forward(const Pass& pass, const Tensor& y, const Tensor& x) const;  // y [N, outs], x [N, ins]
   // The gradients of weight and bias, and says that they are ready. d_y [N, outs], x [N, ins].
@@ -21,6 +34,7 @@ class Linear {
 
  private:
   std::string name_;
+  kernels::WeightLayout stored_;
   ParamId weight_;
   std::optional<ParamId> bias_;
 };

@@ -1,48 +1,70 @@
 #include "models/blocks/mlp.h"
 
 #include "kernels/elementwise.h"
+#include "kernels/swiglu.h"
 #include "models/blocks/initial_deviation.h"
 
 namespace strake::models {
 
 MlpBlock::MlpBlock(ParamLayout& layout, const TransformerShape& shape, const std::string& name)
-    : channels_(shape.channels),
+    : kind_(shape.mlp),
+      channels_(shape.channels),
       inner_(shape.mlp_channels),
+      expansion_(kind_ == Mlp::kSwiglu ? 2 * inner_ : inner_),
       name_(name),
-      activation_name_(name + ".gelu"),
-      down_(layout, name + ".proj", shape.mlp_channels, shape.channels, shape.biases == Biases::kAll,
-            residual_deviation(shape)),
-      up_(layout, name + ".fc", shape.channels, shape.mlp_channels, shape.biases == Biases::kAll, kInitialDeviation) {}
+      activation_name_(name + (kind_ == Mlp::kSwiglu ? ".swiglu" : ".gelu")),
+      down_(layout, name + ".proj",
+            {.ins = inner_,
+             .outs = channels_,
+             .bias = shape.biases == Biases::kAll,
+             .deviation = residual_deviation(shape),
+             .cut = LinearShape::Cut::kIns}),
+      up_(layout, name + (kind_ == Mlp::kSwiglu ? ".gate_up" : ".fc"),
+          {.ins = channels_,
+           .outs = expansion_,
+           .bias = shape.biases == Biases::kAll,
+           .deviation = kInitialDeviation,
+           .cut = LinearShape::Cut::kOuts,
+           .group_rows = kind_ == Mlp::kSwiglu ? std::vector<std::int64_t>{1, 1} : std::vector<std::int64_t>{}}) {}
 
 void MlpBlock::reserve(ActivationMemory& memory, const BatchShape& batch) {
   const auto reserve = [&](const std::string& name, std::int64_t columns) {
     return memory.reserve(name, batch.dtype, {batch.rows(), columns});
   };
-  expanded_ = reserve(name_ + ".fc", inner_);
+  expanded_ = reserve(name_ + ".expanded", expansion_);
   activated_ = reserve(activation_name_, inner_);
-  projected_ = reserve(name_ + ".proj", channels_);
-  d_inner_ = reserve(name_ + ".d_inner", inner_);
+  out_ = reserve(name_ + ".proj", channels_);
+  d_activated_ = reserve(name_ + ".d_activated", inner_);
+  // GELU's gradient takes the place of its output's.
+  d_expanded_ = kind_ == Mlp::kSwiglu ? reserve(name_ + ".d_expanded", expansion_) : d_activated_;
   d_x_ = reserve(name_ + ".d_x", channels_);
 }
 
 void MlpBlock::expand(const Pass& pass, const Tensor& x) const { up_.forward(pass, expanded_, x); }
 
 void MlpBlock::activate(const Pass& pass) const {
-  kernels::gelu_forward(pass.compute, pass.forward(activation_name_), {activated_, expanded_});
+  const Label label = pass.forward(activation_name_);
+  if (kind_ == Mlp::kSwiglu) return kernels::swiglu_forward(pass.compute, label, {.y = activated_, .x = expanded_});
+  kernels::gelu_forward(pass.compute, label, {.y = activated_, .x = expanded_});
 }
 
 void MlpBlock::forward(const Pass& pass, const Tensor& x) const {
   expand(pass, x);
   activate(pass);
-  down_.forward(pass, projected_, activated_);
+  down_.forward(pass, out_, activated_);
 }
 
 void MlpBlock::backward(const Pass& pass, const Tensor& d_out, const Tensor& x) const {
   down_.backward_weight(pass, d_out, activated_);
-  down_.backward_input(pass, d_inner_, d_out);
-  kernels::gelu_backward(pass.compute, pass.backward(activation_name_), {d_inner_, d_inner_, expanded_});
-  up_.backward_weight(pass, d_inner_, x);
-  up_.backward_input(pass, d_x_, d_inner_);
+  down_.backward_input(pass, d_activated_, d_out);
+  const Label label = pass.backward(activation_name_);
+  if (kind_ == Mlp::kSwiglu) {
+    kernels::swiglu_backward(pass.compute, label, {.dx = d_expanded_, .dy = d_activated_, .x = expanded_});
+  } else {
+    kernels::gelu_backward(pass.compute, label, {.dx = d_expanded_, .dy = d_activated_, .x = expanded_});
+  }
+  up_.backward_weight(pass, d_expanded_, x);
+  up_.backward_input(pass, d_x_, d_expanded_);
 }
 
 }  // namespace strake::models

@@ -23,17 +23,19 @@ class MlpBlock {
   // d_x() = gradient of the input. d_out: of the output; x: the input.
   void backward(const Pass& pass, const Tensor& d_out, const Tensor& x) const;
 
-  const Tensor& out() const { return projected_; }  // [N, C]
-  const Tensor& d_x() const { return d_x_; }        // [N, C]
+  const Tensor& out() const { return out_; }  // [N, C]
+  const Tensor& d_x() const { return d_x_; }  // [N, C]
 
  private:
-  std::int64_t channels_, inner_;
+  Mlp kind_;
+  std::int64_t channels_, inner_, expansion_;  // C, M, M or (gate and up) 2M
   std::string name_, activation_name_;
   // In the order in which their gradients become final.
   Linear down_, up_;
-  Tensor expanded_, activated_;  // [N, M]
-  Tensor projected_;
-  Tensor d_inner_, d_x_;
+  Tensor expanded_;   // [N, expansion]; gate and up alternate
+  Tensor activated_;  // [N, M]
+  Tensor out_;
+  Tensor d_activated_, d_expanded_, d_x_;
 };
 
 }  // namespace strake::models

@@ -26,10 +26,13 @@ struct Pass {
   Stream& compute;
   ParamAccess& params;
   Phase phase = Phase::kForward;                                     // of forward: or kEval
+  bool recomputed = false;                                           // forward is run again, for backward
   kernels::Accumulate accumulate = kernels::Accumulate::kOverwrite;  // of gradients
 
-  Label forward(std::string_view name) const { return {name, phase}; }
+  Label forward(std::string_view name) const { return {name, phase, recomputed}; }
   Label backward(std::string_view name) const { return {name, Phase::kBackward}; }
+  // Within backward, what forward did not keep.
+  Pass again() const { return {.compute = compute, .params = params, .phase = Phase::kBackward, .recomputed = true}; }
 };
 
 }  // namespace strake::models

@@ -51,6 +51,12 @@ class AxisSet {
 struct InitialValue {
   enum class Kind : std::uint8_t { kZeros, kOnes, kNormal } kind = Kind::kZeros;
   double standard_deviation = 0;
+  // Where elements are stored in another order than the one that values are counted in, at most one of these.
+  bool transposed = false;  // stored [in, out], counted as [out, in]
+  // Rows (of axis 0) are stored by group: of group 0 its rows of part 0, of part 1, ..., then of group 1. They are
+  // counted by part. {heads / kv_heads * head_size, head_size, head_size} is query, key, value by kv head, {1, 1} gate
+  // and up in turn; empty: as stored.
+  std::vector<std::int64_t> group_rows = {};
 };
 
 struct ParamSpec {

@@ -30,7 +30,7 @@ class TransformerOnDevice {
  public:
   // `planned` null: every activation has bytes of its own.
   TransformerOnDevice(Device& device, const models::TransformerShape& shape, std::int64_t batch, DType dtype,
-                      const ActivationPlan* planned = nullptr)
+                      const ActivationPlan* planned = nullptr, models::Recompute recompute = models::Recompute::kNone)
       : shape_(shape),
         dtype_(dtype),
         model_(shape, layout_),
@@ -46,13 +46,15 @@ class TransformerOnDevice {
     targets_ = Tensor::reserve(flat_, DType::kI32, {batch, shape.sequence});
     staging_ = Tensor::reserve(host_, dtype, {models::initial_staging_elems(layout_)});
     if (planned != nullptr) activations_.reserve(planned->size_bytes);
+    model_.recompute(recompute);
     model_.reserve(activation_memory_, batch, dtype, DeviceKind::kCpu);
     for (Arena* arena : {&flat_, &host_, &activations_}) arena->allocate(device);
   }
 
-  static ActivationPlan plan(const models::TransformerShape& shape, std::int64_t batch, DType dtype) {
+  static ActivationPlan plan(const models::TransformerShape& shape, std::int64_t batch, DType dtype,
+                             models::Recompute recompute = models::Recompute::kNone) {
     PlanDevice device;
-    TransformerOnDevice gpt(device, shape, batch, dtype);
+    TransformerOnDevice gpt(device, shape, batch, dtype, nullptr, recompute);
     gpt.enqueue_step(1, false);
     ActivationPlan plan{.blocks = gpt.activation_memory_.blocks()};
     plan.size_bytes = plan_memory(plan.blocks, gpt.activations_, device.recording());
@@ -83,6 +85,8 @@ class TransformerOnDevice {
     stream_->synchronize();
     return loss();
   }
+
+  void record_step() { enqueue_step(1, false); }
 
   const ParamLayout& layout() const { return layout_; }
   std::size_t activation_bytes() const { return activations_.size_bytes(); }

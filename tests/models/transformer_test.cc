@@ -49,12 +49,57 @@ class TransformerTest : public testing::Test {
   std::unique_ptr<Device> device_ = make_cpu_device();
 };
 
-TEST_F(TransformerTest, GradientsAreThoseOfTheLoss) {
+// Every kind of every part, and head counts that do not divide each other's sizes.
+struct NamedShape {
+  const char* name;
+  TransformerShape shape;
+};
+
+TransformerShape llama(std::int64_t heads, std::int64_t kv_heads, std::int64_t head_size, bool tied) {
+  return {.layers = 2,
+          .channels = 16,
+          .heads = heads,
+          .kv_heads = kv_heads,
+          .head_size = head_size,
+          .mlp_channels = 24,
+          .vocab = 17,
+          .sequence = 6,
+          .norm = models::Norm::kRms,
+          .norm_epsilon = 1e-6,
+          .positions = models::Positions::kRotary,
+          .mlp = models::Mlp::kSwiglu,
+          .biases = models::Biases::kNone,
+          .tied_head = tied};
+}
+
+std::vector<NamedShape> shapes() {
+  std::vector<NamedShape> shapes{{"gpt2", kSmall},
+                                 {"llama", llama(6, 2, 4, false)},
+                                 {"llama_tied", llama(2, 2, 8, true)},
+                                 {"llama_one_key_head", llama(3, 1, 6, true)},
+                                 {"qwen2", llama(5, 1, 4, false)},
+                                 {"llama3", llama(4, 2, 4, false)}};
+  shapes[4].shape.biases = models::Biases::kQkv;
+  shapes[5].shape.rotary_base = 100;
+  shapes[5].shape.rotary_scaling = {
+      .factor = 4, .low_frequency_factor = 1, .high_frequency_factor = 4, .original_sequence = 16};
+  return shapes;
+}
+
+class EveryShape : public testing::TestWithParam<NamedShape> {
+ protected:
+  const TransformerShape& shape() const { return GetParam().shape; }
+  std::unique_ptr<Device> device_ = make_cpu_device();
+};
+INSTANTIATE_TEST_SUITE_P(Transformer, EveryShape, testing::ValuesIn(shapes()),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST_P(EveryShape, GradientsAreThoseOfTheLoss) {
   const std::uint64_t seed = 20240607;
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  TransformerOnDevice gpt(*device_, kSmall, kBatch, DType::kF64);
+  TransformerOnDevice gpt(*device_, shape(), kBatch, DType::kF64);
   draw_weights(gpt, seed);
-  draw_tokens(gpt, kSmall, seed);
+  draw_tokens(gpt, shape(), seed);
   // Backward overwrites; what was there before is of no consequence.
   std::ranges::fill(gpt.gradients<double>(), std::numeric_limits<double>::quiet_NaN());
   gpt.train();
@@ -69,7 +114,7 @@ TEST_F(TransformerTest, GradientsAreThoseOfTheLoss) {
     for (int trial = 0; trial < 12; ++trial) {
       std::int64_t elem = pick(random);
       // Rows of the vocabulary and of positions, not of padding, which has no gradient.
-      if (spec.name == "wte.weight") elem %= kSmall.vocab * kSmall.channels;
+      if (spec.name == "wte.weight" || spec.name == "head.weight") elem %= shape().vocab * shape().channels;
       const auto at = static_cast<std::size_t>(gpt.layout().offset_elems(id) + elem);
       const double weight = gpt.weights<double>()[at];
       const auto loss_at = [&](double offset) {
@@ -121,36 +166,41 @@ TEST_F(TransformerTest, FreshWeightsKnowNothing) {
   }
 }
 
-TEST_F(TransformerTest, PaddingRowsHaveNoGradientAndNoSayInTheLoss) {
-  TransformerOnDevice gpt(*device_, kSmall, kBatch, DType::kF64);
-  draw_weights(gpt, 5);
-  draw_tokens(gpt, kSmall, 5);
-  const double loss = gpt.train();
-  const ParamId table{static_cast<std::int32_t>(gpt.layout().size() - 2)};
-  ASSERT_EQ(gpt.layout().spec(table).name, "wte.weight");
-  const auto padding_begin = static_cast<std::size_t>(kSmall.vocab * kSmall.channels);
-  const std::span<double> gradient = gpt.gradient<double>(table);
-  ASSERT_EQ(gradient.size(), 128u * 16u);
-  for (std::size_t i = padding_begin; i < gradient.size(); ++i) ASSERT_EQ(gradient[i], 0.0) << i;
-
-  const auto weight_begin = static_cast<std::size_t>(gpt.layout().offset_elems(table));
-  for (std::size_t i = padding_begin; i < gradient.size(); ++i) gpt.weights<double>()[weight_begin + i] = 100;
-  EXPECT_EQ(gpt.train(), loss);
+TEST_P(EveryShape, PaddingRowsHaveNoGradientAndNoSayInTheLoss) {
+  TransformerOnDevice model(*device_, shape(), kBatch, DType::kF64);
+  draw_weights(model, 5);
+  draw_tokens(model, shape(), 5);
+  const double loss = model.train();
+  int tables = 0;
+  for (std::size_t i = 0; i < model.layout().size(); ++i) {
+    const ParamId table{static_cast<std::int32_t>(i)};
+    const std::string& name = model.layout().spec(table).name;
+    if (name != "wte.weight" && name != "head.weight") continue;
+    ++tables;
+    const auto padding_begin = static_cast<std::size_t>(shape().vocab * shape().channels);
+    const std::span<double> gradient = model.gradient<double>(table);
+    ASSERT_EQ(gradient.size(), 128u * 16u);
+    for (std::size_t e = padding_begin; e < gradient.size(); ++e) ASSERT_EQ(gradient[e], 0.0) << name << e;
+    const auto weight_begin = static_cast<std::size_t>(model.layout().offset_elems(table));
+    for (std::size_t e = padding_begin; e < gradient.size(); ++e) model.weights<double>()[weight_begin + e] = 100;
+  }
+  EXPECT_EQ(tables, shape().tied_head ? 1 : 2);
+  EXPECT_EQ(model.train(), loss);
 }
 
-TEST_F(TransformerTest, AccumulatedGradientsAreTheSumOverMicroBatches) {
-  TransformerOnDevice gpt(*device_, kSmall, kBatch, DType::kF64);
+TEST_P(EveryShape, AccumulatedGradientsAreTheSumOverMicroBatches) {
+  TransformerOnDevice gpt(*device_, shape(), kBatch, DType::kF64);
   draw_weights(gpt, 7);
   std::vector<std::vector<double>> parts;
   double loss_sum = 0;
   for (const std::uint64_t seed : {1, 2, 3}) {
-    draw_tokens(gpt, kSmall, seed);
+    draw_tokens(gpt, shape(), seed);
     loss_sum += gpt.train(0.25);
     parts.push_back(copy_of(gpt.gradients<double>()));
   }
   double accumulated_loss = 0;
   for (const std::uint64_t seed : {1, 2, 3}) {
-    draw_tokens(gpt, kSmall, seed);
+    draw_tokens(gpt, shape(), seed);
     accumulated_loss = gpt.train(0.25, seed != 1);
   }
   EXPECT_NEAR(accumulated_loss, loss_sum, 1e-14);
@@ -162,31 +212,31 @@ TEST_F(TransformerTest, AccumulatedGradientsAreTheSumOverMicroBatches) {
   }
 }
 
-TEST_F(TransformerTest, GradientScaleIsAFactor) {
-  TransformerOnDevice gpt(*device_, kSmall, kBatch, DType::kF64);
+TEST_P(EveryShape, GradientScaleIsAFactor) {
+  TransformerOnDevice gpt(*device_, shape(), kBatch, DType::kF64);
   draw_weights(gpt, 9);
-  draw_tokens(gpt, kSmall, 9);
+  draw_tokens(gpt, shape(), 9);
   const double loss = gpt.train(1);
   const std::vector<double> whole = copy_of(gpt.gradients<double>());
   EXPECT_EQ(gpt.train(0.25), loss);  // a power of two: exact
   for (std::size_t i = 0; i < whole.size(); ++i) ASSERT_EQ(gpt.gradients<double>()[i], 0.25 * whole[i]) << i;
 }
 
-TEST_F(TransformerTest, EvaluationSeesTheLossOfTraining) {
+TEST_P(EveryShape, EvaluationSeesTheLossOfTraining) {
   for (const DType dtype : {DType::kF32, DType::kF64}) {
-    TransformerOnDevice gpt(*device_, kSmall, kBatch, dtype);
+    TransformerOnDevice gpt(*device_, shape(), kBatch, dtype);
     gpt.initialize(3);
-    draw_tokens(gpt, kSmall, 3);
+    draw_tokens(gpt, shape(), 3);
     const double trained = gpt.train();
     EXPECT_EQ(gpt.evaluate(), trained) << name_of(dtype);
     EXPECT_EQ(gpt.train_loss_only(), trained) << name_of(dtype);
   }
 }
 
-TEST_F(TransformerTest, GradientsAreFinalWhenReadyInLayoutOrder) {
-  TransformerOnDevice gpt(*device_, kSmall, kBatch, DType::kF64);
+TEST_P(EveryShape, GradientsAreFinalWhenReadyInLayoutOrder) {
+  TransformerOnDevice gpt(*device_, shape(), kBatch, DType::kF64);
   draw_weights(gpt, 11);
-  draw_tokens(gpt, kSmall, 11);
+  draw_tokens(gpt, shape(), 11);
   gpt.train();
   ASSERT_EQ(gpt.ready_order().size(), gpt.layout().size());
   for (std::size_t i = 0; i < gpt.layout().size(); ++i) {
@@ -197,31 +247,64 @@ TEST_F(TransformerTest, GradientsAreFinalWhenReadyInLayoutOrder) {
   }
 }
 
-TEST_F(TransformerTest, PlannedActivationsShareMemoryAndChangeNoBit) {
-  const models::TransformerShape shape = models::gpt2_shape(4, 32, 4, 65, 16);
-  for (const DType dtype : {DType::kF32, DType::kF64}) {
-    const ActivationPlan plan = TransformerOnDevice::plan(shape, kBatch, dtype);
-    CheckedDevice checked(*device_, CheckedDevice::Policy::kCollect);
-    TransformerOnDevice apart(checked, shape, kBatch, dtype);
-    TransformerOnDevice shared(checked, shape, kBatch, dtype, &plan);
-    EXPECT_LT(shared.activation_bytes(), apart.activation_bytes() * 9 / 10) << name_of(dtype);
-    for (TransformerOnDevice* gpt : {&apart, &shared}) {
-      gpt->initialize(17);
-      draw_tokens(*gpt, shape, 17);
-    }
-    for (int step = 0; step < 3; ++step) {  // from the second on, memory holds what the first left
-      const bool accumulate = step == 2;
-      ASSERT_EQ(shared.train(1, accumulate), apart.train(1, accumulate)) << name_of(dtype);
-      if (dtype == DType::kF32) {
-        ASSERT_TRUE(std::ranges::equal(shared.gradients<float>(), apart.gradients<float>()));
-      } else {
-        ASSERT_TRUE(std::ranges::equal(shared.gradients<double>(), apart.gradients<double>()));
-      }
-      ASSERT_EQ(shared.evaluate(), apart.evaluate()) << name_of(dtype);
-    }
-    for (const OrderChecker::Report& report : checked.checker().reports()) ADD_FAILURE() << report.describe();
-    EXPECT_GT(checked.checker().operations_checked(), 0);
+// Bytes of activations that share memory, after checking that neither that nor computing them again changes a bit.
+std::size_t checked_bytes(Device& device, const TransformerShape& shape, DType dtype, models::Recompute recompute) {
+  const ActivationPlan plan = TransformerOnDevice::plan(shape, kBatch, dtype, recompute);
+  CheckedDevice checked(device, CheckedDevice::Policy::kCollect);
+  TransformerOnDevice apart(checked, shape, kBatch, dtype);
+  TransformerOnDevice shared(checked, shape, kBatch, dtype, &plan, recompute);
+  for (TransformerOnDevice* model : {&apart, &shared}) {
+    model->initialize(17);
+    draw_tokens(*model, shape, 17);
   }
+  for (int step = 0; step < 3; ++step) {  // from the second on, memory holds what the first left
+    const bool accumulate = step == 2;
+    EXPECT_EQ(shared.train(1, accumulate), apart.train(1, accumulate)) << name_of(dtype);
+    if (dtype == DType::kF32) {
+      EXPECT_TRUE(std::ranges::equal(shared.gradients<float>(), apart.gradients<float>()));
+    } else {
+      EXPECT_TRUE(std::ranges::equal(shared.gradients<double>(), apart.gradients<double>()));
+    }
+    EXPECT_EQ(shared.evaluate(), apart.evaluate()) << name_of(dtype);
+  }
+  for (const OrderChecker::Report& report : checked.checker().reports()) ADD_FAILURE() << report.describe();
+  EXPECT_GT(checked.checker().operations_checked(), 0);
+  EXPECT_LT(shared.activation_bytes(), apart.activation_bytes() * 9 / 10) << name_of(dtype);
+  return shared.activation_bytes();
+}
+
+TEST_P(EveryShape, SharedMemoryAndRecomputationChangeNoBit) {
+  TransformerShape shape = this->shape();
+  shape.layers = 5;
+  for (const DType dtype : {DType::kF32, DType::kF64}) {
+    const std::size_t none = checked_bytes(*device_, shape, dtype, models::Recompute::kNone);
+    const std::size_t cheap = checked_bytes(*device_, shape, dtype, models::Recompute::kNormActivation);
+    const std::size_t block = checked_bytes(*device_, shape, dtype, models::Recompute::kBlock);
+    EXPECT_LT(cheap, none * 9 / 10) << name_of(dtype);
+    EXPECT_LT(block, cheap * 8 / 10) << name_of(dtype);
+  }
+}
+
+TEST_P(EveryShape, RecomputationIsNoWorkOfTheModel) {
+  const auto recorded = [&](models::Recompute recompute) {
+    PlanDevice device;
+    TransformerOnDevice model(device, shape(), kBatch, DType::kF32, nullptr, recompute);
+    model.record_step();
+    return std::move(device.recording());
+  };
+  const Recording none = recorded(models::Recompute::kNone), block = recorded(models::Recompute::kBlock);
+  EXPECT_EQ(block.flops(), none.flops());
+  // All of a layer but its last projection, once more.
+  const std::size_t again = block.entries.size() - none.entries.size();
+  EXPECT_EQ(again % static_cast<std::size_t>(shape().layers), 0u);
+  EXPECT_EQ(static_cast<std::size_t>(
+                std::ranges::count_if(block.entries, [](const RecordedEntry& entry) { return entry.recomputed; })),
+            again);
+}
+
+TEST_F(TransformerTest, PlannedActivationsOfManyLayersShareMemory) {
+  const TransformerShape shape = models::gpt2_shape(4, 32, 4, 65, 16);
+  for (const DType dtype : {DType::kF32, DType::kF64}) checked_bytes(*device_, shape, dtype, models::Recompute::kNone);
 }
 
 TEST(TransformerShapeTest, SurvivesItsJson) {
