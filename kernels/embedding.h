@@ -1,4 +1,4 @@
-// Token plus position embedding.
+// Token plus position embedding, or of tokens alone (models that rotate instead).
 #pragma once
 
 #include "kernels/arguments.h"
@@ -7,10 +7,10 @@ namespace strake::kernels {
 
 // x[b, t] = token_table[tokens[b, t]] + position_table[t].
 struct EmbeddingForward {
-  Tensor x;               // [B, T, C]
-  Tensor tokens;          // [B, T] i32, every id in [0, V) (checked when read from the file)
-  Tensor token_table;     // [V, C]
-  Tensor position_table;  // [T_max, C], T <= T_max
+  Tensor x;                    // [B, T, C]
+  Tensor tokens;               // [B, T] i32, every id in [0, V) (checked when read from the file)
+  Tensor token_table;          // [V, C]
+  Tensor position_table = {};  // [T_max, C], T <= T_max; undefined: none
 
   Body on_cpu(CpuCode code) const;
   Body on_cuda(Device& device, Operation& operation) const;
@@ -23,7 +23,7 @@ void embedding_forward(Stream& stream, Label label, const EmbeddingForward& argu
 struct EmbeddingBackward {
   Tensor dtoken_table;  // [V, C]
   Accumulate accumulate_token;
-  Tensor dposition_table;  // [T_max, C]
+  Tensor dposition_table;  // [T_max, C]; undefined: none
   Accumulate accumulate_position;
   Tensor dx;      // [B, T, C]
   Tensor tokens;  // [B, T] i32

@@ -7,7 +7,8 @@
 namespace strake::kernels {
 namespace reference {
 
-// x [batch, length, channels]; tokens [batch, length]; token_table [*, channels]; position_table [>= length, channels].
+// x [batch, length, channels]; tokens [batch, length]; token_table [*, channels]; position_table [>= length, channels],
+// or null.
 template <typename T>
 void embedding_forward(T* x, const std::int32_t* tokens, const T* token_table, const T* position_table,
                        std::int64_t batch, std::int64_t length, std::int64_t channels) {
@@ -15,6 +16,10 @@ void embedding_forward(T* x, const std::int32_t* tokens, const T* token_table, c
     for (std::int64_t t = 0; t < length; ++t) {
       const std::int64_t place = b * length + t;
       const T* const token_row = token_table + tokens[place] * channels;
+      if (position_table == nullptr) {
+        std::copy_n(token_row, channels, x + place * channels);
+        continue;
+      }
       const T* const position_row = position_table + t * channels;
       for (std::int64_t c = 0; c < channels; ++c) x[place * channels + c] = token_row[c] + position_row[c];
     }
@@ -48,8 +53,9 @@ void embedding_backward_positions(T* dposition_table, const T* dx, std::int64_t 
 // Bound by memory, and the plain loops over channels vectorise.
 Body EmbeddingForward::on_cpu(CpuCode) const {
   return cpu::body(x.dtype(), [*this]<typename T>() {
-    reference::embedding_forward(data<T>(x), data<std::int32_t>(tokens), data<T>(token_table), data<T>(position_table),
-                                 x.size(0), x.size(1), x.size(2));
+    reference::embedding_forward(data<T>(x), data<std::int32_t>(tokens), data<T>(token_table),
+                                 position_table.defined() ? data<T>(position_table) : nullptr, x.size(0), x.size(1),
+                                 x.size(2));
   });
 }
 
@@ -57,6 +63,7 @@ Body EmbeddingBackward::on_cpu(CpuCode) const {
   return cpu::body(dx.dtype(), [*this]<typename T>() {
     reference::embedding_backward_tokens(data<T>(dtoken_table), data<T>(dx), data<std::int32_t>(tokens), tokens.elems(),
                                          dx.size(2), dtoken_table.size(0), accumulate_token == Accumulate::kAdd);
+    if (!dposition_table.defined()) return;
     reference::embedding_backward_positions(data<T>(dposition_table), data<T>(dx), dx.size(0), dx.size(1), dx.size(2),
                                             dposition_table.size(0), accumulate_position == Accumulate::kAdd);
   });

@@ -14,6 +14,7 @@ using namespace cuda;
 constexpr int kThreads = 128;
 constexpr int kRun = 32;  // sorted places that one block sums
 
+// position_table may be null.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     forward_kernel(T* x, const std::int32_t* tokens, const T* token_table, const T* position_table, std::int64_t elems,
@@ -24,6 +25,7 @@ __global__ void __launch_bounds__(kThreads)
   const std::int64_t place = begin / channels;
   const int column = static_cast<int>(begin % channels);
   const V token = V::load(token_table + static_cast<std::int64_t>(tokens[place]) * channels + column);
+  if (position_table == nullptr) return token.store(x + begin);
   const V position = V::load(position_table + place % sequence * channels + column);
   V out;
 #pragma unroll
@@ -156,9 +158,6 @@ Body EmbeddingBackward::on_cuda(Device&, Operation& operation) const {
     const auto zero = [&](const Tensor& rows) {
       STRAKE_CUDA(cudaMemsetAsync(at(rows), 0, rows.extent_bytes(), stream));
     };
-    const bool add_positions = accumulate_position == Accumulate::kAdd;
-    const std::int64_t length = dx.size(1), unused_rows = dposition_table.size(0) - length;
-    if (!add_positions && unused_rows > 0) zero(dposition_table.slice(0, length, unused_rows));
     if (accumulate_token == Accumulate::kOverwrite) zero(dtoken_table);
 
     int key_bits = 1;
@@ -172,6 +171,10 @@ Body EmbeddingBackward::on_cuda(Device&, Operation& operation) const {
                                                      work.sorted_places, places, channels);
       join_runs_kernel<<<runs, kThreads, 0, stream>>>(at<Out>(dtoken_table), work.parts, work.keys, places, channels);
     });
+    if (!dposition_table.defined()) return;
+    const bool add_positions = accumulate_position == Accumulate::kAdd;
+    const std::int64_t length = dx.size(1), unused_rows = dposition_table.size(0) - length;
+    if (!add_positions && unused_rows > 0) zero(dposition_table.slice(0, length, unused_rows));
     with_type(dposition_table.dtype(), [&]<typename Out>() {
       const std::int64_t elems = length * channels;
       position_kernel<<<blocks_for(elems, kThreads * Vector<T>::kElems), kThreads, 0, stream>>>(

@@ -289,6 +289,16 @@ TEST_P(CudaKernels, Embedding) {
         [](Stream& stream, const std::vector<Tensor>& t) {
           kernels::embedding_forward(stream, {"test"}, {t[0], t[1], t[2], t[3]});
         });
+    expect_as_on_cpu(GetParam(), {output({batch, length, channels}), ids, value({vocab, channels}, 1)}, {0},
+                     [](Stream& stream, const std::vector<Tensor>& t) {
+                       kernels::embedding_forward(stream, {"test"}, {t[0], t[1], t[2]});
+                     });
+    expect_as_on_cpu(
+        GetParam(), {output({vocab, channels}, Role::kGradient), value({batch, length, channels}, 5, 0.1f), ids}, {0},
+        [](Stream& stream, const std::vector<Tensor>& t) {
+          kernels::embedding_backward(stream, {"test"},
+                                      {t[0], Accumulate::kOverwrite, Tensor(), Accumulate::kOverwrite, t[1], t[2]});
+        });
     Argument positions = gradient({length + 3, channels}, 4);
     for (const Accumulate accumulate : {Accumulate::kOverwrite, Accumulate::kAdd}) {
       const bool add = accumulate == Accumulate::kAdd;

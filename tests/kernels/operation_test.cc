@@ -150,6 +150,11 @@ TEST_F(OperationTest, EveryAccessIsDeclared) {
   embedding_backward(stream_, kLabel, {tokens_table, kOverwrite, positions, kAdd, x3, tokens});
   expect_declared({x3, tokens, positions}, {tokens_table, positions});
 
+  embedding_forward(stream_, kLabel, {x3, tokens, tokens_table});
+  expect_declared({tokens, tokens_table}, {x3});
+  embedding_backward(stream_, kLabel, {tokens_table, kAdd, {}, kAdd, x3, tokens});
+  expect_declared({x3, tokens, tokens_table}, {tokens_table});
+
   cross_entropy_forward(stream_, kLabel, {losses, logits, targets, vocab});
   expect_declared({logits, targets}, {losses});
   cross_entropy_forward_backward(stream_, kLabel, {logits, losses, targets, vocab, 1});
@@ -338,6 +343,26 @@ TEST_F(OperationTest, EmbeddingForwardAddsTheTwoRows) {
                 token_rows[static_cast<std::size_t>(ids[place]) * 4 + c] + position_rows[place % 3 * 4 + c]);
     }
   }
+}
+
+TEST_F(OperationTest, EmbeddingWithoutPositionsIsTheTokensRow) {
+  Random random(308);
+  const Tensor x = tensor({2, 3, 4}), tokens = tensor({2, 3}, DType::kI32), token_table = tensor({5, 4});
+  const Tensor dtoken = tensor({5, 4}), dtoken_alone = tensor({5, 4}), dposition = tensor({3, 4});
+  allocate();
+  const auto rows = random.normal(20);
+  const auto ids = random.tokens(6, 5);
+  fill(token_table, rows);
+  fill(tokens, ids);
+  fill(x, std::nanf(""));
+  embedding_forward(stream_, kLabel, {x, tokens, token_table});
+  for (std::size_t i = 0; i < 24; ++i) {
+    EXPECT_EQ(values(x)[i], rows[static_cast<std::size_t>(ids[i / 4]) * 4 + i % 4]);
+  }
+  using enum Accumulate;
+  embedding_backward(stream_, kLabel, {dtoken, kOverwrite, dposition, kOverwrite, x, tokens});
+  embedding_backward(stream_, kLabel, {dtoken_alone, kOverwrite, {}, kOverwrite, x, tokens});
+  EXPECT_EQ(values(dtoken_alone), values(dtoken));
 }
 
 TEST_F(OperationTest, AccumulatedLossIsScaledAndAdded) {
