@@ -1,4 +1,10 @@
-// Initial weights: f(seed, parameter name, global element index), whatever the ranks and the layout.
+// Initial weights: f(seed, parameter name, global element index), whatever the ranks, the layout and the orientation
+// that a weight is stored in.
+//
+// Made on several threads, a chunk of the flat weights at a time; while a chunk is copied to the device, the next is
+// made. Host memory is two chunks, whatever the model's size.
+// Threads: the training thread calls; threads of this module's own have ended when a call returns. Errors: the
+// device's.
 #pragma once
 
 #include <cstdint>
@@ -8,12 +14,16 @@
 
 namespace strake::models {
 
-// Elements that `staging` must hold: of the largest parameter.
+// Elements of `staging` beyond which nothing gets faster.
 std::int64_t initial_staging_elems(const ParamLayout& layout);
 
-// Fills `weights` (flat, f32 or f64, alignment gaps zero) through `staging` (host memory, same dtype). Blocks the
-// host; before step 1 only.
+// Fills `weights` (flat, f32 or f64, alignment gaps zero) through `staging` (host memory, same dtype, 2 elements or
+// more), on `threads` threads, this one included. Blocks the host; before step 1 only.
 void initialize_weights(Stream& stream, const Tensor& weights, const Tensor& staging, const ParamLayout& layout,
-                        std::uint64_t seed);
+                        std::uint64_t seed, int threads = 1);
+
+// The element that lies at row-major index `stored` of the parameter, in the order that its values are counted in
+// (InitialValue::transposed, InitialValue::group_rows).
+std::int64_t counted_element(const ParamSpec& spec, std::int64_t stored);
 
 }  // namespace strake::models

@@ -1,6 +1,8 @@
 #include "launch/job/rank_environment.h"
 
 #include <fmt/format.h>
+#include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
@@ -51,6 +53,16 @@ RankEnvironment RankEnvironment::detect() {
     read(Launcher::kSrun, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE");
   }
   return out;
+}
+
+int share_of_cores(int local_ranks, int may_run_on, int online) {
+  return std::max(1, std::min(may_run_on, online / std::max(1, local_ranks)));
+}
+
+int usable_cores(const RankEnvironment& environment) {
+  cpu_set_t allowed;
+  const int may_run_on = sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : 1;
+  return share_of_cores(environment.local_ranks, may_run_on, static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
 }
 
 std::string missing_ranks(int world_size) {

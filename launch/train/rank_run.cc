@@ -219,7 +219,7 @@ class RankRun {
   }
 
   void initialize() {
-    if (config_.train.init_from.empty()) return trainer_->initialize();
+    if (config_.train.init_from.empty()) return trainer_->initialize(usable_cores(RankEnvironment::detect()));
     origin_ = as_agreed([&] {
       return InitialWeights::load(parts_.files, parts_.control, initial_weights_ ? &*initial_weights_ : nullptr,
                                   *trainer_);

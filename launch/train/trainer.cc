@@ -128,9 +128,9 @@ std::optional<checkpoint::Meta> Trainer::load_newest(const std::string& model) {
   return meta;
 }
 
-void Trainer::initialize() {
+void Trainer::initialize(int threads) {
   models::initialize_weights(*compute_, weights(), initial_staging_, layout_,
-                             static_cast<std::uint64_t>(job_.config.run.seed));
+                             static_cast<std::uint64_t>(job_.config.run.seed), threads);
   parameters_.round_weights();
 }
 

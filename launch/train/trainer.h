@@ -97,8 +97,8 @@ class Trainer {
   void allocate();
   // The newest checkpoint, as Checkpointer::load_newest. Blocks the host.
   std::optional<checkpoint::Meta> load_newest(const std::string& model);
-  // Fresh weights, zero moments. Blocks the host.
-  void initialize();
+  // Fresh weights, made on so many threads; zero moments. Blocks the host.
+  void initialize(int threads);
   // The weights of a checkpoint of this model and no more: moments stay zero. On CorruptError they are undefined. Every
   // rank calls it by itself. Blocks the host. REQUIRES: allocated, no step enqueued.
   void load_weights(Files& files, const checkpoint::FoundCheckpoint& found);

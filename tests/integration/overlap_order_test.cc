@@ -22,7 +22,7 @@ void run_steps(std::int64_t steps, const launch::Job& job, Device& device, comm:
   const launch::StepPlan plan = launch::Trainer::plan(job, communicator, sources);
   launch::Trainer trainer(job, device, communicator, sources, &plan);
   trainer.allocate();
-  trainer.initialize();
+  trainer.initialize(1);
   trainer.seek(0);
   for (std::int64_t step = 0; step < steps; ++step) trainer.step(step);
   trainer.end();

@@ -64,6 +64,18 @@ TEST_F(RankEnvironmentTest, PlainIsOneRank) {
   EXPECT_EQ(rank.launcher_name(), "plain");
 }
 
+TEST(ShareOfCores, IsWhatARankMayRunOnAndNoMoreThanItsPart) {
+  EXPECT_EQ(share_of_cores(1, 16, 16), 16);
+  EXPECT_EQ(share_of_cores(4, 16, 16), 4);  // bound to nothing
+  EXPECT_EQ(share_of_cores(4, 1, 16), 1);   // a core each
+  EXPECT_EQ(share_of_cores(8, 32, 64), 8);  // four share a socket
+  EXPECT_EQ(share_of_cores(1, 4, 64), 4);   // in a container of four cores
+  EXPECT_EQ(share_of_cores(3, 16, 16), 5);
+  EXPECT_EQ(share_of_cores(32, 16, 16), 1);
+  EXPECT_EQ(share_of_cores(0, 0, 0), 1);  // nothing is known
+  EXPECT_GE(usable_cores({}), 1);
+}
+
 TEST_F(RankEnvironmentTest, MpirunTellsRankAndLocalRank) {
   set("OMPI_COMM_WORLD_RANK", "5");
   set("OMPI_COMM_WORLD_SIZE", "8");
