@@ -77,6 +77,12 @@ void bind_keys(ConfigReader& reader, Config& c) {
   reader.bind<ComputeType>("train.gradient_dtype", c.train.gradient_dtype,
                            {{"auto", ComputeType::kAuto}, {"f32", ComputeType::kF32}, {"bf16", ComputeType::kBF16}},
                            "What gradients are kept in; auto: as train.dtype, f32 when micro-batches add up.");
+  reader.bind<models::Recompute>("train.recompute", c.train.recompute,
+                                 {{"none", models::Recompute::kNone},
+                                  {"norm_activation", models::Recompute::kNormActivation},
+                                  {"block", models::Recompute::kBlock}},
+                                 "What backward computes again instead of keeping it: less memory, no other bits.",
+                                 kNoEffect);
   reader.bind("train.deterministic", c.train.deterministic, "GPUs: only algorithms that repeat their bits.");
 
   reader.bind("optimizer.learning_rate", c.optimizer.learning_rate, {0, 10}, "Peak of the cosine schedule.");

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "data/token_file_format.h"
+#include "models/recompute.h"
 #include "models/transformer_shape.h"
 #include "runtime/base/config_reader.h"
 
@@ -76,6 +77,7 @@ struct Config {
     std::string init_from;           // run folder or checkpoint whose weights a new run starts from; empty: random ones
     ComputeType dtype = ComputeType::kAuto;
     ComputeType gradient_dtype = ComputeType::kAuto;
+    models::Recompute recompute = models::Recompute::kNone;
     bool deterministic = false;  // GPUs: only algorithms that give the same bits again
   } train;
 

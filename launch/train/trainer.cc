@@ -80,6 +80,7 @@ Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicato
           Tensor::reserve(arenas_.workspace, DType::kU8, {static_cast<std::int64_t>(planned->workspace_bytes)});
     }
   }
+  model_.recompute(job.config.train.recompute);
   model_.reserve(activations_, job.config.train.micro_batch, job.dtype, device.target());
   if (sources.val != nullptr) evaluation_.emplace(make_evaluation(*sources.val));
 }
