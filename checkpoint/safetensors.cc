@@ -256,7 +256,9 @@ void Safetensors::add_index(Files& files, const fs::path& path) {
   if (numbers.size() > kMaxFiles) damaged(name, "names too many files");
   for (auto& [file, number] : numbers) {
     number = files_.size();
-    add_file(files, path.parent_path() / file);
+    const fs::path place = path.parent_path() / file;
+    if (!files.exists(place)) damaged(name, fmt::format("names {}, which is not there", glance(file)));
+    add_file(files, place);
   }
   std::size_t found = 0;
   for (const SafetensorsEntry& entry : entries_) {

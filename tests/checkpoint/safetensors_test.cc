@@ -248,8 +248,40 @@ TEST_F(ShardedTest, RefusesAnIndexThatIsWrong) {
   expect_index_refused(R"({"a":"one.safetensors","b":"../model/two.safetensors"})", "not in a file beside it");
   expect_index_refused(R"({"a":"one.safetensors","b":"/model/two.safetensors"})", "not in a file beside it");
   expect_index_refused(R"({"a":"one.safetensors","b":2})", "not in a file beside it");
+  expect_index_refused(R"({"a":"one.safetensors","b":"three.safetensors"})",
+                       "names \"three.safetensors\", which is not there");
   put(files_, "/model/two.safetensors", one("a", 2));  // a second "a"
   expect_index_refused(R"({"a":"one.safetensors","b":"two.safetensors"})", "not listed there");
+}
+
+TEST_F(ShardedTest, EveryDamageOfTheIndexIsAnErrorOrHarmless) {
+  const std::string whole =
+      R"({"metadata":{"total_size":8},"weight_map":{"b":"two.safetensors","a":"one.safetensors"}})";
+  const auto refused = [&](const std::string& index) {
+    put(files_, "/model/model.safetensors.index.json", index);
+    try {
+      const Safetensors source = Safetensors::open(files_, "/model");
+      EXPECT_EQ(floats(source, "a"), std::vector<float>{1}) << index;
+      EXPECT_EQ(floats(source, "b"), std::vector<float>{2}) << index;
+      EXPECT_EQ(source.entries().size(), 2u) << index;
+      return false;
+    } catch (const CorruptError& error) {
+      EXPECT_NE(std::string(error.what()).find("index.json"), std::string::npos) << error.what();
+      return true;
+    }
+  };
+  ASSERT_FALSE(refused(whole));
+  for (std::size_t length = 0; length < whole.size(); ++length) EXPECT_TRUE(refused(whole.substr(0, length)));
+  std::size_t harmless = 0, tried = 0;
+  for (std::size_t at = 0; at < whole.size(); ++at) {
+    for (const char byte : {'"', '{', '}', '[', ':', ',', '/', '.', '\\', '0', 'a', '\0', '\xff'}) {
+      std::string damaged = whole;
+      damaged[at] = byte;
+      harmless += refused(damaged) ? 0 : 1;
+      ++tried;
+    }
+  }
+  EXPECT_LT(harmless, tried / 4) << "the metadata alone may change";
 }
 
 TEST_F(SafetensorsTest, EveryDamageOfTheHeaderIsAnErrorOrHarmless) {
