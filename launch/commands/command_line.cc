@@ -183,18 +183,22 @@ int run_command_line(int argc, char** argv) {
   });
 
   ImportArguments import;
-  CLI::App* import_command = app.add_subcommand("import", "Start a run from weights of Hugging Face's GPT-2");
+  CLI::App* import_command =
+      app.add_subcommand("import", "Start a run from weights of Hugging Face's GPT-2, Llama, Mistral, Qwen2");
   import_command->add_option("source", import.source, "Folder with model.safetensors and config.json, or the file")
       ->required()
       ->type_name("FOLDER|FILE");
   import_command->add_option("--run", import.run, "Run folder to make")->required()->type_name("RUN");
   import_command->add_option("--tokenizer", import.tokenizer, "Which tokenizer the weights were trained with")
       ->capture_default_str();
+  import_command->add_option("--sequence", import.sequence, "Tokens to train on at once, where positions are rotary")
+      ->check(number_from(std::int64_t{1}, std::int64_t{1} << 24));
   import_command->callback([&] { run = [&] { return import_weights(import); }; });
 
   ExportArguments out;
   std::string export_type = "f32";
-  CLI::App* export_command = app.add_subcommand("export", "Write trained weights as Hugging Face's GPT-2");
+  CLI::App* export_command =
+      app.add_subcommand("export", "Write trained weights as Hugging Face's GPT-2, Llama, Qwen2");
   export_command->add_option("path", out.path, "Run folder (its newest checkpoint), or one checkpoint")
       ->required()
       ->type_name("RUN|CHECKPOINT");

@@ -23,6 +23,7 @@ struct ImportArguments {
   std::filesystem::path source;  // Hugging Face's folder of a model, or a file in it
   std::filesystem::path run;     // run folder that gets a checkpoint at step 0; must not hold a run
   std::string tokenizer = "unknown";
+  std::int64_t sequence = 0;  // tokens that the run trains on at once; 0: the most that config.json names
 };
 // Weights go through host memory, with both moments: 16 bytes a parameter.
 int import_weights(const ImportArguments& arguments);

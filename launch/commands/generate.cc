@@ -12,6 +12,7 @@
 #include "data/tokenizer_identity.h"
 #include "launch/job/devices.h"
 #include "launch/job/rank_environment.h"
+#include "launch/run/checkpoint_model.h"
 #include "launch/run/checkpoint_source.h"
 #include "models/parameters/flat_params.h"
 #include "models/transformer.h"
@@ -42,7 +43,7 @@ std::int32_t draw(std::span<const float> logits, double temperature, double unif
 class Predictor {
  public:
   Predictor(Files& files, const checkpoint::FoundCheckpoint& found, std::unique_ptr<Device> device)
-      : shape_(models::TransformerShape::from_json(found.manifest.meta.model)),
+      : shape_(model_of(found)),
         device_(std::move(device)),
         stream_(device_->make_stream("compute", StreamPriority::kNormal)),
         model_(shape_, layout_),
@@ -118,8 +119,7 @@ std::unique_ptr<Predictor> make_predictor(Files& files, const checkpoint::FoundC
   }
   const GpuOffer offer = offer_gpu(choice, RankEnvironment{});
   DeviceKind kind = choose_device(choice, {&offer, 1}, /*gpus_before=*/"", "--device ").kind;
-  const std::string too_much =
-      models::unsupported(models::TransformerShape::from_json(found.manifest.meta.model), kind, DType::kF32);
+  const std::string too_much = models::unsupported(model_of(found), kind, DType::kF32);
   if (!too_much.empty()) {
     if (choice == DeviceChoice::kCuda) throw ConfigError(fmt::format("--device cuda: {}", too_much));
     kind = DeviceKind::kCpu;

@@ -9,7 +9,7 @@
 #include "launch/run/run_folder.h"
 #include "runtime/base/error.h"
 #include "tests/integration/strake_program.h"
-#include "tests/interop/tiny_gpt2.h"
+#include "tests/interop/tiny_model.h"
 
 namespace strake::test {
 namespace {
@@ -19,6 +19,7 @@ constexpr int kAlone = 0;
 
 class InteropCommands : public testing::Test {
  protected:
+  explicit InteropCommands(const std::string& model = "gpt2") : tiny_(model) {}
   ProgramEnd strake(std::vector<std::string> arguments, int ranks = kAlone) {
     return StrakeProgram::run(ranks, std::move(arguments), tiny_.path("."));
   }
@@ -58,7 +59,7 @@ class InteropCommands : public testing::Test {
     return content(run + "-out/model.safetensors");
   }
 
-  TinyGpt2 tiny_;
+  TinyModel tiny_;
 };
 
 TEST_F(InteropCommands, ExportGivesTheImportedFileBack) {
@@ -194,6 +195,86 @@ TEST_F(InteropCommands, ExportLeavesFilesOfOthersAndCheckpointsAlone) {
   EXPECT_EQ(out("again").exit_code, 0);
   EXPECT_EQ(out("again").exit_code, 0) << "an older export is replaced";
   EXPECT_EQ(out("run/export").exit_code, 0);
+}
+
+// Every family: by whatever names and in whatever files the weights come, they go out as they came.
+class FamilyCommands : public InteropCommands, public testing::WithParamInterface<const char*> {
+ protected:
+  FamilyCommands() : InteropCommands(GetParam()) {}
+};
+
+TEST_P(FamilyCommands, ExportGivesTheImportedFileBack) {
+  for (const std::string source : {"hf", "bare", "sharded"}) {
+    ASSERT_EQ(import(source, "run-" + source).exit_code, 0);
+    EXPECT_TRUE(exported("run-" + source) == content("hf/model.safetensors")) << source;
+  }
+  ASSERT_EQ(import("run-hf-out", "again").exit_code, 0);
+  EXPECT_TRUE(exported("again") == content("hf/model.safetensors"));
+  EXPECT_EQ(content("again-out/config.json"), content("run-hf-out/config.json"));
+  // Rounded once, they are as round as they get.
+  ASSERT_EQ(strake({"export", path("again"), "--out", path("half"), "--dtype", "bf16"}).exit_code, 0);
+  ASSERT_EQ(import("half", "half-run").exit_code, 0);
+  ASSERT_EQ(strake({"export", path("half-run"), "--out", path("half-again"), "--dtype", "bf16"}).exit_code, 0);
+  EXPECT_TRUE(content("half/model.safetensors") == content("half-again/model.safetensors"));
+}
+
+TEST_P(FamilyCommands, TheConfigSaysWhatTheFileHolds) {
+  const std::string config = content("hf/config.json");
+  const bool gpt2 = std::string(GetParam()) == "gpt2";
+  const std::string layers = gpt2 ? "\"n_layer\": 2" : "\"num_hidden_layers\": 2";
+  const auto with_layers = [&](const char* number) {
+    std::string text = config;
+    return text.replace(text.find(layers) + layers.size() - 1, 1, number);
+  };
+  put("other/model.safetensors", content("hf/model.safetensors"));
+  put("other/config.json", with_layers("3"));
+  expect_error(import("other", "run"), ExitCode::kIncompatibleCheckpoint, "is missing");
+  put("other/config.json", with_layers("1"));
+  expect_error(import("other", "run"), ExitCode::kIncompatibleCheckpoint, "is not known");
+  EXPECT_FALSE(fs::exists(tiny_.path("run")));
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, FamilyCommands, testing::Values("gpt2", "llama", "llama3", "mistral", "qwen2"),
+                         [](const auto& test) { return test.param; });
+
+struct LlamaCommands : InteropCommands {
+  LlamaCommands() : InteropCommands("llama") {}
+};
+
+TEST_F(LlamaCommands, ImportPrintsTheKeysOfTheModel) {
+  const ProgramEnd end = import("hf", "run");
+  ASSERT_EQ(end.exit_code, 0) << end.output;
+  EXPECT_NE(end.output.find("model.kind=llama model.layers=2 model.channels=12 model.heads=6 model.vocab=19 "
+                            "train.sequence=5 model.kv_heads=2 model.head_size=4 model.mlp_channels=20 "
+                            "model.tied_head=false model.norm_epsilon=1e-06 model.rope_theta=100"),
+            std::string::npos)
+      << end.output;
+}
+
+// Rotary positions have no table that would end.
+TEST_F(LlamaCommands, TheSequenceMayBeAnother) {
+  ASSERT_EQ(import("hf", "run", {"--sequence", "3"}).exit_code, 0);
+  EXPECT_TRUE(exported("run") == content("hf/model.safetensors"));
+  EXPECT_NE(content("run-out/config.json").find("\"max_position_embeddings\": 3"), std::string::npos);
+}
+
+TEST_F(LlamaCommands, AHeadOfItsOwnMustBeThere) {
+  std::string config = content("hf/config.json");
+  put("tied/model.safetensors", content("hf/model.safetensors"));
+  const std::string untied = "\"tie_word_embeddings\": false";
+  put("tied/config.json", config.replace(config.find(untied), untied.size(), "\"tie_word_embeddings\": true"));
+  expect_error(import("tied", "run"), ExitCode::kIncompatibleCheckpoint, "a head of its own");
+}
+
+TEST_F(InteropCommands, LearnedPositionsGiveTheSequence) {
+  expect_error(import("hf", "run", {"--sequence", "3"}), ExitCode::kConfig, "--sequence: 3 is not possible");
+  EXPECT_EQ(import("hf", "run", {"--sequence", "5"}).exit_code, 0);
+}
+
+TEST_F(InteropCommands, EveryShardOfTheIndexMustBeThere) {
+  fs::remove(tiny_.path("sharded/model-00002-of-00002.safetensors"));
+  expect_error(import("sharded", "run"), ExitCode::kNoCheckpoint, "which is not there");
+  EXPECT_FALSE(fs::exists(tiny_.path("run")));
 }
 
 // A disk that is full ends in one error, and leaves neither a model nor a half one.

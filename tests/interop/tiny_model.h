@@ -1,4 +1,4 @@
-// TinyGpt2: the folder that make_tiny_gpt2.py makes: a tiny GPT-2 in the files of Hugging Face, and what it computes.
+// TinyModel: the folder that make_tiny_model.py makes: a tiny model in the files of Hugging Face, and what it computes.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -9,24 +9,29 @@
 #include <vector>
 
 #include "checkpoint/safetensors.h"
-#include "models/transformer.h"
+#include "models/formats/hugging_face.h"
 #include "runtime/io/files.h"
 #include "tests/support/scratch_folder.h"
 
 namespace strake::test {
 
-class TinyGpt2 {
+class TinyModel {
  public:
-  static inline const models::TransformerShape kShape = models::gpt2_shape(2, 12, 3, 19, 5);
   static constexpr std::int64_t kBatch = 4;
 
-  TinyGpt2() {
-    const std::string command = std::string(STRAKE_PYTHON3) + " " + STRAKE_TINY_GPT2 + " " + folder_.path().string();
+  // "gpt2", "llama", "llama3", "mistral", "qwen2": MODELS there.
+  explicit TinyModel(const std::string& model = "gpt2") {
+    const std::string command =
+        std::string(STRAKE_PYTHON3) + " " + STRAKE_TINY_MODEL + " " + folder_.path().string() + " " + model;
     if (std::system(command.c_str()) != 0) throw std::runtime_error("fails: " + command);
   }
 
   std::filesystem::path path(const std::string& name) const { return folder_.path() / name; }
   Files& files() { return files_; }
+
+  models::TransformerShape shape() {
+    return models::shape_from_hugging_face(read_file(files_, path("hf/config.json"), 1 << 20), "hf/config.json");
+  }
 
   template <typename T>
   std::vector<T> golden(const std::string& name) {

@@ -1,0 +1,49 @@
+// Weights in host memory, on their way between a checkpoint and other files, and the run folder that they become a
+// checkpoint of.
+//
+// Threads: the main thread. Errors: ConfigError for a folder that holds a run; IoError.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "checkpoint/meta.h"
+#include "checkpoint/reader.h"
+#include "launch/run/run_folder.h"
+#include "models/transformer_shape.h"
+#include "runtime/device/device.h"
+#include "runtime/device/param_spec.h"
+#include "runtime/io/files.h"
+
+namespace strake::launch {
+
+// A flat f32 tensor for all parameters of a model, and more of the same layout: zero once memory is allocated.
+struct HostWeights {
+  explicit HostWeights(const models::TransformerShape& shape);
+
+  Tensor reserve() { return Tensor::reserve(memory, DType::kF32, {layout.total_elems()}); }
+  Tensor view(const Tensor& flat_tensor, ParamId id) const {
+    return layout.view(flat_tensor, id).reshape({layout.spec(id).elems()});
+  }
+  Tensor view(ParamId id) const { return view(flat, id); }
+  // Every parameter, named "param/h.0...", as checkpoints do.
+  void append_to(TensorTable& table, const std::string& prefix, const Tensor& flat_tensor) const;
+
+  ParamLayout layout;
+  std::unique_ptr<Device> device;
+  Arena memory{"weights", MemoryKind::kHost};
+  std::unique_ptr<Stream> stream;
+  Tensor flat;
+};
+
+// Fills the tensors of the table, which are in host memory. Errors: as checkpoint::read_tensors.
+void read_into(Files& files, const checkpoint::FoundCheckpoint& found, const HostWeights& weights,
+               const TensorTable& table);
+
+// Makes the run folder, which must hold no run yet, and writes the table, all of it in the memory of `weights`, as its
+// only checkpoint, which any number of ranks may start from.
+void start_run_from(Files& files, const std::filesystem::path& run, const HostWeights& weights, TensorTable table,
+                    checkpoint::Meta meta);
+
+}  // namespace strake::launch
