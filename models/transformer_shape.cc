@@ -94,6 +94,11 @@ std::string TransformerShape::to_json() const {
 TransformerShape TransformerShape::from_json(const std::string& text) {
   try {
     const Json json = Json::parse(text);
+    if (json.contains("kind")) {
+      throw IncompatibleCheckpointError(
+          "its weights are in the order in which earlier versions stored them; `strake ckpt convert RUN --run NEW_RUN` "
+          "writes them in today's, and training goes on in the new folder");
+    }
     TransformerShape shape{.layers = json.at("layers"),
                            .channels = json.at("channels"),
                            .heads = json.at("heads"),

@@ -44,6 +44,7 @@ constexpr Example kExamples[] = {
     {"strake ckpt", "  strake ckpt list runs/book"},
     {"strake ckpt list", "  strake ckpt list runs/book"},
     {"strake ckpt verify", "  strake ckpt verify runs/book/ckpt/step-00001000"},
+    {"strake ckpt convert", "  strake ckpt convert runs/old --run runs/new"},
     {"strake info", "  strake info\n  strake info --keys"},
     {"strake completion",
      "  strake completion bash > ~/.local/share/bash-completion/completions/strake\n"

@@ -228,6 +228,16 @@ int run_command_line(int argc, char** argv) {
       ->required()
       ->type_name("CHECKPOINT|RUN");
   verify_command->callback([&] { run = [&] { return verify_checkpoints(path); }; });
+  ConvertArguments convert;
+  CLI::App* convert_command =
+      ckpt_command->add_subcommand("convert", "Write a checkpoint of an earlier version as this one stores it");
+  convert_command->add_option("path", convert.path, "Run folder (its newest checkpoint), or one checkpoint")
+      ->required()
+      ->type_name("RUN|CHECKPOINT");
+  convert_command->add_option("--run", convert.run, "Run folder to make, where training goes on")
+      ->required()
+      ->type_name("RUN");
+  convert_command->callback([&] { run = [&] { return convert_checkpoint(convert); }; });
 
   bool keys = false;
   CLI::App* info_command = app.add_subcommand("info", "Show versions, machine and devices");

@@ -35,6 +35,13 @@ struct ExportArguments {
 };
 int export_weights(const ExportArguments& arguments);
 
+struct ConvertArguments {
+  std::filesystem::path path;  // run folder (its newest checkpoint), or one checkpoint, of an earlier version
+  std::filesystem::path run;   // run folder that gets it as this version stores it; must not hold a run
+};
+// The whole state goes through host memory twice: 24 bytes a parameter.
+int convert_checkpoint(const ConvertArguments& arguments);
+
 int show_info();
 int show_keys();
 

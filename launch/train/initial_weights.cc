@@ -8,6 +8,7 @@
 #include "checkpoint/agreement.h"
 #include "checkpoint/compatibility.h"
 #include "checkpoint/manifest.h"
+#include "launch/run/checkpoint_model.h"
 #include "runtime/base/check.h"
 #include "runtime/base/error.h"
 
@@ -48,6 +49,7 @@ checkpoint::FoundCheckpoint InitialWeights::next() {
   if (first_.has_value()) return *std::exchange(first_, std::nullopt);
   return naming_the_key([&] {
     checkpoint::FoundCheckpoint found = source_.next();
+    model_of(found);
     checkpoint::check_compatible(found.manifest, {}, model_, checkpoint::ExtraTensors::kIgnore, found.path.string());
     data::require_same_tokenizer(data::tokenizer_from_json(found.manifest.meta.tokenizer, found.path.string()), data_);
     return found;

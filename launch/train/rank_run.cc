@@ -26,6 +26,7 @@
 #include "launch/report/breakdown.h"
 #include "launch/report/live_view.h"
 #include "launch/report/mfu.h"
+#include "launch/run/checkpoint_model.h"
 #include "launch/run/manifest.h"
 #include "launch/run/metrics.h"
 #include "launch/run/resume.h"
@@ -166,6 +167,7 @@ class RankRun {
     agree(parts_.control, [&] {
       if (!leads()) return;
       folder_.emplace(RunFolder::start(parts_.files, config_.run.dir, config_.checkpoint.resume));
+      require_readable_model(parts_.files, config_.run.dir);
     });
     const nlohmann::json told = nlohmann::json::parse(parts_.control.broadcast(
         leads() ? nlohmann::json{folder_->attempt(), folder_->run(), folder_->holds_run()}.dump() : std::string(), 0));

@@ -2,12 +2,17 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "checkpoint/directory.h"
+#include "checkpoint/reader.h"
+#include "launch/commands/host_weights.h"
 #include "launch/run/metrics.h"
 #include "launch/run/run_folder.h"
+#include "models/formats/counted_storage.h"
 #include "runtime/base/error.h"
+#include "runtime/device/host_memory.h"
 #include "tests/integration/strake_program.h"
 #include "tests/interop/tiny_model.h"
 
@@ -275,6 +280,71 @@ TEST_F(InteropCommands, EveryShardOfTheIndexMustBeThere) {
   fs::remove(tiny_.path("sharded/model-00002-of-00002.safetensors"));
   expect_error(import("sharded", "run"), ExitCode::kNoCheckpoint, "which is not there");
   EXPECT_FALSE(fs::exists(tiny_.path("run")));
+}
+
+// A run of an earlier version, made from one of this: weights and moments [out, in], queries before keys before values.
+class EarlierVersion : public InteropCommands {
+ protected:
+  void store_as_earlier_version(const std::string& run, const std::string& old) {
+    const auto found = *checkpoint::find_newest(tiny_.files(), launch::checkpoint_folder(tiny_.path(run)));
+    const auto shape = models::TransformerShape::from_json(found.manifest.meta.model);
+    launch::HostWeights weights(shape);
+    const std::pair<const char*, Tensor> state[] = {
+        {"param/", weights.flat}, {"adam_m/", weights.reserve()}, {"adam_v/", weights.reserve()}};
+    weights.memory.allocate(*weights.device);
+    TensorTable today, earlier;
+    for (const auto& [prefix, flat] : state) weights.append_to(today, prefix, flat);
+    launch::read_into(tiny_.files(), found, weights, today);
+    for (const auto& [prefix, flat] : state) {
+      for (const models::ForeignTensor& tensor : models::counted_storage_tensors(shape)) {
+        const Tensor view = weights.view(flat, tensor.param);
+        std::vector<float> counted(static_cast<std::size_t>(view.elems()));
+        models::copy_to(tensor, weights.layout.spec(tensor.param), host_span<float>(view), counted);
+        std::ranges::copy(counted, host_span<float>(view).begin());
+        earlier.entries.push_back({.name = prefix + tensor.name, .global_shape = tensor.shape, .view = view});
+      }
+    }
+    checkpoint::Meta meta = found.manifest.meta;
+    meta.model = R"({"channels":12,"heads":3,"kind":"gpt2","layers":2,"sequence":5,"vocab":19})";
+    launch::start_run_from(tiny_.files(), tiny_.path(old), weights, earlier, meta);
+  }
+};
+
+TEST_F(EarlierVersion, ItsRunGoesOnWhenItIsConverted) {
+  ASSERT_EQ(train("straight", kAlone).exit_code, 0);
+  ASSERT_EQ(train("half", kAlone, {"train.stop_at=3"}).exit_code, 0);
+  store_as_earlier_version("half", "old");
+  const ProgramEnd end = strake({"ckpt", "convert", path("old"), "--run", path("new")});
+  ASSERT_EQ(end.exit_code, 0) << end.output;
+  EXPECT_NE(end.output.find("step 3 of"), std::string::npos) << end.output;
+  const auto meta_of = [&](const std::string& run) {
+    checkpoint::Meta meta =
+        checkpoint::find_newest(tiny_.files(), launch::checkpoint_folder(tiny_.path(run)))->manifest.meta;
+    meta.attempt = 0;
+    return meta;
+  };
+  EXPECT_EQ(meta_of("new"), meta_of("half"));
+  ASSERT_EQ(train("new", kAlone, {"checkpoint.resume=true"}).exit_code, 0);
+  EXPECT_TRUE(exported("new") == exported("straight"));
+}
+
+TEST_F(EarlierVersion, IsRefusedNamingTheCommand) {
+  ASSERT_EQ(train("half", kAlone, {"train.stop_at=3"}).exit_code, 0);
+  store_as_earlier_version("half", "old");
+  const std::string told = "strake ckpt convert RUN --run NEW_RUN";
+  const std::string before = content("old/ckpt/step-00000003/manifest.json");
+  expect_error(train("old", kAlone), ExitCode::kIncompatibleCheckpoint, told);
+  expect_error(train("old", 2), ExitCode::kIncompatibleCheckpoint, told);
+  expect_error(train("other", kAlone, {"train.init_from=" + path("old")}), ExitCode::kIncompatibleCheckpoint, told);
+  expect_error(strake({"export", path("old"), "--out", path("out")}), ExitCode::kIncompatibleCheckpoint, told);
+  EXPECT_EQ(content("old/ckpt/step-00000003/manifest.json"), before);
+  expect_error(strake({"ckpt", "convert", path("half"), "--run", path("new")}), ExitCode::kConfig,
+               "nothing to convert");
+  expect_error(strake({"ckpt", "convert", path("old"), "--run", path("half")}), ExitCode::kConfig,
+               "holds a run already");
+  expect_error(strake({"ckpt", "convert", path("old"), "--run", path("old")}), ExitCode::kConfig,
+               "holds a run already");
+  EXPECT_FALSE(fs::exists(tiny_.path("new")));
 }
 
 // A disk that is full ends in one error, and leaves neither a model nor a half one.
