@@ -14,7 +14,7 @@ namespace strake::kernels {
 struct DeviceLimits {
   static constexpr std::int64_t kAny = std::numeric_limits<std::int64_t>::max();
 
-  std::int64_t channels_step = 1, most_channels = kAny;    // of a row; channels_step: of which it is a multiple
+  std::int64_t channels_step = 1, most_channels = kAny;    // of a row, where layer norm takes it, in whole steps
   std::int64_t most_rms_norm_channels = kAny;              // where RMS norm takes the place of layer norm
   std::int64_t head_size_step = 1, most_head_size = kAny;  // of attention
   std::int64_t most_segments = kAny;                       // parameters that the optimizer updates at once

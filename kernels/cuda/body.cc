@@ -21,6 +21,13 @@ void check_type(DType dtype) {
                fmt::format("CUDA kernels compute in bf16 and f32, not {}", name_of(dtype)));
 }
 
+void check_vectors(std::string_view operation, DType dtype, std::int64_t channels) {
+  const DeviceLimits limits = limits_of(DeviceKind::kCuda, dtype);
+  STRAKE_CHECK(channels % limits.channels_step == 0,
+               fmt::format("{}: CUDA kernels take rows of a multiple of {} elements, not {}", operation,
+                           limits.channels_step, channels));
+}
+
 void check_rows(std::string_view operation, const Tensor& tensor, std::int64_t channels) {
   const DeviceLimits limits = limits_of(DeviceKind::kCuda, tensor.dtype());
   check_multiple(operation, "rows", channels, limits.channels_step, limits.most_channels);

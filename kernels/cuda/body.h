@@ -56,7 +56,9 @@ Body body(DType dtype, Launch launch) {
   });
 }
 
-// Rows of `channels` elements of `tensor`'s type are what kernels take (kernels/device_limits.h).
+// Rows of `channels` elements of `tensor`'s type, heads of `head_size`, are what kernels take
+// (kernels/device_limits.h): whole vectors, and where rows lie in registers not too many.
+void check_vectors(std::string_view operation, DType dtype, std::int64_t channels);
 void check_rows(std::string_view operation, const Tensor& tensor, std::int64_t channels);
 void check_rms_norm_rows(std::string_view operation, const Tensor& tensor, std::int64_t channels);
 void check_head_size(std::string_view operation, DType dtype, std::int64_t head_size);

@@ -138,7 +138,7 @@ struct Workspace {
 }  // namespace
 
 Body EmbeddingForward::on_cuda(Device&, Operation&) const {
-  check_rows("embedding", x, x.size(2));
+  check_vectors("embedding", x.dtype(), x.size(2));
   check_tokens("embedding", x.dtype(), x.size(0), tokens.elems());
   return body(x.dtype(), [*this]<typename T>(cudaStream_t stream, void*) {
     forward_kernel<<<blocks_for(x.elems(), kThreads * Vector<T>::kElems), kThreads, 0, stream>>>(
@@ -148,7 +148,7 @@ Body EmbeddingForward::on_cuda(Device&, Operation&) const {
 }
 
 Body EmbeddingBackward::on_cuda(Device&, Operation& operation) const {
-  check_rows("embedding", dx, dx.size(2));
+  check_vectors("embedding", dx.dtype(), dx.size(2));
   check_tokens("embedding", dx.dtype(), dx.size(0), tokens.elems());
   operation.workspace_bytes = Workspace(nullptr, tokens.elems(), dx.size(2)).total_bytes;
   return body(dx.dtype(), [*this]<typename T>(cudaStream_t stream, void* workspace) {

@@ -280,8 +280,8 @@ TEST_P(CudaKernels, Attention) {
 }
 
 TEST_P(CudaKernels, Embedding) {
-  for (const auto& [batch, length, channels, vocab] :
-       {std::tuple{4, 64, 128, 50}, std::tuple{3, 50, 64, 1000}, std::tuple{2, 700, 32, 2}}) {
+  for (const auto& [batch, length, channels, vocab] : {std::tuple{4, 64, 128, 50}, std::tuple{3, 50, 64, 1000},
+                                                       std::tuple{2, 700, 32, 2}, std::tuple{1, 5, 8200, 3}}) {
     const Argument ids{.shape = {batch, length}, .role = Role::kToken, .values = tokens(batch * length, vocab, 9)};
     expect_as_on_cpu(
         GetParam(),
