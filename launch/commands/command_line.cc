@@ -183,8 +183,7 @@ int run_command_line(int argc, char** argv) {
   });
 
   ImportArguments import;
-  CLI::App* import_command =
-      app.add_subcommand("import", "Start a run from weights of Hugging Face's GPT-2, Llama, Mistral, Qwen2");
+  CLI::App* import_command = app.add_subcommand("import", "Start a run from weights of Hugging Face");
   import_command->add_option("source", import.source, "Folder with model.safetensors and config.json, or the file")
       ->required()
       ->type_name("FOLDER|FILE");
@@ -197,8 +196,7 @@ int run_command_line(int argc, char** argv) {
 
   ExportArguments out;
   std::string export_type = "f32";
-  CLI::App* export_command =
-      app.add_subcommand("export", "Write trained weights as Hugging Face's GPT-2, Llama, Qwen2");
+  CLI::App* export_command = app.add_subcommand("export", "Write trained weights for Hugging Face");
   export_command->add_option("path", out.path, "Run folder (its newest checkpoint), or one checkpoint")
       ->required()
       ->type_name("RUN|CHECKPOINT");

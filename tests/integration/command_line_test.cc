@@ -47,8 +47,9 @@ std::set<std::string> lines_of(const std::string& text) {
 TEST(Help, EveryCommandHasItWithAnExample) {
   const std::string all = shell("strake --help").output;
   int commands = 0;
-  for (const char* command : {"", "train", "bench", "bench step", "data", "data prepare", "generate", "import",
-                              "export", "ckpt", "ckpt list", "ckpt verify", "info", "completion", "help"}) {
+  for (const char* command :
+       {"", "train", "bench", "bench step", "data", "data prepare", "generate", "import", "export", "ckpt", "ckpt list",
+        "ckpt verify", "ckpt convert", "info", "completion", "help"}) {
     const std::string name = command;
     const ShellEnd help = shell("strake " + name + " --help");
     EXPECT_EQ(help.exit_code, 0) << command;
@@ -108,7 +109,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadLine{"help --nosuch", "strake: \"--nosuch\" is not known; write one of train"},
         BadLine{"help train extra", "strake train: \"extra\" is not known"}, BadLine{"help ''", "\"\" is not known"},
         BadLine{"frobnicate", "write one of train, bench, data"}, BadLine{"data prepar", "did you mean prepare?"},
-        BadLine{"ckpt", "strake ckpt: a command is missing; write one of list, verify; see `strake ckpt --help`"},
+        BadLine{"ckpt", "strake ckpt: a command is missing; write one of list, verify, convert; see `strake ckpt --help`"},
         BadLine{"train", "strake train: CONFIG.toml is missing"},
         BadLine{"data prepare", "TEXT and --train FILE are missing"},
         BadLine{"train c.toml --print-shedule", "did you mean --print-schedule?"},
@@ -245,7 +246,7 @@ class Completion : public testing::Test {
 TEST_F(Completion, OfBashKnowsCommandsOptionsKeysAndFiles) {
   const std::string folder = folder_.path().string();
   EXPECT_EQ(offered("strake tr", 1, folder), Words{"train"});
-  EXPECT_EQ(offered("strake ckpt ''", 2, folder), (Words{"list", "verify", "--help"}));
+  EXPECT_EQ(offered("strake ckpt ''", 2, folder), (Words{"list", "verify", "convert", "--help"}));
   EXPECT_EQ(offered("strake help ex", 2, folder), Words{"export"});
   EXPECT_EQ(offered("strake generate --d", 2, folder), Words{"--device"});
   EXPECT_EQ(offered("strake generate --device c", 3, folder), (Words{"cpu", "cuda"}));
