@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """parity.py: does Strake train what PyTorch trains?
 
-Makes a random GPT2LMHeadModel and a token file, imports the weights with `strake import`, and trains the same steps on
-the same samples with `strake train` and with PyTorch (f32 weights, autocast to bf16, AdamW). Verdicts:
+Makes a random GPT2LMHeadModel, LlamaForCausalLM or Qwen2ForCausalLM and a token file, imports the weights with `strake
+import`, and trains the same steps on the same samples with `strake train` and with PyTorch (f32 weights, autocast to
+bf16, AdamW). Verdicts:
 
     losses        of every step differ by at most 0.02, and fell by at least 0.5 on the way. In bf16, where PyTorch's
                   own bf16 and f32 losses lie further apart than that: by at most as much
@@ -12,6 +13,7 @@ the same samples with `strake train` and with PyTorch (f32 weights, autocast to 
     weights       `strake export` gives transformers the very weights of the checkpoint, and equal logits
     held_out      loss of the exported weights in transformers within 1e-2 of what `strake train` reported
     order         the samples of a step are those that data/sample_order.h promises (values pinned by its test)
+    rotary        transformers turns heads at the rates that config.json asks for
 
 On a GPU losses and gradients are compared in bf16 and in f32, else in f32 alone. The schedule is that of
 examples/gpt2-124m.toml: its first 50 steps are warm-up. A random model that learns fast is chaotic: what bf16 rounds away
@@ -21,7 +23,11 @@ can be asked, and part of the figures (docs/benchmarks.md).
 Prints one JSON line and ends with 0 if all hold, 1 otherwise. Needs torch, transformers and numpy.
 
     python3 tests/interop/parity.py --strake "FOLDER/run strake"            # GPT-2 124M on a GPU
+    python3 tests/interop/parity.py --strake "FOLDER/run strake" --family llama          # 350M
     python3 tests/interop/parity.py --strake build/release/bin/strake --small --device cpu
+    python3 tests/interop/parity.py --strake build/release/bin/strake --small --device cpu --case all
+
+A case is a small model of its own: a line of JSON each, the worst verdict ends the program.
 """
 import argparse
 import inspect
@@ -29,6 +35,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import subprocess
@@ -38,10 +45,35 @@ import time
 
 import numpy
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 BETA1, BETA2, EPSILON, WEIGHT_DECAY, CLIP = 0.9, 0.95, 1e-8, 0.1, 1.0
 LOSS_TOLERANCE, GRADIENT_TOLERANCE, HELD_OUT_TOLERANCE = 0.02, 1e-2, 1e-2
 LOSS_TOLERANCE_F32, GRADIENT_TOLERANCE_F32 = 1e-3, 1e-3
 EVAL_BATCHES = 4
+
+# By family: as published, and what a CPU trains in seconds.
+PRESETS = {
+    "gpt2": {"layers": 12, "channels": 768, "heads": 12, "vocab": 50257, "positions": 1024, "batch": 16,
+             "learning_rate": 6e-4, "warmup": 100, "schedule_steps": 1000, "tied": True},
+    "llama": {"layers": 24, "channels": 1024, "heads": 16, "kv_heads": 8, "mlp_channels": 2816, "vocab": 32000,
+              "positions": 1024, "batch": 16, "learning_rate": 6e-4, "warmup": 100, "schedule_steps": 1000, "tied": False},
+    "qwen2": {"layers": 24, "channels": 896, "heads": 14, "kv_heads": 2, "mlp_channels": 4864, "vocab": 50257,
+              "positions": 1024, "batch": 16, "learning_rate": 6e-4, "warmup": 100, "schedule_steps": 1000, "tied": True},
+}  # fmt: skip
+SMALL = {"layers": 3, "channels": 64, "heads": 4, "mlp_channels": 160, "vocab": 300, "positions": 48, "batch": 8,
+         "learning_rate": 3e-3, "warmup": 10, "schedule_steps": 50}  # fmt: skip
+# Options of models that between them have everything there is. Also of make_references.py.
+CASES = {
+    "gpt2": {"family": "gpt2"},
+    "llama-6-2": {"family": "llama", "channels": 96, "heads": 6, "kv_heads": 2, "tied": False},
+    "llama-5-1-tied": {"family": "llama", "channels": 80, "heads": 5, "kv_heads": 1, "head_size": 24, "tied": True},
+    "llama3-scaling": {"family": "llama", "kv_heads": 2, "tied": True, "rope_theta": 100.0, "rope_scaling": True},
+    "qwen2-9-3": {"family": "qwen2", "channels": 72, "heads": 9, "kv_heads": 3, "tied": True, "rope_theta": 1e6},
+}  # fmt: skip
+# Llama 3's, for sequences so short that some pairs are slowed down, some not, and some in between.
+ROPE_SCALING = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64}  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ order of samples
@@ -132,15 +164,16 @@ class Strake:
 
     def import_weights(self, run):
         self.run("import", ["import", self.folder / "hf", "--run", self.folder / run, "--tokenizer", "parity"])
+        told = re.search(r"^train with: run\.dir=\S+ (.*)$", (self.folder / "import.log").read_text(), re.MULTILINE)
+        self.model_keys = told.group(1).split()
 
     def train(self, label, run, dtype, stop_at):
         o = self.options
         values = {
             "run.dir": self.folder / run, "run.seed": o.seed, "run.device": o.device,
             "data.train": self.folder / "train.bin", "data.val": self.folder / "val.bin",
-            "model.layers": o.layers, "model.channels": o.channels, "model.heads": o.heads, "model.vocab": o.vocab,
             "train.steps": o.schedule_steps, "train.stop_at": stop_at, "train.global_batch": o.batch,
-            "train.micro_batch": o.batch // o.ranks, "train.sequence": o.positions, "train.dtype": dtype,
+            "train.micro_batch": o.batch // o.ranks, "train.dtype": dtype,
             "train.deterministic": "true",
             "optimizer.learning_rate": o.learning_rate, "optimizer.min_learning_rate": o.learning_rate / 10,
             "optimizer.warmup_steps": o.warmup, "optimizer.beta1": BETA1, "optimizer.beta2": BETA2,
@@ -148,7 +181,7 @@ class Strake:
             "checkpoint.every": o.schedule_steps, "checkpoint.keep": 9, "checkpoint.resume": "true",
             "eval.every": 0, "eval.batches": 1000000,  # all of the file
         }  # fmt: skip
-        overrides = [f"{key}={value}" for key, value in values.items()]
+        overrides = self.model_keys + [f"{key}={value}" for key, value in values.items()]
         self.run(label, ["train", o.config, *overrides], o.launch)
 
     def metrics(self, run):
@@ -180,21 +213,48 @@ class Strake:
         return found
 
 
-RENAMED = {"attn.qkv": "attn.c_attn", "attn.proj": "attn.c_proj", "mlp.fc": "mlp.c_fc", "mlp.proj": "mlp.c_proj"}
-
-
-def as_hugging_face(tensors, vocab):
-    """Our names and layout to those of GPT2LMHeadModel, written anew: not what `strake export` does."""
+def as_hugging_face(tensors, o):
+    """Our names and layout to those of transformers, written anew: not what `strake export` does."""
+    groups, size = o.kv_heads, o.head_size
+    queries = o.heads // groups  # of a group, before its key and its value
     out = {}
     for name, value in tensors.items():
-        for ours, theirs in RENAMED.items():
-            if f".{ours}." in name:
+        if name in ("wte.weight", "head.weight"):
+            assert not value[o.vocab :].any(), f"padding rows of {name} are not zero"
+            value = value[: o.vocab]
+        if ".attn.qkv." in name:
+            rows = value.reshape(groups, (queries + 2) * size, *value.shape[1:])
+            ends = (0, queries * size, (queries + 1) * size, (queries + 2) * size)
+            q, k, v = (rows[:, a:b].reshape(-1, *value.shape[1:]) for a, b in zip(ends, ends[1:]))
+        if o.family == "gpt2":
+            if ".attn.qkv." in name:
+                value = numpy.concatenate([q, k, v])
+            if name.endswith((".attn.qkv.weight", ".mlp.fc.weight")):
+                value = value.T  # Conv1D: [in, out], as we store the other two
+            for ours, theirs in GPT2_NAMES.items():
                 name = name.replace(f".{ours}.", f".{theirs}.")
-                value = value.T if value.ndim == 2 else value
-        if name == "wte.weight":
-            value = value[:vocab]
-        out[f"transformer.{name}"] = numpy.ascontiguousarray(value)
-    return out
+            out[f"transformer.{name}"] = value
+            continue
+        if ".mlp.gate_up." in name:
+            parts = {"mlp.gate_proj": value[0::2], "mlp.up_proj": value[1::2]}
+        elif ".attn.qkv." in name:
+            parts = {"self_attn.q_proj": q, "self_attn.k_proj": k, "self_attn.v_proj": v}
+        elif name.endswith(".proj.weight"):
+            parts = {"self_attn.o_proj" if ".attn." in name else "mlp.down_proj": value.T}
+        else:
+            stem = name.rsplit(".", 1)[0]
+            parts = {LLAMA_NAMES[re.sub(r"^h\.\d+\.", "", stem)]: value}
+        layer = re.match(r"h\.(\d+)\.", name)
+        for stem, part in parts.items():
+            prefix = "" if stem == "lm_head" else f"model.layers.{layer[1]}." if layer else "model."
+            out[f"{prefix}{stem}.{name.rsplit('.', 1)[1]}"] = part
+    return {name: numpy.ascontiguousarray(value) for name, value in out.items()}
+
+
+GPT2_NAMES = {"attn.qkv": "attn.c_attn", "attn.proj": "attn.c_proj", "mlp.fc": "mlp.c_fc", "mlp.proj": "mlp.c_proj"}
+LLAMA_NAMES = {
+    "wte": "embed_tokens", "ln_f": "norm", "head": "lm_head", "ln_1": "input_layernorm", "ln_2": "post_attention_layernorm",
+}  # fmt: skip
 
 
 # ----------------------------------------------------------------------------------------------------------- PyTorch
@@ -206,6 +266,7 @@ class Torch:
         import transformers
 
         self.torch, self.transformers, self.options, self.folder = torch, transformers, options, folder
+        transformers.utils.logging.disable_progress_bar()
         torch.set_float32_matmul_precision("highest")  # no TF32
         wants_gpu = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
         self.device = "cuda" if wants_gpu else "cpu"
@@ -213,11 +274,20 @@ class Torch:
     def make_model(self):
         o = self.options
         self.torch.manual_seed(o.seed)
-        config = self.transformers.GPT2Config(
-            n_layer=o.layers, n_embd=o.channels, n_head=o.heads, vocab_size=o.vocab, n_positions=o.positions,
-            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
-        )  # fmt: skip
-        model = self.transformers.GPT2LMHeadModel(config)
+        if o.family == "gpt2":
+            values = dict(n_layer=o.layers, n_embd=o.channels, n_head=o.heads, n_positions=o.positions,
+                          resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)  # fmt: skip
+        else:
+            values = dict(num_hidden_layers=o.layers, hidden_size=o.channels, num_attention_heads=o.heads,
+                          num_key_value_heads=o.kv_heads, head_dim=o.head_size, intermediate_size=o.mlp_channels,
+                          max_position_embeddings=o.positions, rope_theta=o.rope_theta, rms_norm_eps=1e-5,
+                          tie_word_embeddings=o.tied)  # fmt: skip
+            if o.rope_scaling:
+                values["rope_scaling"] = {**ROPE_SCALING, "rope_theta": o.rope_theta} if self.is_new() else dict(ROPE_SCALING)
+        config = self.transformers.AutoConfig.for_model(
+            o.family, vocab_size=o.vocab, bos_token_id=0, eos_token_id=0, pad_token_id=None, **values
+        )
+        model = self.transformers.AutoModelForCausalLM.from_config(config).float()
         # As after some training: no bias is zero and no norm is one, so that every gradient and every layout counts.
         with self.torch.no_grad():
             for parameter in model.parameters():
@@ -228,7 +298,27 @@ class Torch:
         model.save_pretrained(self.folder / "hf", **({"safe_serialization": True} if old else {}))
 
     def load(self, name):
-        return self.transformers.GPT2LMHeadModel.from_pretrained(self.folder / name).float().to(self.device)
+        model = self.transformers.AutoModelForCausalLM.from_pretrained(self.folder / name)
+        return model.float().to(self.device)
+
+    def is_new(self):
+        """Does this version keep the base of rotary positions beside their scaling?"""
+        return int(self.transformers.__version__.split(".")[0]) >= 5
+
+    def turns_as_asked(self):
+        """Are the rates of rotary positions those of the definition?"""
+        o = self.options
+        if o.family == "gpt2":
+            return True
+        rates = o.rope_theta ** (-numpy.arange(0, o.head_size, 2) / o.head_size)
+        if o.rope_scaling:
+            s = ROPE_SCALING
+            turns = s["original_max_position_embeddings"] * rates / (2 * math.pi)
+            low, high = s["low_freq_factor"], s["high_freq_factor"]
+            keep = numpy.clip((turns - low) / (high - low), 0, 1)
+            rates = keep * rates + (1 - keep) * rates / s["factor"]
+        theirs = self.load("hf").model.rotary_emb.inv_freq.double().cpu().numpy()
+        return bool(numpy.allclose(theirs, rates, rtol=1e-5, atol=0))
 
     def loss(self, model, tokens, targets, dtype):
         torch = self.torch
@@ -263,6 +353,7 @@ class Torch:
             norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP).item())
             optimizer.step()
             losses.append(loss.item())
+        self.trained = model
         return losses, norms
 
     def learning_rate(self, step):
@@ -295,14 +386,12 @@ def worst(each):
     return {"parameter": name, "distance": each[name]}
 
 
-def first_gradient(strake, run, vocab):
+def first_gradient(strake, run, options):
     """Our gradient of step 1: the first moment starts at zero, so it is (1 - beta1) times the clipped gradient."""
     norm = strake.metrics(run)[1][1]
     scale = 1 / (1 - BETA1) / min(1.0, CLIP / (norm + 1e-6))
     moments = strake.tensors(run, 1, "adam_m/")
-    padding = moments["wte.weight"][vocab:]
-    assert not padding.any(), "padding rows of the token table have a gradient"
-    return {name: value * numpy.float32(scale) for name, value in as_hugging_face(moments, vocab).items()}
+    return {name: value * numpy.float32(scale) for name, value in as_hugging_face(moments, options).items()}
 
 
 def parse_options():
@@ -315,11 +404,19 @@ def parse_options():
     add("--config", default=root / "examples/gpt2-124m.toml", help="of which every key that matters is replaced")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--small", action="store_true", help="a model that a CPU trains in seconds")
+    add("--case", choices=[*CASES, "all"], help="one of the small models that the list in this file has, or all")
+    add("--family", choices=PRESETS, default="gpt2")
     add("--layers", type=int)
     add("--channels", type=int)
     add("--heads", type=int)
+    add("--kv-heads", type=int, help="default: as many as heads")
+    add("--head-size", type=int, help="default: channels / heads")
+    add("--mlp-channels", type=int)
     add("--vocab", type=int)
     add("--positions", type=int)
+    add("--tied", action=argparse.BooleanOptionalAction, help="is the token table the head?")
+    add("--rope-theta", type=float)
+    add("--rope-scaling", action=argparse.BooleanOptionalAction, help="slow turns as Llama 3 does")
     add("--batch", type=int, help="sequences a step, over all ranks")
     add("--steps", type=int, default=50)
     add("--schedule-steps", type=int, help="for which the learning rate is laid out")
@@ -328,16 +425,33 @@ def parse_options():
     add("--seed", type=int, default=1)
     add("--folder", type=pathlib.Path, help="keep all files here; default: a temporary folder")
     options = parser.parse_args()
-    small = {"layers": 3, "channels": 64, "heads": 4, "vocab": 300, "positions": 48, "batch": 8, "learning_rate": 3e-3,
-             "warmup": 10, "schedule_steps": 50}  # fmt: skip
-    gpt2 = {"layers": 12, "channels": 768, "heads": 12, "vocab": 50257, "positions": 1024, "batch": 16,
-            "learning_rate": 6e-4, "warmup": 100, "schedule_steps": 1000}  # fmt: skip
-    for key, value in (small if options.small else gpt2).items():
-        if getattr(options, key) is None:
-            setattr(options, key, value)
-    if options.batch % options.ranks != 0:
+    if options.case is not None and not options.small:
+        parser.error("--case: is small; say --small")
+    if options.batch is not None and options.batch % options.ranks != 0:
         parser.error("--batch: is no multiple of --ranks")
     return options
+
+
+MODEL_KEYS = ("family", "layers", "channels", "heads", "kv_heads", "head_size", "mlp_channels", "vocab", "positions",
+              "tied", "rope_theta", "rope_scaling")  # fmt: skip
+
+
+def completed(options, case=None):
+    """The options with every value that was left open; `case`: of CASES."""
+    done = argparse.Namespace(**vars(options))
+    for key, value in CASES[case].items() if case else ():
+        setattr(done, key, value)
+    preset = {**PRESETS[done.family], **SMALL} if done.small else PRESETS[done.family]
+    if done.small:
+        preset["kv_heads"] = None
+    for key, value in {"rope_theta": 10000.0, "rope_scaling": False, "mlp_channels": None, **preset}.items():
+        if getattr(done, key, None) is None:
+            setattr(done, key, value)
+    if done.family == "gpt2":
+        done.mlp_channels = 4 * done.channels
+    done.kv_heads = done.kv_heads or done.heads
+    done.head_size = done.head_size or done.channels // done.heads
+    return done
 
 
 def compare(options, folder):
@@ -375,7 +489,10 @@ def compare(options, folder):
     losses, norms = torch_side.train(batches, dtype)
     apart = [abs(our_losses[step + 1] - loss) for step, loss in enumerate(losses)]
     loss_tolerance = LOSS_TOLERANCE
-    checks = {"order": order_is_pinned() and samples[: options.batch] != sorted(samples[: options.batch])}
+    checks = {
+        "order": order_is_pinned() and samples[: options.batch] != sorted(samples[: options.batch]),
+        "rotary": torch_side.turns_as_asked(),
+    }
     figures = {
         "losses_apart_most": max(apart),
         "losses_apart_mean": sum(apart) / len(apart),
@@ -400,12 +517,12 @@ def compare(options, folder):
 
     exact_loss, exact = torch_side.gradients(*batches[0], "f32")
     f32_run = "run-f32" if on_gpu else "run"
-    each, whole = distances(torch, first_gradient(strake, f32_run, options.vocab), exact)
+    each, whole = distances(torch, first_gradient(strake, f32_run, options), exact)
     checks["gradients"] = set(each) == set(exact) and max(each.values()) <= GRADIENT_TOLERANCE_F32
     figures["gradients"] = {"whole": whole, "worst": worst(each)}
     figures["first_loss_f32"] = [strake.metrics(f32_run)[0][1], exact_loss]
     if on_gpu:
-        mine = first_gradient(strake, "run", options.vocab)
+        mine = first_gradient(strake, "run", options)
         _, rounded = torch_side.gradients(*batches[0], "bf16")
         ours_each, ours_whole = distances(torch, mine, exact)
         theirs_each, theirs_whole = distances(torch, rounded, exact)
@@ -422,7 +539,7 @@ def compare(options, folder):
 
     exported = torch_side.load("out").eval()
     direct = torch_side.load("hf").eval()
-    state = as_hugging_face(strake.tensors("run", options.steps, "param/"), options.vocab)
+    state = as_hugging_face(strake.tensors("run", options.steps, "param/"), options)
     missing, unexpected = direct.load_state_dict({n: torch.from_numpy(v) for n, v in state.items()}, strict=False)
     same = all(torch.equal(a, b) for a, b in zip(exported.parameters(), direct.parameters()))
     tokens, _ = batch_of(val_ids, range(min(4, val_sequences)), length)
@@ -451,7 +568,7 @@ def compare(options, folder):
         **figures,
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
         "dtype": dtype,
-        "model": {key: getattr(options, key) for key in ("layers", "channels", "heads", "vocab", "positions", "batch", "steps")},
+        "model": {key: getattr(options, key) for key in (*MODEL_KEYS, "batch", "steps")},
         "ranks": options.ranks,
         "versions": {"torch": torch.__version__, "transformers": torch_side.transformers.__version__},
         "seconds": {"prepare": round(prepared - begin, 1), "strake": round(ours_done - prepared, 1),
@@ -468,17 +585,19 @@ def print_gradients(ours, theirs, between):
 
 def main():
     options = parse_options()
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    folder = (options.folder or pathlib.Path(tempfile.mkdtemp(prefix="strake-parity-"))).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        result = compare(options, folder)
-    finally:
-        if options.folder is None:
-            shutil.rmtree(folder, ignore_errors=True)
-    print(json.dumps(result))
-    return 0 if result["verdict"] == "pass" else 1
+    passed = True
+    for case in CASES if options.case == "all" else [options.case]:
+        kept = options.folder if options.case != "all" or options.folder is None else options.folder / case
+        folder = (kept or pathlib.Path(tempfile.mkdtemp(prefix="strake-parity-"))).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            result = compare(completed(options, case), folder)
+        finally:
+            if kept is None:
+                shutil.rmtree(folder, ignore_errors=True)
+        print(json.dumps({"case": case, **result} if case else result), flush=True)
+        passed = passed and result["verdict"] == "pass"
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":
