@@ -36,7 +36,8 @@ TEST_P(Golden, ImportedWeightsGiveTheLogitsOfTheDefinition) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, Golden, testing::Values("gpt2"), [](const auto& test) { return test.param; });
+INSTANTIATE_TEST_SUITE_P(Models, Golden, testing::Values("gpt2", "llama", "llama3", "mistral", "qwen2"),
+                         [](const auto& test) { return test.param; });
 
 }  // namespace
 }  // namespace strake::test
