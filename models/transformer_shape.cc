@@ -162,9 +162,10 @@ std::string unsupported(const TransformerShape& shape, DeviceKind device, DType 
   const ParamLayout layout = parameters_of(shape);
   const auto parameters = static_cast<std::int64_t>(layout.size());
   std::vector<std::string> problems;
-  if (!fits(shape.channels, limits.channels_step, limits.most_channels)) {
+  const std::int64_t most_channels = shape.norm == Norm::kRms ? limits.most_rms_norm_channels : limits.most_channels;
+  if (!fits(shape.channels, limits.channels_step, most_channels)) {
     problems.push_back(fmt::format("in {} GPUs take model.channels in steps of {} up to {}, not {}", name_of(dtype),
-                                   limits.channels_step, limits.most_channels, shape.channels));
+                                   limits.channels_step, most_channels, shape.channels));
   }
   if (!fits(shape.head_size, limits.head_size_step, limits.most_head_size)) {
     problems.push_back(

@@ -157,10 +157,8 @@ std::string keys_of(const models::TransformerShape& shape) {
       "model.rope_theta={}",
       shape.kv_heads, shape.head_size, shape.mlp_channels, shape.tied_head, shape.norm_epsilon, shape.rotary_base);
   if (const auto& scaling = shape.rotary_scaling) {
-    keys += fmt::format(
-        " model.rope_factor={} model.rope_low_frequency_factor={} model.rope_high_frequency_factor={} "
-        "model.rope_original_sequence={}",
-        scaling->factor, scaling->low_frequency_factor, scaling->high_frequency_factor, scaling->original_sequence);
+    keys += fmt::format(" model.rope_scaling=llama3:{},{},{},{}", scaling->factor, scaling->low_frequency_factor,
+                        scaling->high_frequency_factor, scaling->original_sequence);
   }
   return keys;
 }

@@ -61,7 +61,7 @@ Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicato
                    .overlap = job.config.comm.overlap ? comm::Overlap::kOn : comm::Overlap::kOff}),
       optimizer_(parameters_, adamw_options(job.config.optimizer), {arenas_.optimizer, arenas_.scalars}),
       activations_(planned == nullptr ? ActivationMemory(arenas_.activations)
-                                      : ActivationMemory(arenas_.activations, planned->activations)),
+                                      : ActivationMemory(arenas_.activations, planned->activations.blocks)),
       loss_total_(Tensor::reserve(arenas_.scalars, weights().dtype(), {1})),
       initial_staging_(Tensor::reserve(arenas_.host, weights().dtype(), {models::initial_staging_elems(layout_)})),
       mailbox_(arenas_.host, weights().dtype(), kMailboxValues, kSlots),
@@ -74,7 +74,7 @@ Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicato
       updated_(device.make_event("weights updated")),
       communicator_(communicator) {
   if (planned != nullptr) {
-    arenas_.activations.reserve(planned->activation_bytes);
+    arenas_.activations.reserve(planned->activations.size_bytes);
     if (planned->workspace_bytes > 0) {
       workspace_ =
           Tensor::reserve(arenas_.workspace, DType::kU8, {static_cast<std::int64_t>(planned->workspace_bytes)});
@@ -103,8 +103,7 @@ StepPlan Trainer::plan(const Job& job, comm::Communicator& communicator, TokenSo
     Trainer trainer(job, device, communicator, sources, nullptr);
     trainer.step(0);
     trainer.end();
-    plan.activations = trainer.activations_.blocks();
-    plan.activation_bytes = plan_memory(plan.activations, trainer.arenas_.activations, device.recording());
+    plan.activations = plan_memory(trainer.activations_.blocks(), trainer.arenas_.activations, device.recording());
     plan.workspace_bytes = device.recording().workspace_bytes(trainer.compute_->index());
   }
   plan.recording = std::move(device.recording());

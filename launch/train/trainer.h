@@ -52,8 +52,7 @@ struct Job {
 
 // Activations placed by a dry run, and the step it recorded.
 struct StepPlan {
-  std::vector<MemoryBlock> activations;
-  std::size_t activation_bytes = 0;
+  MemoryPlan activations;
   std::size_t workspace_bytes = 0;  // of the compute stream
   Recording recording;
 };

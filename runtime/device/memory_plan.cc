@@ -1,7 +1,10 @@
 #include "runtime/device/memory_plan.h"
 
 #include <algorithm>
+#include <array>
+#include <functional>
 #include <numeric>
+#include <utility>
 
 #include "runtime/base/check.h"
 
@@ -12,8 +15,47 @@ std::size_t aligned(std::size_t size_bytes) {
   return (size_bytes + Arena::kAlignmentBytes - 1) / Arena::kAlignmentBytes * Arena::kAlignmentBytes;
 }
 
-bool alive_together(const MemoryBlock& a, const MemoryBlock& b) {
-  return a.first_entry <= b.last_entry && b.first_entry <= a.last_entry;
+// Blocks in `order`, each at the lowest offset that is free; returns where the last one ends.
+std::size_t place(std::vector<MemoryBlock>& blocks, const MemoryLives& lives, const std::vector<std::size_t>& order) {
+  std::vector<std::size_t> placed;  // by offset
+  std::size_t total_bytes = 0;
+  for (const std::size_t index : order) {
+    MemoryBlock& block = blocks[index];
+    std::size_t offset_bytes = 0;
+    if (!block.lives.empty()) {
+      for (const std::size_t other : placed) {
+        if (lives.may_share(index, other)) continue;
+        if (offset_bytes + block.size_bytes <= blocks[other].offset_bytes) break;
+        offset_bytes = std::max(offset_bytes, aligned(blocks[other].offset_bytes + blocks[other].size_bytes));
+      }
+      placed.insert(std::ranges::upper_bound(placed, offset_bytes, {},
+                                             [&](std::size_t other) { return blocks[other].offset_bytes; }),
+                    index);
+    }
+    block.offset_bytes = offset_bytes;
+    total_bytes = std::max(total_bytes, aligned(offset_bytes + block.size_bytes));
+  }
+  return total_bytes;
+}
+
+// Where the most bytes are alive.
+void find_peak(MemoryPlan& plan, std::size_t entries) {
+  std::vector<std::size_t> begin_bytes(entries + 1), end_bytes(entries + 1);
+  for (const MemoryBlock& block : plan.blocks) {
+    for (const MemoryLife& life : block.lives) {
+      begin_bytes[life.first_entry] += aligned(block.size_bytes);
+      end_bytes[life.last_entry] += aligned(block.size_bytes);
+    }
+  }
+  std::size_t alive_bytes = 0;
+  for (std::size_t entry = 0; entry < entries; ++entry) {
+    alive_bytes += begin_bytes[entry];
+    if (alive_bytes > plan.peak_bytes) {
+      plan.peak_entry = entry;
+      plan.peak_bytes = alive_bytes;
+    }
+    alive_bytes -= end_bytes[entry];
+  }
 }
 
 }  // namespace
@@ -34,53 +76,46 @@ Tensor ActivationMemory::reserve(std::string name, DType dtype, std::initializer
   return Tensor(*arena_, blocks_[next_++].offset_bytes, dtype, shape);
 }
 
-std::size_t plan_memory(std::vector<MemoryBlock>& blocks, const Arena& planning, const Recording& recording) {
-  // Blocks were reserved in ascending planning offsets, so the one that holds a byte is found by bisection.
-  for (std::size_t entry = 0; entry < recording.entries.size(); ++entry) {
-    const auto touch = [&](const RecordedAccess& access) {
-      if (access.arena != &planning || access.begin_bytes == access.end_bytes) return;
-      auto after = std::upper_bound(
-          blocks.begin(), blocks.end(), access.begin_bytes,
-          [](std::size_t offset, const MemoryBlock& block) { return offset < block.planning_offset_bytes; });
-      STRAKE_CHECK(after != blocks.begin(), "an access of the planning arena lies in no block");
-      MemoryBlock& block = *std::prev(after);
-      STRAKE_CHECK(access.end_bytes <= block.planning_offset_bytes + block.size_bytes,
-                   "an access reaches past '" + block.name + "'");
-      if (!block.used) block.first_entry = entry;
-      block.last_entry = entry;
-      block.used = true;
-    };
-    for (const RecordedAccess& access : recording.entries[entry].reads) touch(access);
-    for (const RecordedAccess& access : recording.entries[entry].writes) touch(access);
+std::vector<const MemoryBlock*> MemoryPlan::at_peak() const {
+  std::vector<const MemoryBlock*> alive;
+  for (const MemoryBlock& block : blocks) {
+    if (block.alive_at(peak_entry)) alive.push_back(&block);
   }
+  std::ranges::stable_sort(alive, std::ranges::greater(), &MemoryBlock::size_bytes);
+  return alive;
+}
 
-  std::vector<std::size_t> by_size(blocks.size());
-  std::iota(by_size.begin(), by_size.end(), std::size_t{0});
-  std::stable_sort(by_size.begin(), by_size.end(),
-                   [&](std::size_t a, std::size_t b) { return blocks[a].size_bytes > blocks[b].size_bytes; });
-  std::vector<const MemoryBlock*> placed;  // by offset
-  std::size_t total_bytes = 0;
-  for (const std::size_t index : by_size) {
-    MemoryBlock& block = blocks[index];
-    if (!block.used) {
-      block.offset_bytes = 0;  // no operation touches it
-      total_bytes = std::max(total_bytes, aligned(block.size_bytes));
-      continue;
-    }
-    std::size_t offset_bytes = 0;
-    for (const MemoryBlock* other : placed) {
-      if (!alive_together(block, *other)) continue;
-      if (offset_bytes + block.size_bytes <= other->offset_bytes) break;
-      offset_bytes = std::max(offset_bytes, aligned(other->offset_bytes + other->size_bytes));
-    }
-    block.offset_bytes = offset_bytes;
-    total_bytes = std::max(total_bytes, aligned(offset_bytes + block.size_bytes));
-    placed.insert(
-        std::upper_bound(placed.begin(), placed.end(), &block,
-                         [](const MemoryBlock* a, const MemoryBlock* b) { return a->offset_bytes < b->offset_bytes; }),
-        &block);
+MemoryPlan plan_memory(std::vector<MemoryBlock> blocks, const Arena& planning, const Recording& recording) {
+  MemoryPlan plan{.blocks = std::move(blocks)};
+  const MemoryLives lives(plan.blocks, planning, recording);
+  find_peak(plan, recording.entries.size());
+
+  std::vector<std::size_t> alive_entries;  // by block
+  for (const MemoryBlock& block : plan.blocks) {
+    std::size_t entries = 0;
+    for (const MemoryLife& life : block.lives) entries += life.last_entry - life.first_entry + 1;
+    alive_entries.push_back(entries);
   }
-  return total_bytes;
+  const auto size_of = [&](std::size_t block) { return plan.blocks[block].size_bytes; };
+  const std::array<std::function<double(std::size_t)>, 3> weights{
+      [&](std::size_t block) { return static_cast<double>(size_of(block)); },
+      [&](std::size_t block) { return static_cast<double>(alive_entries[block]); },
+      [&](std::size_t block) {
+        return static_cast<double>(size_of(block)) * static_cast<double>(alive_entries[block]);
+      }};
+  for (const auto& weight : weights) {
+    std::vector<std::size_t> order(plan.blocks.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::ranges::stable_sort(order, std::ranges::greater(), weight);
+    std::vector<MemoryBlock> placed = plan.blocks;
+    const std::size_t size_bytes = place(placed, lives, order);
+    if (plan.size_bytes == 0 || size_bytes < plan.size_bytes) {
+      plan.blocks = std::move(placed);
+      plan.size_bytes = size_bytes;
+    }
+    if (plan.size_bytes <= plan.peak_bytes) break;
+  }
+  return plan;
 }
 
 }  // namespace strake

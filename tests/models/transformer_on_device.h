@@ -20,17 +20,11 @@
 
 namespace strake::test {
 
-// Activations placed by a dry run of one training step.
-struct ActivationPlan {
-  std::vector<MemoryBlock> blocks;
-  std::size_t size_bytes = 0;
-};
-
 class TransformerOnDevice {
  public:
   // `planned` null: every activation has bytes of its own.
   TransformerOnDevice(Device& device, const models::TransformerShape& shape, std::int64_t batch, DType dtype,
-                      const ActivationPlan* planned = nullptr, models::Recompute recompute = models::Recompute::kNone)
+                      const MemoryPlan* planned = nullptr, models::Recompute recompute = models::Recompute::kNone)
       : shape_(shape),
         dtype_(dtype),
         model_(shape, layout_),
@@ -51,14 +45,13 @@ class TransformerOnDevice {
     for (Arena* arena : {&flat_, &host_, &activations_}) arena->allocate(device);
   }
 
-  static ActivationPlan plan(const models::TransformerShape& shape, std::int64_t batch, DType dtype,
-                             models::Recompute recompute = models::Recompute::kNone) {
+  // Activations placed by a dry run of one training step.
+  static MemoryPlan plan(const models::TransformerShape& shape, std::int64_t batch, DType dtype,
+                         models::Recompute recompute = models::Recompute::kNone) {
     PlanDevice device;
     TransformerOnDevice gpt(device, shape, batch, dtype, nullptr, recompute);
     gpt.enqueue_step(1, false);
-    ActivationPlan plan{.blocks = gpt.activation_memory_.blocks()};
-    plan.size_bytes = plan_memory(plan.blocks, gpt.activations_, device.recording());
-    return plan;
+    return plan_memory(gpt.activation_memory_.blocks(), gpt.activations_, device.recording());
   }
 
   void initialize(std::uint64_t seed) {

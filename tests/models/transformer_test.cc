@@ -249,7 +249,7 @@ TEST_P(EveryShape, GradientsAreFinalWhenReadyInLayoutOrder) {
 
 // Bytes of activations that share memory, after checking that neither that nor computing them again changes a bit.
 std::size_t checked_bytes(Device& device, const TransformerShape& shape, DType dtype, models::Recompute recompute) {
-  const ActivationPlan plan = TransformerOnDevice::plan(shape, kBatch, dtype, recompute);
+  const MemoryPlan plan = TransformerOnDevice::plan(shape, kBatch, dtype, recompute);
   CheckedDevice checked(device, CheckedDevice::Policy::kCollect);
   TransformerOnDevice apart(checked, shape, kBatch, dtype);
   TransformerOnDevice shared(checked, shape, kBatch, dtype, &plan, recompute);
