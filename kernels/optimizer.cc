@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "kernels/launch.h"
 #include "runtime/base/check.h"
 
@@ -23,6 +25,12 @@ std::int64_t norm_blocks(std::span<const FlatSegment> segments) {
   std::int64_t blocks = 0;
   for (const FlatSegment& segment : segments) blocks += (segment.size_elems + kNormBlockElems - 1) / kNormBlockElems;
   return blocks;
+}
+
+AdamWScalars adamw_scalars(const AdamWOptions& options, double learning_rate, std::int64_t step) {
+  STRAKE_CHECK(step >= 1, fmt::format("adamw: step is {}, counts from 1", step));
+  const double steps = static_cast<double>(step);
+  return {learning_rate, 1 - std::pow(options.beta1, steps), 1 - std::pow(options.beta2, steps)};
 }
 
 void gradient_norm(Stream& stream, Label label, const GradientNorm& a) {
@@ -49,8 +57,8 @@ void adamw(Stream& stream, Label label, const AdamW& a) {
     check_operand(kName, "gradients", a.gradients, a.weights.dtype(), {a.weights.elems()});
   check_operand(kName, "clip", a.clip, a.weights.dtype(), {1});
   check_segments(kName, a.segments, a.weights);
-  STRAKE_CHECK(a.step.step >= 1, fmt::format("adamw: step is {}, counts from 1", a.step.step));
-  const Tensor reads[] = {a.gradients, a.clip, a.weights, a.first_moment, a.second_moment};
+  check_operand(kName, "scalars", a.scalars, DType::kF64, {std::tuple_size_v<AdamWScalars>});
+  const Tensor reads[] = {a.gradients, a.clip, a.scalars, a.weights, a.first_moment, a.second_moment};
   const Tensor writes[] = {a.weights, a.first_moment, a.second_moment, a.compute_weights};
   launch(stream, {.label = label, .kind = kName, .reads = reads, .writes = std::span(writes).first(rounds ? 4 : 3)}, a);
 }

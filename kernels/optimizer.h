@@ -1,6 +1,7 @@
 // Gradient norm, clipping and AdamW over flat arenas (ParamLayout).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 
@@ -36,22 +37,25 @@ struct GradientNorm {
 };
 void gradient_norm(Stream& stream, Label label, const GradientNorm& arguments);
 
-struct AdamWStep {
-  double learning_rate;
-  double beta1;
-  double beta2;
+struct AdamWOptions {
+  double beta1, beta2;
   double epsilon;
   double weight_decay;  // applied to segments that ask for it, decoupled (Loshchilov and Hutter 2019)
-  std::int64_t step;    // from 1, for bias correction
 };
 
-// One AdamW update of every segment with gradients scaled by clip[0], read on the device.
+// What changes from step to step, as it lies in device memory: what is enqueued is then the same in every step.
+// {learning rate, 1 - beta1^step, 1 - beta2^step}; step counts from 1.
+using AdamWScalars = std::array<double, 3>;
+AdamWScalars adamw_scalars(const AdamWOptions& options, double learning_rate, std::int64_t step);
+
+// One AdamW update of every segment with gradients scaled by clip[0]; clip and scalars are read on the device.
 struct AdamW {
   Tensor weights, first_moment, second_moment;  // flat, f32 (or all f64)
   Tensor gradients;                             // flat, the same type, or bf16
   Tensor clip;                                  // [1]
+  Tensor scalars;                               // f64 [3], of the step
   std::span<const FlatSegment> segments;
-  AdamWStep step;
+  AdamWOptions options;
   Tensor compute_weights = {};  // the updated weights rounded to bf16, where the model computes in bf16; else undefined
 
   Body on_cpu(CpuCode code) const;
@@ -59,8 +63,8 @@ struct AdamW {
 };
 void adamw(Stream& stream, Label label, const AdamW& arguments);
 
-// The scalars of one AdamW step, worked out once in double.
-struct AdamWScalars {
+// What a segment is updated with, worked out once in double.
+struct AdamWFactors {
   double beta1, one_minus_beta1;
   double beta2, one_minus_beta2;
   double epsilon;

@@ -26,17 +26,17 @@ double sum_of_squares(const T* gradients, std::int64_t elems) {
 // weights, moments of one segment; gradients scaled by clip first.
 template <typename T>
 void adamw(T* weights, T* first_moment, T* second_moment, const T* gradients, std::int64_t elems, T clip,
-           const AdamWScalars& scalars) {
-  const T beta1 = T(scalars.beta1), one_minus_beta1 = T(scalars.one_minus_beta1);
-  const T beta2 = T(scalars.beta2), one_minus_beta2 = T(scalars.one_minus_beta2);
+           const AdamWFactors& factors) {
+  const T beta1 = T(factors.beta1), one_minus_beta1 = T(factors.one_minus_beta1);
+  const T beta2 = T(factors.beta2), one_minus_beta2 = T(factors.one_minus_beta2);
   for (std::int64_t i = 0; i < elems; ++i) {
     const T g = gradients[i] * clip;
     const T m = beta1 * first_moment[i] + one_minus_beta1 * g;
     const T v = beta2 * second_moment[i] + one_minus_beta2 * g * g;
     first_moment[i] = m;
     second_moment[i] = v;
-    const T denominator = std::sqrt(v * T(scalars.second_moment_scale)) + T(scalars.epsilon);
-    weights[i] = weights[i] * T(scalars.keep) - T(scalars.step_size) * m / denominator;
+    const T denominator = std::sqrt(v * T(factors.second_moment_scale)) + T(factors.epsilon);
+    weights[i] = weights[i] * T(factors.keep) - T(factors.step_size) * m / denominator;
   }
 }
 
@@ -70,20 +70,21 @@ Body GradientNorm::on_cpu(CpuCode code) const {
 }
 
 Body AdamW::on_cpu(CpuCode code) const {
-  const double steps = static_cast<double>(step.step);
-  const AdamWScalars plain = {
-      .beta1 = step.beta1,
-      .one_minus_beta1 = 1 - step.beta1,
-      .beta2 = step.beta2,
-      .one_minus_beta2 = 1 - step.beta2,
-      .epsilon = step.epsilon,
-      .step_size = step.learning_rate / (1 - std::pow(step.beta1, steps)),
-      .second_moment_scale = 1 / (1 - std::pow(step.beta2, steps)),
-      .keep = 1,
-  };
-  AdamWScalars decaying = plain;
-  decaying.keep = 1 - step.learning_rate * step.weight_decay;
   return cpu::body(weights.dtype(), [=, *this, all = std::vector(segments.begin(), segments.end())]<typename T>() {
+    const double* const step = data<double>(scalars);
+    const double learning_rate = step[0], correction1 = step[1], correction2 = step[2];
+    const AdamWFactors plain = {
+        .beta1 = options.beta1,
+        .one_minus_beta1 = 1 - options.beta1,
+        .beta2 = options.beta2,
+        .one_minus_beta2 = 1 - options.beta2,
+        .epsilon = options.epsilon,
+        .step_size = learning_rate / correction1,
+        .second_moment_scale = 1 / correction2,
+        .keep = 1,
+    };
+    AdamWFactors decaying = plain;
+    decaying.keep = 1 - learning_rate * options.weight_decay;
     const T factor = data<T>(clip)[0];
     for (const FlatSegment& segment : all) {
       cpu::adamw.in<T>(code)(data<T>(weights) + segment.begin_elems, data<T>(first_moment) + segment.begin_elems,

@@ -77,15 +77,17 @@ __global__ void __launch_bounds__(1024)
 template <typename G>
 __global__ void __launch_bounds__(kThreads)
     adamw_kernel(float* weights, float* first_moment, float* second_moment, const G* gradients,
-                 __nv_bfloat16* compute_weights, const float* clip_in, const __grid_constant__ SegmentTable segments,
-                 AdamWFactors step) {
+                 __nv_bfloat16* compute_weights, const float* clip_in, const double* scalars,
+                 const __grid_constant__ SegmentTable segments, AdamWConstants with) {
   const std::int64_t begin = (blockIdx.x * static_cast<std::int64_t>(kThreads) + threadIdx.x) * 4;
   const auto group = static_cast<std::uint32_t>(begin / kGroupElems);
   if (group >= segments.groups) return;
   const Segment& segment =
       segments.table[find_segment(segments, group, [](const Segment& s) { return s.first_group; })];
-  const float decay = segment.weight_decay != 0 ? step.weight_decay : 0.0f;
+  const float decay = segment.weight_decay != 0 ? with.weight_decay : 0.0f;
   const float clip = *clip_in;
+  const auto learning_rate = static_cast<float>(scalars[0]);
+  const auto correction1 = static_cast<float>(scalars[1]), correction2 = static_cast<float>(scalars[2]);
 
   float4 w = *reinterpret_cast<const float4*>(weights + begin);
   float4 m = *reinterpret_cast<const float4*>(first_moment + begin);
@@ -103,10 +105,10 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const float gradient = to_float(g[i]) * clip;
-    ms[i] = step.beta1 * ms[i] + step.one_minus_beta1 * gradient;
-    vs[i] = step.beta2 * vs[i] + step.one_minus_beta2 * gradient * gradient;
-    const float mean = ms[i] / step.bias_correction1, variance = vs[i] / step.bias_correction2;
-    ws[i] -= step.learning_rate * (mean / (sqrtf(variance) + step.epsilon) + decay * ws[i]);
+    ms[i] = with.beta1 * ms[i] + with.one_minus_beta1 * gradient;
+    vs[i] = with.beta2 * vs[i] + with.one_minus_beta2 * gradient * gradient;
+    const float mean = ms[i] / correction1, variance = vs[i] / correction2;
+    ws[i] -= learning_rate * (mean / (sqrtf(variance) + with.epsilon) + decay * ws[i]);
     rounded[i] = __float2bfloat16_rn(ws[i]);
   }
   *reinterpret_cast<float4*>(weights + begin) = w;
@@ -135,13 +137,12 @@ Body GradientNorm::on_cuda(Device&, Operation&) const {
 }
 
 Body AdamW::on_cuda(Device&, Operation&) const {
-  const AdamWFactors factors(step.learning_rate, step.beta1, step.beta2, step.epsilon, step.weight_decay, step.step);
-  return body(gradients.dtype(),
-              [=, *this, table = table_of(segments, weights)]<typename G>(cudaStream_t stream, void*) {
-                adamw_kernel<<<blocks_for(weights.elems(), kThreads * 4), kThreads, 0, stream>>>(
-                    at<float>(weights), at<float>(first_moment), at<float>(second_moment), at<const G>(gradients),
-                    at<__nv_bfloat16>(compute_weights), at<const float>(clip), *table, factors);
-              });
+  return body(gradients.dtype(), [*this, constants = AdamWConstants(options),
+                                  table = table_of(segments, weights)]<typename G>(cudaStream_t stream, void*) {
+    adamw_kernel<<<blocks_for(weights.elems(), kThreads * 4), kThreads, 0, stream>>>(
+        at<float>(weights), at<float>(first_moment), at<float>(second_moment), at<const G>(gradients),
+        at<__nv_bfloat16>(compute_weights), at<const float>(clip), at<const double>(scalars), *table, constants);
+  });
 }
 
 }  // namespace strake::kernels

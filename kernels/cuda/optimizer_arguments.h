@@ -5,7 +5,6 @@
 // before anything is planned (kernels/device_limits.h).
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <limits>
 
@@ -57,21 +56,17 @@ struct SegmentTable {
   }
 };
 
-// The scalars of one AdamW step, worked out in double: in float 1 - beta2 is 1.3 % off at 0.999999.
-struct AdamWFactors {
-  float learning_rate, beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon, weight_decay;
-  float bias_correction1, bias_correction2;  // 1 - beta^step
+// AdamW's constants, worked out in double: in float 1 - beta2 is 1.3 % off at 0.999999.
+struct AdamWConstants {
+  float beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon, weight_decay;
 
-  AdamWFactors(double rate, double decay1, double decay2, double smallest, double weight_decay_rate, std::int64_t step)
-      : learning_rate(static_cast<float>(rate)),
-        beta1(static_cast<float>(decay1)),
-        one_minus_beta1(static_cast<float>(1 - decay1)),
-        beta2(static_cast<float>(decay2)),
-        one_minus_beta2(static_cast<float>(1 - decay2)),
-        epsilon(static_cast<float>(smallest)),
-        weight_decay(static_cast<float>(weight_decay_rate)),
-        bias_correction1(static_cast<float>(1 - std::pow(decay1, static_cast<double>(step)))),
-        bias_correction2(static_cast<float>(1 - std::pow(decay2, static_cast<double>(step)))) {}
+  explicit AdamWConstants(const AdamWOptions& options)
+      : beta1(static_cast<float>(options.beta1)),
+        one_minus_beta1(static_cast<float>(1 - options.beta1)),
+        beta2(static_cast<float>(options.beta2)),
+        one_minus_beta2(static_cast<float>(1 - options.beta2)),
+        epsilon(static_cast<float>(options.epsilon)),
+        weight_decay(static_cast<float>(options.weight_decay)) {}
 };
 
 }  // namespace strake::kernels::cuda

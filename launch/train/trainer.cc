@@ -27,12 +27,11 @@ data::LoaderOptions loader_options(const Job& job, std::string name, std::int64_
 // evaluation.
 int marks_of(const Job& job) { return static_cast<int>(2 * job.derived.accumulation) + 10; }
 
-models::AdamWOptions adamw_options(const Config::Optimizer& optimizer) {
+kernels::AdamWOptions adamw_options(const Config::Optimizer& optimizer) {
   return {.beta1 = optimizer.beta1,
           .beta2 = optimizer.beta2,
           .epsilon = optimizer.epsilon,
-          .weight_decay = optimizer.weight_decay,
-          .clip_norm = optimizer.clip_norm};
+          .weight_decay = optimizer.weight_decay};
 }
 
 }  // namespace
@@ -59,7 +58,8 @@ Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicato
                    .stream = *comm_,
                    .bucket_bytes = static_cast<std::int64_t>(job.config.comm.bucket_mib * 1024 * 1024),
                    .overlap = job.config.comm.overlap ? comm::Overlap::kOn : comm::Overlap::kOff}),
-      optimizer_(parameters_, adamw_options(job.config.optimizer), {arenas_.optimizer, arenas_.scalars}),
+      optimizer_(parameters_, adamw_options(job.config.optimizer), job.config.optimizer.clip_norm, kSlots,
+                 {arenas_.optimizer, arenas_.scalars, arenas_.host}),
       activations_(planned == nullptr ? ActivationMemory(arenas_.activations)
                                       : ActivationMemory(arenas_.activations, planned->activations.blocks)),
       loss_total_(Tensor::reserve(arenas_.scalars, weights().dtype(), {1})),

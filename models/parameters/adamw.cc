@@ -1,8 +1,16 @@
 #include "models/parameters/adamw.h"
 
+#include <tuple>
+
 namespace strake::models {
 
-AdamW::AdamW(const ReplicatedParameters& parameters, const AdamWOptions& options, Memory memory) : options_(options) {
+AdamW::AdamW(const ReplicatedParameters& parameters, const kernels::AdamWOptions& options, double clip_norm,
+             std::size_t slots, Memory memory)
+    : options_(options),
+      clip_norm_(clip_norm),
+      slots_(slots),
+      step_scalars_(memory.host, std::tuple_size_v<kernels::AdamWScalars>, slots),
+      scalars_(Tensor::reserve(memory.scalars, DType::kF64, {std::tuple_size_v<kernels::AdamWScalars>})) {
   const ParamLayout& layout = parameters.layout();
   const DType dtype = parameters.weights().dtype();
   for (const OwnedRange& range : layout.owned()) {
@@ -22,23 +30,23 @@ void AdamW::measure_norm(Stream& stream, const ReplicatedParameters& parameters)
                           .block_sums = block_sums_,
                           .gradients = parameters.gradients(),
                           .segments = segments_,
-                          .max_norm = options_.clip_norm});
+                          .max_norm = clip_norm_});
 }
 
 void AdamW::update(Stream& stream, const ReplicatedParameters& parameters, double learning_rate, std::int64_t step) {
+  const std::size_t slot = static_cast<std::size_t>(step) % slots_;
+  if (stream.device().kind() != DeviceKind::kPlan)
+    step_scalars_.put(slot, kernels::adamw_scalars(options_, learning_rate, step));
+  step_scalars_.fetch(stream, {"step scalars", Phase::kOptimizer}, slot, scalars_);
   kernels::adamw(stream, {"adamw", Phase::kOptimizer},
                  {.weights = parameters.weights(),
                   .first_moment = first_moment_,
                   .second_moment = second_moment_,
                   .gradients = parameters.gradients(),
                   .clip = clip_,
+                  .scalars = scalars_,
                   .segments = segments_,
-                  .step = {.learning_rate = learning_rate,
-                           .beta1 = options_.beta1,
-                           .beta2 = options_.beta2,
-                           .epsilon = options_.epsilon,
-                           .weight_decay = options_.weight_decay,
-                           .step = step},
+                  .options = options_,
                   .compute_weights = parameters.rounded_weights()});
 }
 

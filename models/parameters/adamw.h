@@ -3,25 +3,24 @@
 // Threads: the training thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "kernels/optimizer.h"
 #include "models/parameters/replicated_parameters.h"
+#include "runtime/device/scalar_ring.h"
 
 namespace strake::models {
-
-struct AdamWOptions {
-  double beta1, beta2, epsilon, weight_decay;
-  double clip_norm;  // of the whole gradient; 0: no clipping
-};
 
 class AdamW {
  public:
   struct Memory {
-    Arena &moments, &scalars;
+    Arena &moments, &scalars, &host;
   };
-  AdamW(const ReplicatedParameters& parameters, const AdamWOptions& options, Memory memory);
+  // clip_norm: of the whole gradient; 0: no clipping. Of `slots` steps as many are in flight, as ScalarRing says.
+  AdamW(const ReplicatedParameters& parameters, const kernels::AdamWOptions& options, double clip_norm,
+        std::size_t slots, Memory memory);
 
   // Both read reduced gradients. `step`: from 1.
   void measure_norm(Stream& stream, const ReplicatedParameters& parameters);
@@ -32,10 +31,14 @@ class AdamW {
   const Tensor& second_moment() const { return second_moment_; }
 
  private:
-  AdamWOptions options_;
+  kernels::AdamWOptions options_;
+  double clip_norm_;
+  std::size_t slots_;
+  ScalarRing step_scalars_;
   std::vector<kernels::FlatSegment> segments_;
   Tensor first_moment_, second_moment_;
   Tensor norm_, clip_, block_sums_;
+  Tensor scalars_;  // kernels::AdamWScalars of the step
 };
 
 }  // namespace strake::models

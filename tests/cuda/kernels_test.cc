@@ -334,6 +334,11 @@ TEST_P(CudaKernels, CrossEntropy) {
                    });
 }
 
+Argument scalars(const kernels::AdamWOptions& options, std::int64_t step) {
+  const kernels::AdamWScalars values = kernels::adamw_scalars(options, 3e-3, step);
+  return {.shape = {3}, .role = Role::kSum, .values = {values.begin(), values.end()}};
+}
+
 TEST_P(CudaKernels, Optimizer) {
   const std::vector<kernels::FlatSegment> segments{{0, 100, true}, {128, 40000, false}, {40192, 70000, true}};
   const std::int64_t elems = 110208;
@@ -349,19 +354,19 @@ TEST_P(CudaKernels, Optimizer) {
       argument->values[static_cast<std::size_t>(i)] = 0;
   }
   const std::int64_t blocks = kernels::norm_blocks(segments);
+  constexpr kernels::AdamWOptions kOptions = {0.9, 0.95, 1e-8, 0.1};
   const bool rounds = GetParam().value == DType::kBF16;
   expect_as_on_cpu(
       {DType::kF32, GetParam().gradient},
       {gradients, weights, first, second, output({1}, Role::kStat), output({1}, Role::kStat),
-       output({blocks}, Role::kSum)},
+       output({blocks}, Role::kSum), scalars(kOptions, 7)},
       {1, 2, 3, 4, 5},
       [&](Stream& stream, const std::vector<Tensor>& t) {
         kernels::gradient_norm(stream, {"test"}, {t[4], t[5], t[6], t[0], segments, 1.0});
-        const kernels::AdamWStep step{3e-3, 0.9, 0.95, 1e-8, 0.1, 7};
         // A bf16 gradient goes with a rounded copy of the weights: here over the gradient, read before.
         const bool bf16 = t[0].dtype() == DType::kBF16;
         kernels::adamw(stream, {"test"},
-                       {t[1], t[2], t[3], t[0], t[5], segments, step, bf16 && rounds ? t[0] : Tensor()});
+                       {t[1], t[2], t[3], t[0], t[5], t[7], segments, kOptions, bf16 && rounds ? t[0] : Tensor()});
       },
       1e-5);
 }
@@ -375,17 +380,13 @@ TEST_P(CudaKernels, OptimizerWithSlowDecay) {
   const Argument clip{.shape = {1}, .role = Role::kStat, .values = {1.0f}};
   const Argument rounded{.shape = {1024}, .role = Role::kValue, .values = std::vector<float>(1024)};
   const bool bf16 = GetParam().gradient == DType::kBF16;
+  constexpr kernels::AdamWOptions kOptions = {0.9999, 0.999999, 1e-8, 0.1};
   expect_as_on_cpu(
-      {GetParam().gradient, GetParam().gradient}, {gradients, weights, zeros, zeros, clip, rounded}, {1, 2, 3},
+      {GetParam().gradient, GetParam().gradient},
+      {gradients, weights, zeros, zeros, clip, rounded, scalars(kOptions, 1)}, {1, 2, 3},
       [&](Stream& stream, const std::vector<Tensor>& t) {
         kernels::adamw(stream, {"test"},
-                       {t[1],
-                        t[2],
-                        t[3],
-                        t[0],
-                        t[4],
-                        segments,
-                        {3e-3, 0.9999, 0.999999, 1e-8, 0.1, 1},
+                       {t[1], t[2], t[3], t[0], t[4], t[6], segments, kOptions,
                         bf16 && t[0].dtype() == DType::kBF16 ? t[5] : Tensor()});
       },
       1e-5);

@@ -449,12 +449,12 @@ TEST_P(CpuCodeTest, GradientNormHasTheReferencesBits) {
 
 TEST_P(CpuCodeTest, AdamW) {
   Random random(111);
-  const AdamWStep usual = {
-      .learning_rate = 3e-2, .beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8, .weight_decay = 0.1, .step = 5};
-  // From moments of zero the factor 1 - beta is all that counts, and in float it is 1.3 % off here.
-  AdamWStep slow = usual;
-  slow.beta1 = slow.beta2 = 0.999999;
-  slow.step = 1;
+  const AdamWOptions usual = {.beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8, .weight_decay = 0.1};
+  const AdamWOptions slow = {.beta1 = 0.999999, .beta2 = 0.999999, .epsilon = 1e-8, .weight_decay = 0.1};
+  const auto scalars = [](const AdamWOptions& options, std::int64_t step) {
+    const AdamWScalars values = adamw_scalars(options, 3e-2, step);
+    return Operand{.shape = {3}, .values = {values.begin(), values.end()}, .role = Operand::Role::kSum};
+  };
   for (const std::int64_t elems : {1, 16, 77}) {
     Operand v = operand({elems}, random.normal(elems, 0.1));
     for (double& value : v.values) value = static_cast<float>(value * value);
@@ -463,10 +463,11 @@ TEST_P(CpuCodeTest, AdamW) {
     const Operand zeros = operand({elems}, std::vector<float>(static_cast<std::size_t>(elems)));
     for (const bool decay : {false, true}) {
       const FlatSegment segments[] = {{0, elems, decay}};
-      expect_as_in_double(code(), {weights, m, v, g, clip}, {0, 1, 2},
-                          [&](const Tensors& t) { return AdamW{t[0], t[1], t[2], t[3], t[4], segments, usual}; });
-      expect_as_in_double(code(), {weights, zeros, zeros, g, clip}, {0, 1, 2},
-                          [&](const Tensors& t) { return AdamW{t[0], t[1], t[2], t[3], t[4], segments, slow}; });
+      expect_as_in_double(code(), {weights, m, v, g, clip, scalars(usual, 5)}, {0, 1, 2},
+                          [&](const Tensors& t) { return AdamW{t[0], t[1], t[2], t[3], t[4], t[5], segments, usual}; });
+      // From moments of zero the factor 1 - beta is all that counts, and in float it is 1.3 % off here.
+      expect_as_in_double(code(), {weights, zeros, zeros, g, clip, scalars(slow, 1)}, {0, 1, 2},
+                          [&](const Tensors& t) { return AdamW{t[0], t[1], t[2], t[3], t[4], t[5], segments, slow}; });
     }
   }
 }

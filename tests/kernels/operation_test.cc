@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <memory>
 
 #include "kernels/attention.h"
+#include "kernels/cpu/code.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
@@ -47,6 +49,9 @@ class OperationTest : public ::testing::Test {
   template <typename T>
   void fill(const Tensor& tensor, T value) {
     std::fill_n(data<T>(tensor), tensor.elems(), value);
+  }
+  void fill_scalars(const Tensor& tensor, const AdamWScalars& scalars) {
+    fill(tensor, std::vector<double>(scalars.begin(), scalars.end()));
   }
   template <typename T = float>
   std::vector<T> values(const Tensor& tensor) {
@@ -90,6 +95,7 @@ TEST_F(OperationTest, EveryAccessIsDeclared) {
   const Tensor logits = tensor({rows, vocab}), losses = tensor({rows}), total = tensor({1});
   const Tensor w = tensor({100}), m = tensor({100}), v = tensor({100}), g = tensor({100});
   const Tensor norm = tensor({1}), clip = tensor({1}), block_sums = tensor({2}, DType::kF64);
+  const Tensor scalars = tensor({3}, DType::kF64);
   allocate();
   using enum Accumulate;
 
@@ -167,8 +173,8 @@ TEST_F(OperationTest, EveryAccessIsDeclared) {
   const FlatSegment segments[] = {{0, 60, true}, {64, 36, false}};
   gradient_norm(stream_, kLabel, {norm, clip, block_sums, g, segments, 1});
   expect_declared({g}, {norm, clip, block_sums});
-  adamw(stream_, kLabel, {w, m, v, g, clip, segments, {1e-3, 0.9, 0.95, 1e-8, 0.1, 1}});
-  expect_declared({g, clip, w, m, v}, {w, m, v});
+  adamw(stream_, kLabel, {w, m, v, g, clip, scalars, segments, {0.9, 0.95, 1e-8, 0.1}});
+  expect_declared({g, clip, scalars, w, m, v}, {w, m, v});
 }
 
 TEST_F(OperationTest, EveryAccessInALlamaBlockIsDeclared) {
@@ -443,6 +449,7 @@ TEST_F(OperationTest, GradientNormDependsOnSegmentsAndNotOnWhereTheyLie) {
 TEST_F(OperationTest, ANormThatIsNotFiniteClipsToNaN) {
   const Tensor gradients = tensor({20}), norm = tensor({1}), clip = tensor({1}), sums = tensor({1}, DType::kF64);
   const Tensor weights = tensor({20}), first = tensor({20}), second = tensor({20});
+  const Tensor scalars = tensor({3}, DType::kF64);
   allocate();
   const FlatSegment segments[] = {{0, 20, true}};
   for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
@@ -456,7 +463,9 @@ TEST_F(OperationTest, ANormThatIsNotFiniteClipsToNaN) {
       gradient_norm(stream_, kLabel, {norm, clip, sums, gradients, segments, max_norm});
       EXPECT_FALSE(std::isfinite(values(norm)[0]));
       EXPECT_TRUE(std::isnan(values(clip)[0])) << values(clip)[0];
-      adamw(stream_, kLabel, {weights, first, second, gradients, clip, segments, {0.01, 0.9, 0.95, 1e-8, 0.1, 1}});
+      constexpr AdamWOptions kOptions = {0.9, 0.95, 1e-8, 0.1};
+      fill_scalars(scalars, adamw_scalars(kOptions, 0.01, 1));
+      adamw(stream_, kLabel, {weights, first, second, gradients, clip, scalars, segments, kOptions});
       for (const float weight : values(weights)) EXPECT_TRUE(std::isnan(weight)) << weight;
     }
   }
@@ -466,7 +475,7 @@ TEST_F(OperationTest, AdamWFollowsItsDefinition) {
   Random random(305);
   const std::int64_t elems = 50;
   const Tensor w = tensor({elems}, DType::kF64), m = tensor({elems}, DType::kF64), v = tensor({elems}, DType::kF64);
-  const Tensor g = tensor({elems}, DType::kF64), clip = tensor({1}, DType::kF64);
+  const Tensor g = tensor({elems}, DType::kF64), clip = tensor({1}, DType::kF64), scalars = tensor({3}, DType::kF64);
   allocate();
   const auto start = random.normal<double>(elems);
   fill(w, start);
@@ -477,7 +486,9 @@ TEST_F(OperationTest, AdamWFollowsItsDefinition) {
   for (int step = 1; step <= 3; ++step) {
     const auto gradients = random.normal<double>(elems);
     fill(g, gradients);
-    adamw(stream_, kLabel, {w, m, v, g, clip, segments, {0.01, 0.9, 0.95, 1e-8, 0.1, step}});
+    constexpr AdamWOptions kOptions = {0.9, 0.95, 1e-8, 0.1};
+    fill_scalars(scalars, adamw_scalars(kOptions, 0.01, step));
+    adamw(stream_, kLabel, {w, m, v, g, clip, scalars, segments, kOptions});
     for (std::size_t i = 0; i < 44; ++i) {
       if (i >= 20 && i < 24) continue;  // the gap between the segments
       const double gradient = 0.5 * gradients[i];
@@ -491,11 +502,55 @@ TEST_F(OperationTest, AdamWFollowsItsDefinition) {
   for (std::size_t i = 0; i < weights.size(); ++i) EXPECT_NEAR(values<double>(w)[i], weights[i], 1e-12) << i;
 }
 
+// What is enqueued is the same in every step: one operation, run again when other scalars lie there.
+TEST_F(OperationTest, AdamWReadsItsScalarsWhenItRuns) {
+  Random random(309);
+  const std::int64_t elems = 9;
+  const Tensor w = tensor({elems}), m = tensor({elems}), v = tensor({elems}), g = tensor({elems}), clip = tensor({1});
+  const Tensor scalars = tensor({3}, DType::kF64);
+  allocate();
+  const FlatSegment segments[] = {{0, elems, true}};
+  constexpr AdamWOptions kOptions = {0.9, 0.95, 1e-8, 0.1};
+  const Body again = AdamW{w, m, v, g, clip, scalars, segments, kOptions}.on_cpu(CpuCode::fastest());
+  const auto start = random.normal(elems);
+  const auto gradients = random.normal(elems);
+  fill(g, gradients);
+  fill(clip, 1.0f);
+  const auto two_steps = [&](const std::function<void()>& update) {
+    fill(w, start);
+    fill(m, 0.0f);
+    fill(v, 0.0f);
+    std::vector<std::vector<float>> out;
+    for (const int step : {1, 2}) {
+      fill_scalars(scalars, adamw_scalars(kOptions, 0.01 * step, step));
+      update();
+      out.push_back(values(w));
+    }
+    return out;
+  };
+  const auto enqueued = two_steps([&] { adamw(stream_, kLabel, {w, m, v, g, clip, scalars, segments, kOptions}); });
+  EXPECT_EQ(two_steps([&] { again({}); }), enqueued);
+  // The first step moves a weight by the learning rate, the second by twice as much.
+  for (std::size_t i = 0; i < 9; ++i) {
+    EXPECT_NEAR(enqueued[0][i], start[i] * 0.999f - std::copysign(0.01f, gradients[i]), 1e-5);
+    EXPECT_NEAR(enqueued[1][i], enqueued[0][i] * 0.998f - std::copysign(0.02f, gradients[i]), 1e-5);
+  }
+}
+
+TEST(AdamWScalars, AreTheRateAndTheBiasCorrections) {
+  const AdamWScalars scalars = adamw_scalars({0.5, 0.75, 1e-8, 0.1}, 0.25, 3);
+  EXPECT_EQ(scalars[0], 0.25);
+  EXPECT_EQ(scalars[1], 1 - 0.125);
+  EXPECT_EQ(scalars[2], 1 - 0.421875);
+  EXPECT_DEATH(adamw_scalars({0.5, 0.75, 1e-8, 0.1}, 0.25, 0), "step is 0, counts from 1");
+}
+
 // In f32, with the slowest decay that a configuration may ask for, where 1 - beta2 in float would be 1.3 % off.
 TEST_F(OperationTest, AdamWKeepsItsPrecisionWithSlowDecay) {
   Random random(306);
   const std::int64_t elems = 50;
   const Tensor w = tensor({elems}), m = tensor({elems}), v = tensor({elems}), g = tensor({elems}), clip = tensor({1});
+  const Tensor scalars = tensor({3}, DType::kF64);
   allocate();
   const auto start = random.normal(elems);
   fill(w, start);
@@ -508,7 +563,9 @@ TEST_F(OperationTest, AdamWKeepsItsPrecisionWithSlowDecay) {
   for (int step = 1; step <= 5; ++step) {
     const auto gradients = random.normal(elems);
     fill(g, gradients);
-    adamw(stream_, kLabel, {w, m, v, g, clip, segments, {0.01, kBeta1, kBeta2, 1e-8, 0.1, step}});
+    constexpr AdamWOptions kOptions = {kBeta1, kBeta2, 1e-8, 0.1};
+    fill_scalars(scalars, adamw_scalars(kOptions, 0.01, step));
+    adamw(stream_, kLabel, {w, m, v, g, clip, scalars, segments, kOptions});
     for (std::size_t i = 0; i < 50; ++i) {
       const double gradient = gradients[i];
       first[i] = kBeta1 * first[i] + (1 - kBeta1) * gradient;

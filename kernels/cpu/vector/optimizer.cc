@@ -34,12 +34,12 @@ double sum_of_squares(const float* gradients, std::int64_t elems) {
 }
 
 void adamw(float* weights, float* first_moment, float* second_moment, const float* gradients, std::int64_t elems,
-           float clip, const AdamWScalars& scalars) {
-  const auto beta1 = static_cast<float>(scalars.beta1), one_minus_beta1 = static_cast<float>(scalars.one_minus_beta1);
-  const auto beta2 = static_cast<float>(scalars.beta2), one_minus_beta2 = static_cast<float>(scalars.one_minus_beta2);
-  const auto epsilon = static_cast<float>(scalars.epsilon), step_size = static_cast<float>(scalars.step_size);
-  const auto second_moment_scale = static_cast<float>(scalars.second_moment_scale);
-  const auto kept = static_cast<float>(scalars.keep);
+           float clip, const AdamWFactors& factors) {
+  const auto beta1 = static_cast<float>(factors.beta1), one_minus_beta1 = static_cast<float>(factors.one_minus_beta1);
+  const auto beta2 = static_cast<float>(factors.beta2), one_minus_beta2 = static_cast<float>(factors.one_minus_beta2);
+  const auto epsilon = static_cast<float>(factors.epsilon), step_size = static_cast<float>(factors.step_size);
+  const auto second_moment_scale = static_cast<float>(factors.second_moment_scale);
+  const auto kept = static_cast<float>(factors.keep);
   for_lanes(elems, [&](std::int64_t i, auto part) {
     const Lanes g = load(gradients + i, part) * clip;
     const Lanes m = beta1 * load(first_moment + i, part) + one_minus_beta1 * g;
