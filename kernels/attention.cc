@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "kernels/launch.h"
 #include "runtime/base/check.h"
 
@@ -40,6 +43,28 @@ double attention_flops(const AttentionShape& shape, int products) {
          matmul_flops(shape.length, shape.length + 1, shape.head_size);
 }
 
+// The one buffer that heads of q, k and v fill together, every byte of it; undefined where they do not. Declared as a
+// whole it is an overwrite: what lay there before is not missed.
+Tensor filled_by(const Tensor& q, const Tensor& k, const Tensor& v) {
+  const std::int64_t size = q.size(3), row = (q.size(2) + 2 * k.size(2)) * size;
+  const auto elem_bytes = static_cast<std::int64_t>(size_bytes(q.dtype()));
+  const std::size_t begin = std::min({q.offset_bytes(), k.offset_bytes(), v.offset_bytes()});
+  std::vector<std::int64_t> heads;  // where each begins in a row
+  for (const Tensor* part : {&q, &k, &v}) {
+    const bool in_rows = &part->arena() == &q.arena() && (part->size(1) == 1 || part->stride(1) == row) &&
+                         (part->size(0) == 1 || part->stride(0) == part->size(1) * row);
+    if (!in_rows) return {};
+    for (std::int64_t head = 0; head < part->size(2); ++head) {
+      heads.push_back(static_cast<std::int64_t>(part->offset_bytes() - begin) / elem_bytes + head * part->stride(2));
+    }
+  }
+  std::sort(heads.begin(), heads.end());
+  for (std::size_t i = 0; i < heads.size(); ++i) {
+    if (heads[i] != static_cast<std::int64_t>(i) * size) return {};
+  }
+  return Tensor(q.arena(), begin, q.dtype(), {q.size(0), q.size(1), row});
+}
+
 }  // namespace
 
 void attention_forward(Stream& stream, Label label, const AttentionForward& a) {
@@ -68,7 +93,8 @@ void attention_backward(Stream& stream, Label label, const AttentionBackward& a)
   if (scratch_elems > 0) check_operand(kName, "scratch", a.scratch, a.q.dtype(), {scratch_elems});
 
   const Tensor reads[] = {a.dout, a.q, a.k, a.v, a.out, a.stats};
-  const Tensor writes[] = {a.dq, a.dk, a.dv, a.scratch};
+  const Tensor filled = filled_by(a.dq, a.dk, a.dv);
+  const Tensor writes[] = {filled.defined() ? filled : a.dq, a.dk, a.dv, a.scratch};
   launch(stream,
          {
              .label = label,

@@ -53,13 +53,13 @@ struct Config {
     std::int64_t heads = 4;
     std::int64_t vocab = 0;  // 0: that of the token file's tokenizer
     // Not set: as the family has it (launch/job/model_shape.h).
-    std::optional<std::int64_t> kv_heads;
-    std::optional<std::int64_t> head_size;
-    std::optional<std::int64_t> mlp_channels;
-    std::optional<double> norm_epsilon;
-    std::optional<double> rope_theta;
-    std::string rope_scaling;  // "llama3:FACTOR,LOW,HIGH,ORIGINAL"; empty: none
-    std::optional<bool> tied_head;
+    std::optional<std::int64_t> kv_heads = {};
+    std::optional<std::int64_t> head_size = {};
+    std::optional<std::int64_t> mlp_channels = {};
+    std::optional<double> norm_epsilon = {};
+    std::optional<double> rope_theta = {};
+    std::string rope_scaling = {};  // "llama3:FACTOR,LOW,HIGH,ORIGINAL"; empty: none
+    std::optional<bool> tied_head = {};
   } model;
 
   struct Data {

@@ -217,7 +217,12 @@ int import_weights(const ImportArguments& arguments) {
   }
   // No data was consumed: an empty cursor. The run that starts from here brings its own.
   start_run_from(files, arguments.run, weights, std::move(table),
-                 {.tokenizer = data::to_json(tokenizer), .model = shape.to_json(), .choices = "{}"});
+                 {.data_cursor = "",
+                  .tokenizer = data::to_json(tokenizer),
+                  .model = shape.to_json(),
+                  .choices = "{}",
+                  .config = "",
+                  .config_hash = ""});
   fmt::print("{}: {} tensors, {} parameters\n", source_path.string(), tensors.size(), imported_elems);
   fmt::print("train with: run.dir={} {}\n", arguments.run.string(), keys_of(shape));
   return 0;

@@ -2,8 +2,8 @@
 //
 // Two passes over the same code. Pass one hands out disjoint ranges of a planning arena while a step is recorded; the
 // recording then says what each block of memory goes through. Pass two repeats the same reservations, in the same
-// order, and gets offsets that share memory. What else runs on that memory between steps must be how the step begins (an
-// evaluation: forward and loss).
+// order, and gets offsets that share memory. What else runs on that memory between steps must be how a step begins: an
+// evaluation is forward and loss.
 //
 // On every test run the order checker proves what is shared between streams: an unsafe share is a hazard like any
 // other. What is shared within a stream is ordered anyhow; there the tests compare values.

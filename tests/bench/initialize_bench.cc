@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "launch/job/rank_environment.h"
-#include "models/gpt.h"
 #include "models/initialize.h"
+#include "models/transformer.h"
 #include "runtime/device/cpu/cpu_device.h"
 #include "tests/bench/bench_report.h"
 
@@ -20,10 +20,8 @@ namespace {
 
 int run(const BenchOptions& options) {
   BenchReport report("initialize_bench", "how long do initial weights take, and does every core help?", options);
-  const models::GptShape shape =
-      options.smoke ? models::GptShape{.layers = 2, .channels = 256, .heads = 4, .vocab = 257, .sequence = 64}
-                    : models::GptShape{.layers = 16, .channels = 1024, .heads = 16, .vocab = 50304, .sequence = 1024};
-  const ParamLayout layout(models::Gpt::parameters(shape));
+  const ParamLayout layout = models::parameters_of(options.smoke ? models::gpt2_shape(2, 256, 4, 257, 64)
+                                                                 : models::gpt2_shape(16, 1024, 16, 50304, 1024));
   const auto device = make_cpu_device();
   Arena memory("weights", MemoryKind::kDevice), host("host", MemoryKind::kHost);
   const Tensor weights = Tensor::reserve(memory, DType::kF32, {layout.total_elems()});

@@ -92,7 +92,7 @@ class EveryShape : public testing::TestWithParam<NamedShape> {
   std::unique_ptr<Device> device_ = make_cpu_device();
 };
 INSTANTIATE_TEST_SUITE_P(Transformer, EveryShape, testing::ValuesIn(shapes()),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& shape) { return std::string(shape.param.name); });
 
 TEST_P(EveryShape, GradientsAreThoseOfTheLoss) {
   const std::uint64_t seed = 20240607;
