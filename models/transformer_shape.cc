@@ -160,7 +160,6 @@ std::string unsupported(const TransformerShape& shape, DeviceKind device, DType 
     return value % step == 0 && value <= most;
   };
   const ParamLayout layout = parameters_of(shape);
-  const auto parameters = static_cast<std::int64_t>(layout.size());
   std::vector<std::string> problems;
   const std::int64_t most_channels = shape.norm == Norm::kRms ? limits.most_rms_norm_channels : limits.most_channels;
   if (!fits(shape.channels, limits.channels_step, most_channels)) {
@@ -172,10 +171,6 @@ std::string unsupported(const TransformerShape& shape, DeviceKind device, DType 
         fmt::format("in {} GPUs take heads (model.channels / model.heads) in steps of {} up to {} "
                     "channels, not {}",
                     name_of(dtype), limits.head_size_step, limits.most_head_size, shape.head_size));
-  }
-  if (parameters > limits.most_segments) {
-    problems.push_back(fmt::format("GPUs take at most {} parameters, model.layers = {} has {}", limits.most_segments,
-                                   shape.layers, parameters));
   }
   if (layout.param_elems() > limits.most_elems) {
     problems.push_back(

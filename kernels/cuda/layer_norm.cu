@@ -1,4 +1,5 @@
-// Layer norm, one warp a row. Rows lie in registers, so each element is read once.
+// Layer norm, one warp a row. Rows lie in registers, so each element is read once. A row that is too wide for that
+// takes a block, which reads it again for every pass, the later ones mostly from L2.
 //
 // Backward: a fixed number of blocks takes rows in a fixed pattern and keeps the sums for weight and bias in
 // registers; they meet in shared memory, then in a second kernel, always in the same order.
@@ -13,6 +14,8 @@ using namespace cuda;
 
 constexpr int kWarps = 4;             // rows at work in a block
 constexpr int kBackwardBlocks = 264;  // two a multiprocessor of the largest Hopper parts
+constexpr int kMostChunks = 16;       // of a row in the registers of a warp
+constexpr int kWideThreads = 512;     // of a row that is wider
 
 // Chunks: 16-byte vectors of a row that a lane holds; the row has at most Chunks * 32 * Vector<T>::kElems elements.
 template <typename T, int Chunks, bool Residual>
@@ -154,6 +157,116 @@ __global__ void __launch_bounds__(kWarps* kWarp)
   }
 }
 
+template <typename T, bool Residual>
+__global__ void __launch_bounds__(kWideThreads)
+    wide_forward_kernel(T* y, float* mean_out, float* rstd_out, T* x_out, const T* x, const T* delta, const T* weight,
+                        const T* bias, int channels, float epsilon) {
+  using V = Vector<T>;
+  __shared__ float cells[kWarp];
+  const std::int64_t row = blockIdx.x, base = row * channels;
+  const int first = static_cast<int>(threadIdx.x) * V::kElems;
+  constexpr int kStride = kWideThreads * V::kElems;
+
+  const T* const values = Residual ? x_out : x;  // a thread reads what it has written itself
+  float sum = 0;
+  for (int column = first; column < channels; column += kStride) {
+    V in = V::load(x + base + column);
+    if constexpr (Residual) {
+      const V more = V::load_streaming(delta + base + column);
+#pragma unroll
+      for (int i = 0; i < V::kElems; ++i)
+        in.values[i] = from_float<T>(to_float(in.values[i]) + to_float(more.values[i]));
+      in.store(x_out + base + column);
+    }
+#pragma unroll
+    for (int i = 0; i < V::kElems; ++i) sum += to_float(in.values[i]);
+  }
+  const float mean = block_sum(sum, cells) / static_cast<float>(channels);
+  float squares = 0;
+  for (int column = first; column < channels; column += kStride) {
+    const V in = V::load(values + base + column);
+#pragma unroll
+    for (int i = 0; i < V::kElems; ++i) squares += (to_float(in.values[i]) - mean) * (to_float(in.values[i]) - mean);
+  }
+  const float rstd = rsqrtf(block_sum(squares, cells) / static_cast<float>(channels) + epsilon);
+  if (threadIdx.x == 0) {
+    mean_out[row] = mean;
+    rstd_out[row] = rstd;
+  }
+  for (int column = first; column < channels; column += kStride) {
+    const V in = V::load(values + base + column), w = V::load(weight + column), b = V::load(bias + column);
+    V out;
+#pragma unroll
+    for (int i = 0; i < V::kElems; ++i) {
+      out.values[i] =
+          from_float<T>((to_float(in.values[i]) - mean) * rstd * to_float(w.values[i]) + to_float(b.values[i]));
+    }
+    out.store(y + base + column);
+  }
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kWideThreads)
+    wide_backward_kernel(T* dx, const T* dy, const T* x, const float* mean_in, const float* rstd_in, const T* weight,
+                         int channels) {
+  using V = Vector<T>;
+  __shared__ float cells[kWarp];
+  const std::int64_t row = blockIdx.x, base = row * channels;
+  const int first = static_cast<int>(threadIdx.x) * V::kElems;
+  constexpr int kStride = kWideThreads * V::kElems;
+  const float mean = mean_in[row], rstd = rstd_in[row];
+
+  float sum = 0, dot = 0;
+  for (int column = first; column < channels; column += kStride) {
+    const V in = V::load(x + base + column), grad = V::load(dy + base + column), w = V::load(weight + column);
+#pragma unroll
+    for (int i = 0; i < V::kElems; ++i) {
+      const float scaled = to_float(grad.values[i]) * to_float(w.values[i]);
+      sum += scaled;
+      dot += scaled * ((to_float(in.values[i]) - mean) * rstd);
+    }
+  }
+  const float mean_scaled = block_sum(sum, cells) / static_cast<float>(channels);
+  const float mean_dot = block_sum(dot, cells) / static_cast<float>(channels);
+  for (int column = first; column < channels; column += kStride) {
+    const V in = V::load(x + base + column), grad = V::load(dy + base + column), w = V::load(weight + column);
+    V out = V::load(dx + base + column);
+#pragma unroll
+    for (int i = 0; i < V::kElems; ++i) {
+      const float normed = (to_float(in.values[i]) - mean) * rstd;
+      const float scaled = to_float(grad.values[i]) * to_float(w.values[i]);
+      out.values[i] = from_float<T>(to_float(out.values[i]) + (scaled - mean_scaled - normed * mean_dot) * rstd);
+    }
+    out.store(dx + base + column);
+  }
+}
+
+// Partial sums as backward_kernel leaves them: of every kBackwardBlocks-th row, a thread a vector of columns.
+template <typename T>
+__global__ void __launch_bounds__(kWarp)
+    wide_partials_kernel(float* partials, const T* dy, const T* x, const float* mean, const float* rstd,
+                         std::int64_t rows, int channels) {
+  using V = Vector<T>;
+  const int column = static_cast<int>(blockIdx.x * kWarp + threadIdx.x) * V::kElems;
+  if (column >= channels) return;
+  float weight_sums[V::kElems] = {}, bias_sums[V::kElems] = {};
+  for (std::int64_t row = blockIdx.y; row < rows; row += gridDim.y) {
+    const V in = V::load(x + row * channels + column), grad = V::load(dy + row * channels + column);
+#pragma unroll
+    for (int i = 0; i < V::kElems; ++i) {
+      const float g = to_float(grad.values[i]);
+      weight_sums[i] += g * ((to_float(in.values[i]) - mean[row]) * rstd[row]);
+      bias_sums[i] += g;
+    }
+  }
+  float* const block_partials = partials + blockIdx.y * 2 * static_cast<std::int64_t>(channels);
+#pragma unroll
+  for (int i = 0; i < V::kElems; ++i) {
+    block_partials[column + i] = weight_sums[i];
+    block_partials[channels + column + i] = bias_sums[i];
+  }
+}
+
 // A thread a column, of the weight and then of the bias: adds the blocks in order.
 template <typename Out>
 __global__ void combine_kernel(Out* dweight, Out* dbias, const float* partials, bool accumulate, int blocks,
@@ -168,7 +281,12 @@ __global__ void combine_kernel(Out* dweight, Out* dbias, const float* partials, 
   *out = from_float<Out>(total);
 }
 
-// Calls `run` with the least number of chunks that holds a row.
+template <typename T>
+bool is_wide(std::int64_t channels) {
+  return channels > kMostChunks * kWarp * Vector<T>::kElems;
+}
+
+// Calls `run` with the least number of chunks that holds a row. REQUIRES: it is not wide.
 template <typename T, typename Run>
 void with_chunks(std::int64_t channels, Run run) {
   const std::int64_t chunks = (channels + kWarp * Vector<T>::kElems - 1) / (kWarp * Vector<T>::kElems);
@@ -177,7 +295,7 @@ void with_chunks(std::int64_t channels, Run run) {
   if (chunks <= 3) return run.template operator()<3>();
   if (chunks <= 4) return run.template operator()<4>();
   if (chunks <= 8) return run.template operator()<8>();
-  return run.template operator()<16>();
+  return run.template operator()<kMostChunks>();
 }
 
 // x_out and delta undefined: no residual add.
@@ -186,6 +304,13 @@ Body forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tens
   check_rows("layer_norm", x, x.size(1));
   return body(x.dtype(), [=]<typename T>(cudaStream_t stream, void*) {
     const std::int64_t rows = x.size(0), channels = x.size(1);
+    if (is_wide<T>(channels)) {
+      const auto kernel = delta.defined() ? wide_forward_kernel<T, true> : wide_forward_kernel<T, false>;
+      kernel<<<blocks_for(rows, 1), kWideThreads, 0, stream>>>(
+          at<T>(y), at<float>(mean), at<float>(rstd), at<T>(x_out), at<const T>(x), at<const T>(delta),
+          at<const T>(weight), at<const T>(bias), static_cast<int>(channels), static_cast<float>(epsilon));
+      return;
+    }
     with_chunks<T>(channels, [&]<int Chunks>() {
       const auto run = [&](auto kernel) {
         kernel<<<blocks_for(rows, kWarps), kWarps * kWarp, 0, stream>>>(
@@ -217,16 +342,25 @@ Body LayerNormBackward::on_cuda(Device&, Operation& operation) const {
   return body(x.dtype(), [=, *this]<typename T>(cudaStream_t stream, void* workspace) {
     const std::int64_t rows = x.size(0), channels = x.size(1);
     auto* partials = static_cast<float*>(workspace);
-    with_chunks<T>(channels, [&]<int Chunks>() {
-      const std::size_t shared_bytes = kWarps * static_cast<std::size_t>(channels) * sizeof(float);
-      if (shared_bytes > 48 * 1024) {
-        STRAKE_CUDA(cudaFuncSetAttribute(backward_kernel<T, Chunks>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                         static_cast<int>(shared_bytes)));
-      }
-      backward_kernel<T, Chunks><<<kBackwardBlocks, kWarps * kWarp, shared_bytes, stream>>>(
-          at<T>(dx), partials, at<const T>(dy), at<const T>(x), at<const float>(mean), at<const float>(rstd),
-          at<const T>(weight), rows, static_cast<int>(channels));
-    });
+    if (is_wide<T>(channels)) {
+      wide_backward_kernel<<<blocks_for(rows, 1), kWideThreads, 0, stream>>>(
+          at<T>(dx), at<const T>(dy), at<const T>(x), at<const float>(mean), at<const float>(rstd), at<const T>(weight),
+          static_cast<int>(channels));
+      const dim3 grid(blocks_for(channels, kWarp * Vector<T>::kElems), kBackwardBlocks);
+      wide_partials_kernel<<<grid, kWarp, 0, stream>>>(partials, at<const T>(dy), at<const T>(x), at<const float>(mean),
+                                                       at<const float>(rstd), rows, static_cast<int>(channels));
+    } else {
+      with_chunks<T>(channels, [&]<int Chunks>() {
+        const std::size_t shared_bytes = kWarps * static_cast<std::size_t>(channels) * sizeof(float);
+        if (shared_bytes > 48 * 1024) {
+          STRAKE_CUDA(cudaFuncSetAttribute(backward_kernel<T, Chunks>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                           static_cast<int>(shared_bytes)));
+        }
+        backward_kernel<T, Chunks><<<kBackwardBlocks, kWarps * kWarp, shared_bytes, stream>>>(
+            at<T>(dx), partials, at<const T>(dy), at<const T>(x), at<const float>(mean), at<const float>(rstd),
+            at<const T>(weight), rows, static_cast<int>(channels));
+      });
+    }
     with_type(dweight.dtype(), [&]<typename Out>() {
       constexpr int kThreads = 64;
       combine_kernel<<<blocks_for(2 * channels, kThreads), kThreads, 0, stream>>>(

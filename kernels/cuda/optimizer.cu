@@ -36,9 +36,10 @@ __global__ void __launch_bounds__(kThreads)
     square_sums_kernel(double* block_sums, const G* gradients, const __grid_constant__ SegmentTable segments) {
   using V = Vector<G>;
   __shared__ double cells[kWarp];
+  const std::uint32_t block = segments.first_block + blockIdx.x;
   const Segment& segment =
-      segments.table[find_segment(segments, blockIdx.x, [](const Segment& s) { return s.first_block; })];
-  const std::int64_t within = (blockIdx.x - segment.first_block) * kNormBlockElems;
+      segments.table[find_segment(segments, block, [](const Segment& s) { return s.first_block; })];
+  const std::int64_t within = (block - segment.first_block) * kNormBlockElems;
   const std::int64_t elems = min(kNormBlockElems, static_cast<std::int64_t>(segment.elems) - within);
   const G* from = gradients + static_cast<std::int64_t>(segment.first_group) * kGroupElems + within;
   float sum = 0;
@@ -55,7 +56,7 @@ __global__ void __launch_bounds__(kThreads)
     total += sum;
   }
   total = block_sum(total, cells);
-  if (threadIdx.x == 0) block_sums[blockIdx.x] = total;
+  if (threadIdx.x == 0) block_sums[block] = total;
 }
 
 __global__ void __launch_bounds__(1024)
@@ -79,9 +80,10 @@ __global__ void __launch_bounds__(kThreads)
     adamw_kernel(float* weights, float* first_moment, float* second_moment, const G* gradients,
                  __nv_bfloat16* compute_weights, const float* clip_in, const double* scalars,
                  const __grid_constant__ SegmentTable segments, AdamWConstants with) {
-  const std::int64_t begin = (blockIdx.x * static_cast<std::int64_t>(kThreads) + threadIdx.x) * 4;
+  const std::int64_t first = segments.first_group * kGroupElems;
+  const std::int64_t begin = first + (blockIdx.x * static_cast<std::int64_t>(kThreads) + threadIdx.x) * 4;
   const auto group = static_cast<std::uint32_t>(begin / kGroupElems);
-  if (group >= segments.groups) return;
+  if (group >= segments.first_group + segments.groups) return;
   const Segment& segment =
       segments.table[find_segment(segments, group, [](const Segment& s) { return s.first_group; })];
   const float decay = segment.weight_decay != 0 ? with.weight_decay : 0.0f;
@@ -119,29 +121,34 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // Segments in the units of the kernels: groups of elements, as ParamLayout aligns them.
-std::shared_ptr<const SegmentTable> table_of(std::span<const FlatSegment> segments, const Tensor& flat) {
-  auto table = std::make_shared<SegmentTable>(flat.elems());  // shared: bodies are copyable
-  for (const FlatSegment& segment : segments) table->add(segment.begin_elems, segment.size_elems, segment.weight_decay);
-  return table;
+using Tables = std::shared_ptr<const std::vector<SegmentTable>>;  // shared: bodies are copyable
+Tables tables_of(std::span<const FlatSegment> segments, const Tensor& flat) {
+  return std::make_shared<const std::vector<SegmentTable>>(segment_tables(segments, flat.elems()));
 }
 
 }  // namespace
 
 Body GradientNorm::on_cuda(Device&, Operation&) const {
-  return body(gradients.dtype(), [*this, table = table_of(segments, gradients)]<typename G>(cudaStream_t stream,
-                                                                                            void*) {
-    square_sums_kernel<<<table->blocks, kThreads, 0, stream>>>(at<double>(block_sums), at<const G>(gradients), *table);
-    norm_kernel<<<1, 1024, 0, stream>>>(at<float>(norm), at<float>(clip), at<const double>(block_sums), table->blocks,
+  return body(gradients.dtype(), [*this, tables = tables_of(segments, gradients)]<typename G>(cudaStream_t stream,
+                                                                                              void*) {
+    std::uint32_t blocks = 0;
+    for (const SegmentTable& table : *tables) {
+      blocks += table.blocks;
+      square_sums_kernel<<<table.blocks, kThreads, 0, stream>>>(at<double>(block_sums), at<const G>(gradients), table);
+    }
+    norm_kernel<<<1, 1024, 0, stream>>>(at<float>(norm), at<float>(clip), at<const double>(block_sums), blocks,
                                         max_norm);
   });
 }
 
 Body AdamW::on_cuda(Device&, Operation&) const {
   return body(gradients.dtype(), [*this, constants = AdamWConstants(options),
-                                  table = table_of(segments, weights)]<typename G>(cudaStream_t stream, void*) {
-    adamw_kernel<<<blocks_for(weights.elems(), kThreads * 4), kThreads, 0, stream>>>(
-        at<float>(weights), at<float>(first_moment), at<float>(second_moment), at<const G>(gradients),
-        at<__nv_bfloat16>(compute_weights), at<const float>(clip), at<const double>(scalars), *table, constants);
+                                  tables = tables_of(segments, weights)]<typename G>(cudaStream_t stream, void*) {
+    for (const SegmentTable& table : *tables) {
+      adamw_kernel<<<blocks_for(table.groups * kGroupElems, kThreads * 4), kThreads, 0, stream>>>(
+          at<float>(weights), at<float>(first_moment), at<float>(second_moment), at<const G>(gradients),
+          at<__nv_bfloat16>(compute_weights), at<const float>(clip), at<const double>(scalars), table, constants);
+    }
   });
 }
 

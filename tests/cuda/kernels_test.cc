@@ -91,8 +91,8 @@ TEST_P(CudaKernels, LinearBackward) {
 
 TEST_P(CudaKernels, LayerNorm) {
   for (const auto& [rows, channels] :
-       {std::pair{512, 768}, std::pair{37, 64}, std::pair{130, 1600}, std::pair{5, 2048}, std::pair{9, 4096}}) {
-    if (channels > kernels::limits_of(DeviceKind::kCuda, GetParam().value).most_channels) continue;
+       {std::pair{512, 768}, std::pair{37, 64}, std::pair{130, 1600}, std::pair{5, 2048}, std::pair{9, 4096},
+        std::pair{600, 4104}, std::pair{33, 8192}, std::pair{3, 20000}}) {
     expect_as_on_cpu(GetParam(),
                      {output({rows, channels}), output({rows}, Role::kStat), output({rows}, Role::kStat),
                       value({rows, channels}, 1, 3), value({channels}, 2), value({channels}, 3)},
@@ -367,6 +367,43 @@ TEST_P(CudaKernels, Optimizer) {
         const bool bf16 = t[0].dtype() == DType::kBF16;
         kernels::adamw(stream, {"test"},
                        {t[1], t[2], t[3], t[0], t[5], t[7], segments, kOptions, bf16 && rounds ? t[0] : Tensor()});
+      },
+      1e-5);
+}
+
+// More parameters than one table of the kernels holds.
+TEST_P(CudaKernels, OptimizerOfManyParameters) {
+  std::vector<kernels::FlatSegment> segments;
+  std::int64_t elems = 0;
+  for (std::int64_t i = 0; i < 4000; ++i) {
+    segments.push_back({elems, 1 + i % 200, i % 3 == 0});
+    elems += (segments.back().size_elems + 127) / 128 * 128;
+  }
+  const auto in_segments = [&](std::uint32_t seed, float deviation) {
+    const std::vector<float> random = normal(elems, seed, deviation);
+    std::vector<float> values(static_cast<std::size_t>(elems));
+    for (const kernels::FlatSegment& segment : segments) {
+      std::copy_n(random.begin() + segment.begin_elems, segment.size_elems, values.begin() + segment.begin_elems);
+    }
+    return values;
+  };
+  const Argument gradients{.shape = {elems}, .role = Role::kGradient, .values = in_segments(1, 0.1f)};
+  const Argument weights{.shape = {elems}, .role = Role::kStat, .values = in_segments(2, 1)};
+  const Argument zeros{
+      .shape = {elems}, .role = Role::kStat, .values = std::vector<float>(static_cast<std::size_t>(elems))};
+  const Argument rounded{.shape = {elems}, .role = Role::kValue, .values = zeros.values};
+  const std::int64_t blocks = kernels::norm_blocks(segments);
+  constexpr kernels::AdamWOptions kOptions = {0.9, 0.95, 1e-8, 0.1};
+  expect_as_on_cpu(
+      {GetParam().gradient, GetParam().gradient},
+      {gradients, weights, zeros, zeros, output({1}, Role::kStat), output({1}, Role::kStat),
+       output({blocks}, Role::kSum), scalars(kOptions, 1), rounded},
+      {1, 2, 3, 4, 5, 6},
+      [&](Stream& stream, const std::vector<Tensor>& t) {
+        kernels::gradient_norm(stream, {"test"}, {t[4], t[5], t[6], t[0], segments, 1.0});
+        kernels::adamw(
+            stream, {"test"},
+            {t[1], t[2], t[3], t[0], t[5], t[7], segments, kOptions, t[0].dtype() == DType::kBF16 ? t[8] : Tensor()});
       },
       1e-5);
 }

@@ -321,17 +321,26 @@ TEST(TransformerShapeTest, SaysWhatGpusCannotCompute) {
   };
   // The GPT-2s, and the largest of each kind.
   for (const auto& [layers, channels, heads] :
-       {std::tuple{12, 768, 12}, {48, 1600, 25}, {127, 4096, 32}, {1, 4096, 16}, {1, 8, 1}}) {
+       {std::tuple{12, 768, 12}, {48, 1600, 25}, {200, 8192, 64}, {1, 4104, 27}, {5000, 64, 1}, {1, 8, 1}}) {
     EXPECT_EQ(says(layers, channels, heads, DType::kBF16), "") << channels;
   }
   EXPECT_EQ(says(1, 2048, 8, DType::kF32), "");
   EXPECT_EQ(says(1, 12, 3, DType::kF32), "");
-  EXPECT_EQ(says(1, 4104, 27, DType::kBF16), "in bf16 GPUs take model.channels in steps of 8 up to 4096, not 4104");
-  EXPECT_EQ(says(1, 2052, 18, DType::kF32), "in f32 GPUs take model.channels in steps of 4 up to 2048, not 2052");
+  EXPECT_EQ(says(1, 4100, 32, DType::kBF16), "in bf16 GPUs take model.channels in steps of 8 up to 1048576, not 4100");
+  EXPECT_EQ(says(1, 2052, 18, DType::kF32), "");
+  EXPECT_EQ(says(1, 2050, 10, DType::kF32), "in f32 GPUs take model.channels in steps of 4 up to 1048576, not 2050");
   EXPECT_NE(says(1, 24, 2, DType::kBF16).find("heads"), std::string::npos) << "heads of 12";
   EXPECT_NE(says(1, 1024, 2, DType::kF32).find("up to 256 channels, not 512"), std::string::npos);
-  EXPECT_EQ(says(128, 64, 2, DType::kF32), "GPUs take at most 1536 parameters, model.layers = 128 has 1540");
   EXPECT_EQ(models::unsupported(models::gpt2_shape(1000, 12345, 5, 100, 8), DeviceKind::kCpu, DType::kF32), "");
+}
+
+TEST(TransformerShapeTest, SaysHowWideAnRmsNormMayBe) {
+  TransformerShape shape = llama(64, 8, 128, false);
+  shape.channels = 16384;
+  EXPECT_EQ(models::unsupported(shape, DeviceKind::kCuda, DType::kBF16), "");
+  shape.channels = 16392;
+  EXPECT_EQ(models::unsupported(shape, DeviceKind::kCuda, DType::kBF16),
+            "in bf16 GPUs take model.channels in steps of 8 up to 16384, not 16392");
 }
 
 TEST(TransformerShapeTest, SaysWhichSizesGpusDoNotCount) {

@@ -156,7 +156,7 @@ TEST(JobInputs, AModelThatGpusCannotComputeIsRefused) {
   config.model.heads = 3;
   EXPECT_EQ(JobInputs::open(config, 0, 1, DeviceKind::kCpu).job.shape.channels, 36);
   const std::string refused = refusal([&] { JobInputs::open(config, 0, 1, DeviceKind::kCuda); });
-  EXPECT_NE(refused.find("model.channels in steps of 8 up to 4096, not 36"), std::string::npos) << refused;
+  EXPECT_NE(refused.find("model.channels in steps of 8 up to 1048576, not 36"), std::string::npos) << refused;
   EXPECT_NE(refused.find("set run.device = cpu"), std::string::npos) << refused;
   config.model.channels = 48;
   EXPECT_EQ(JobInputs::open(config, 0, 1, DeviceKind::kCuda).job.dtype, DType::kBF16);
