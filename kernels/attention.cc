@@ -94,13 +94,15 @@ void attention_backward(Stream& stream, Label label, const AttentionBackward& a)
 
   const Tensor reads[] = {a.dout, a.q, a.k, a.v, a.out, a.stats};
   const Tensor filled = filled_by(a.dq, a.dk, a.dv);
-  const Tensor writes[] = {filled.defined() ? filled : a.dq, a.dk, a.dv, a.scratch};
+  std::vector<Tensor> writes{filled};
+  if (!filled.defined()) writes = {a.dq, a.dk, a.dv};
+  if (scratch_elems > 0) writes.push_back(a.scratch);
   launch(stream,
          {
              .label = label,
              .kind = kName,
              .reads = reads,
-             .writes = std::span(writes).first(scratch_elems > 0 ? 4 : 3),
+             .writes = writes,
              .flops = attention_flops(shape, 4),  // the model's; the scores computed once more are not counted
          },
          a);
