@@ -24,6 +24,11 @@ inline constexpr bool kHasCuda = true;
 inline constexpr bool kHasCuda = false;
 #endif
 
+// A plan for a GPU that is not here, in any program: there is nothing to build kernels with, and nothing runs.
+inline bool only_declares(const Device& device) {
+  return device.kind() == DeviceKind::kPlan && device.kernel_state() == nullptr;
+}
+
 // Enqueues `operation` with the body for the device that the stream computes or plans for. A program without CUDA never
 // instantiates the call of on_cuda, so it refers to nothing in cuda/.
 template <typename Arguments>
@@ -32,6 +37,7 @@ void launch(Stream& stream, Operation operation, const Arguments& arguments) {
     case DeviceKind::kCpu:
       return stream.launch(operation, arguments.on_cpu(CpuCode::fastest()));
     case DeviceKind::kCuda:
+      if (only_declares(stream.device())) return stream.launch(operation, {});
       if constexpr (kHasCuda) {
         Body body = arguments.on_cuda(stream.device(), operation);
         return stream.launch(operation, std::move(body));

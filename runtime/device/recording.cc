@@ -164,6 +164,7 @@ std::string Recording::describe() const {
 
 PlanDevice::PlanDevice() = default;
 PlanDevice::PlanDevice(const Device& target) : target_(&target) {}
+PlanDevice::PlanDevice(DeviceKind target) : kind_(target) {}
 PlanDevice::~PlanDevice() = default;
 
 std::unique_ptr<Stream> PlanDevice::make_stream(std::string_view name, StreamPriority) {

@@ -55,15 +55,17 @@ struct Recording {
 
 class PlanDevice final : public Device {
  public:
-  // Plans for the CPU device, or for `target`, which outlives this device.
+  // Plans for the CPU device; for `target`, which outlives this device; or for a kind of which none need be here: then
+  // kernels are declared and none is built, and what a GPU's kernels take of the workspace is not known.
   PlanDevice();
   explicit PlanDevice(const Device& target);
+  explicit PlanDevice(DeviceKind target);
   ~PlanDevice() override;
 
   Recording& recording() { return recording_; }
 
   DeviceKind kind() const override { return DeviceKind::kPlan; }
-  DeviceKind target() const override { return target_ == nullptr ? DeviceKind::kCpu : target_->target(); }
+  DeviceKind target() const override { return target_ == nullptr ? kind_ : target_->target(); }
   KernelState* kernel_state() const override { return target_ == nullptr ? nullptr : target_->kernel_state(); }
   std::string description() const override { return "plan"; }
   std::unique_ptr<Stream> make_stream(std::string_view name, StreamPriority priority) override;
@@ -84,7 +86,8 @@ class PlanDevice final : public Device {
   Body zero_body(const Tensor&) override { return {}; }
 
  private:
-  const Device* target_ = nullptr;
+  const Device* target_ = nullptr;  // null: none of `kind_` that is here
+  DeviceKind kind_ = DeviceKind::kCpu;
   Recording recording_;
   std::vector<std::unique_ptr<EventState>> events_;
   std::vector<std::unique_ptr<MarkState>> marks_;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "comm/plan_communicator.h"
 #include "runtime/device/cpu/cpu_device.h"
 #include "runtime/device/cpu/cpu_memory.h"
 #include "tests/comm/expected_declarations.h"
@@ -50,6 +51,15 @@ TEST(Communicator, DeclaresWithoutItsBackend) {
         NeverCarriedOut communicator(rank, size, moves);
         expect_declarations(communicator);
       }
+    }
+  }
+}
+
+TEST(PlanCommunicator, DeclaresWhatEveryBackendDoes) {
+  for (const int size : {1, 2, 5, 64}) {
+    for (const int rank : {0, size - 1}) {
+      PlanCommunicator communicator(rank, size);
+      expect_declarations(communicator);
     }
   }
 }

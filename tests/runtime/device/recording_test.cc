@@ -38,6 +38,14 @@ TEST(PlanDevice, RunsAndAllocatesNothing) {
   EXPECT_EQ(plan.elapsed(mark, mark), Nanoseconds(0));
 }
 
+TEST(PlanDevice, PlansForAKindThatIsNotHere) {
+  EXPECT_EQ(PlanDevice().target(), DeviceKind::kCpu);
+  const PlanDevice plan(DeviceKind::kCuda);
+  EXPECT_EQ(plan.kind(), DeviceKind::kPlan);
+  EXPECT_EQ(plan.target(), DeviceKind::kCuda);
+  EXPECT_EQ(plan.kernel_state(), nullptr);
+}
+
 TEST(PlanDevice, RecordsOperationsWithTheirAccessesAndCosts) {
   PlanDevice plan;
   const auto compute = plan.make_stream("compute", StreamPriority::kNormal);
