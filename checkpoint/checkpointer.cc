@@ -17,6 +17,7 @@
 #include "checkpoint/manifest.h"
 #include "checkpoint/shard_file.h"
 #include "checkpoint/shard_plan.h"
+#include "checkpoint/staging.h"
 #include "runtime/base/check.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
@@ -30,8 +31,6 @@ using Json = nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
 constexpr std::string_view kLatestName = "LATEST";
-// A load of a large state by a rank with a small shard goes through at least this much staging memory.
-constexpr std::uint64_t kLeastStagingBytes = 4 << 20;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -100,8 +99,9 @@ struct Checkpointer::Impl {
       held_by_rank.push_back(held_ranges_from_text(text));
     }
     const auto planned = plan_shards(held_by_rank)[static_cast<std::size_t>(control.rank())];
+    const Staging reserved = reserve_staging(host, table, planned);
+    staging = reserved.all;
     std::vector<H5Dataset> datasets;
-    std::uint64_t staging_bytes = 0;
     for (const PlannedRange& range : planned) {
       const TensorTable::Entry& entry = table.entries[range.entry];
       Shard shard{entry.name,
@@ -110,22 +110,12 @@ struct Checkpointer::Impl {
                   range.begin_elems,
                   range.elems,
                   entry.view.flat(range.begin_elems - entry.begin_elems, range.elems),
-                  Tensor::reserve(host, entry.view.dtype(), {range.elems}),
+                  reserved.shard[shards.size()],
                   "snapshot " + entry.name};
-      staging_bytes = shard.staged.offset_bytes() + shard.staged.extent_bytes() -
-                      (shards.empty() ? shard.staged : shards.front().staged).offset_bytes();
       datasets.push_back(
           {entry.name, shard.dtype, dataset_shape(held[range.entry], range), entry.global_shape, range.begin_elems});
       shards.push_back(std::move(shard));
     }
-    std::uint64_t table_bytes = 0;
-    for (const TensorTable::Entry& entry : table.entries) table_bytes += entry.view.extent_bytes();
-    // Loading reuses the memory of the shard, whole, if that is enough.
-    const std::uint64_t wanted_bytes = std::clamp<std::uint64_t>(table_bytes, 1, kLeastStagingBytes);
-    staging = staging_bytes >= wanted_bytes
-                  ? Tensor(shards.front().staged.arena(), shards.front().staged.offset_bytes(), DType::kU8,
-                           {static_cast<std::int64_t>(staging_bytes)})
-                  : Tensor::reserve(host, DType::kU8, {static_cast<std::int64_t>(wanted_bytes)});
 
     const std::pair<std::string, std::int64_t> attributes[] = {
         {"strake_format", 1}, {"rank", control.rank()}, {"world_size", control.size()}};
