@@ -153,6 +153,7 @@ Bench measure(const BenchStepArguments& arguments, const Config& config, RankDev
   bench.own.host = host_name();
   bench.own.device = device.base().description();
 
+  Trainer* trainer = nullptr;  // while it trains
   std::optional<GpuSampler> sampler;
   if (auto sensor = make_gpu_sensor(device.base())) sampler.emplace(std::move(sensor));
   const TrainHooks hooks{
@@ -165,9 +166,10 @@ Bench measure(const BenchStepArguments& arguments, const Config& config, RankDev
       .wrap_train_source = {},
       .before_step = {},
       .before_first_step =
-          [&](Trainer& trainer) {
-            bench.own.device_memory_bytes = trainer.memory().size_bytes(MemoryKind::kDevice);
-            const comm::BucketPlan& plan = trainer.buckets();
+          [&](Trainer& started) {
+            trainer = &started;
+            bench.own.device_memory_bytes = trainer->memory().size_bytes(MemoryKind::kDevice);
+            const comm::BucketPlan& plan = trainer->buckets();
             bench.job.buckets = static_cast<std::int64_t>(plan.buckets.size());
             for (const comm::Bucket& bucket : plan.buckets) {
               bench.job.comm_bytes += bucket.elems() * static_cast<std::int64_t>(size_bytes(plan.wire));
@@ -177,7 +179,9 @@ Bench measure(const BenchStepArguments& arguments, const Config& config, RankDev
           [&](const StepReport& report) {  // a step has ended, and the next runs
             if (sampler.has_value() && report.step + 1 == arguments.warmup) sampler->start();
             if (report.step >= arguments.warmup) bench.own.steps.push_back(rank_step(report.times, report.comm_busy));
-            if (sampler.has_value() && report.step + 1 == run.train.steps) bench.own.gpu = sampler->stop();
+            if (report.step + 1 < run.train.steps) return;
+            if (sampler.has_value()) bench.own.gpu = sampler->stop();
+            bench.own.memory = trainer->memory_table();
           },
       .on_step = {},
       .peak_flops = bench.job.peak_flops};

@@ -113,6 +113,7 @@ std::string RankMeasurement::to_text() const {
               {"device", device},
               {"steps", values},
               {"device_memory_bytes", device_memory_bytes},
+              {"memory", launch::to_json(memory)},
               {"gpu", gpu.has_value() ? gpu_json(*gpu) : Json()}}
       .dump(-1, ' ', false, Json::error_handler_t::replace);
 }
@@ -126,6 +127,7 @@ RankMeasurement RankMeasurement::from_text(const std::string& text) {
   out.device = json.at("device");
   for (const Json& step : json.at("steps")) out.steps.push_back(RankStep::from(step.get<std::vector<double>>()));
   out.device_memory_bytes = json.at("device_memory_bytes");
+  out.memory = memory_table_from(json.at("memory"));
   if (!json.at("gpu").is_null()) out.gpu = gpu_load(json.at("gpu"));
   return out;
 }
@@ -215,6 +217,7 @@ Json to_json(const StepFigures& figures) {
                             {"breakdown_ms", classes_json(class_medians(alone))},
                             {"comm_busy_ms", median_of(mean_over_ranks(alone, busy_ms))},
                             {"device_memory_bytes", rank.device_memory_bytes},
+                            {"memory", to_json(rank.memory)},
                             {"gpu", rank.gpu.has_value() ? gpu_json(*rank.gpu) : Json()}});
   }
   return out;

@@ -17,6 +17,7 @@
 
 #include "launch/bench/gpu_sampler.h"
 #include "launch/report/breakdown.h"
+#include "launch/train/memory_table.h"
 #include "runtime/telemetry/spread.h"
 
 namespace strake::launch {
@@ -28,6 +29,7 @@ struct RankMeasurement {
   std::string device;
   std::vector<RankStep> steps;          // the measured ones, all repeats, in order
   std::size_t device_memory_bytes = 0;  // planned and taken by the trainer
+  MemoryTable memory;                   // behind the last step
   std::optional<GpuLoad> gpu;           // while they ran
 
   std::string to_text() const;

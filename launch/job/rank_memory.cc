@@ -47,12 +47,11 @@ std::uint64_t control_group_limit_bytes() {
 
 // What its own memory is for, and what makes it smaller.
 std::string needs_of(const Trainer& trainer) {
-  const std::size_t all_bytes =
-      trainer.memory().size_bytes(MemoryKind::kDevice) + trainer.memory().size_bytes(MemoryKind::kHost);
+  MemoryTable table = trainer.memory_table();
+  const std::size_t all_bytes = table.size_bytes(MemoryKind::kDevice) + table.size_bytes(MemoryKind::kHost);
   std::string text;
-  std::vector<Arenas::Part> parts = trainer.memory().parts();
-  std::ranges::stable_sort(parts, std::ranges::greater(), &Arenas::Part::size_bytes);
-  for (const Arenas::Part& part : parts) {
+  std::ranges::stable_sort(table.rows, std::ranges::greater(), &MemoryRow::size_bytes);
+  for (const MemoryRow& part : table.rows) {
     if (part.size_bytes < all_bytes / 100) break;  // the rest is no more
     text += fmt::format("{}{} {:.2f} GiB{}", text.empty() ? "" : ", ", part.name, gib(part.size_bytes),
                         part.kind == MemoryKind::kHost ? " of host memory" : "");

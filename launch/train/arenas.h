@@ -3,9 +3,8 @@
 #pragma once
 
 #include <cstddef>
-#include <string>
-#include <vector>
 
+#include "launch/train/memory_table.h"
 #include "runtime/device/arena.h"
 #include "runtime/device/device.h"
 
@@ -26,15 +25,8 @@ struct Arenas {
   // Takes every byte, zero-filled. Throws OutOfMemoryError naming the arena.
   void allocate(Device& device);
 
-  struct Part {
-    std::string name;
-    MemoryKind kind;
-    std::size_t size_bytes;
-  };
-  std::vector<Part> parts() const;  // without empty ones, in the order above
-  std::size_t size_bytes(MemoryKind kind) const;
-  // Arena, kind, bytes, a line each, and the total.
-  std::string table() const;
+  MemoryTable table() const;  // without empty ones, in the order above
+  std::size_t size_bytes(MemoryKind kind) const { return table().size_bytes(kind); }
 };
 
 }  // namespace strake::launch

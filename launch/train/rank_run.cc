@@ -136,7 +136,7 @@ class RankRun {
            .log = [this](std::string_view line) { parts_.log.write(LogLevel::kWarning, line); }});
     });
     take_memory(parts_.control, parts_.device, *trainer_);
-    parts_.log.debug("memory of each rank:\n{}", trainer_->memory().table());
+    parts_.log.debug("memory of each rank:\n{}", trainer_->memory_table().describe());
   }
 
   // Algorithms that are chosen by timing are chosen by rank 0, once a run: a resumed run takes what its checkpoint

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "checkpoint/staging.h"
 #include "kernels/fingerprint.h"
 #include "launch/train/replicas.h"
 #include "runtime/base/error.h"
@@ -32,8 +33,22 @@ Snapshot::Snapshot(Device& device, Stream& compute, Stream& copy_out, comm::Comm
       checkpointer_(files, control, device, copy_out, memory.host, std::move(table), std::move(options)),
       looked_at_(device.make_event("weights looked at")) {
   if (control.size() == 1) return;
-  fingerprints_ = Tensor::reserve(memory.scalars, DType::kI64, {kParts});
-  told_ = std::make_unique<ScalarMailbox>(memory.host, DType::kI64, kParts, 1);
+  fingerprints_ = reserve_fingerprints(memory);
+  told_ = std::make_unique<ScalarMailbox>(reserve_mailbox(memory));
+}
+
+Tensor Snapshot::reserve_fingerprints(const Memory& memory) {
+  return Tensor::reserve(memory.scalars, DType::kI64, {kParts});
+}
+
+ScalarMailbox Snapshot::reserve_mailbox(const Memory& memory) { return {memory.host, DType::kI64, kParts, 1}; }
+
+void Snapshot::reserve(const TensorTable& table, std::span<const checkpoint::PlannedRange> planned, int ranks,
+                       Memory memory) {
+  checkpoint::reserve_staging(memory.host, table, planned);
+  if (ranks == 1) return;
+  reserve_fingerprints(memory);
+  reserve_mailbox(memory);
 }
 
 checkpoint::SaveReport Snapshot::save(const Event& updated, std::int64_t step, const std::function<double()>& norm,

@@ -7,8 +7,10 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 
 #include "checkpoint/checkpointer.h"
+#include "checkpoint/shard_plan.h"
 #include "comm/communicator.h"
 #include "comm/control.h"
 #include "runtime/device/device.h"
@@ -31,6 +33,11 @@ class Snapshot {
   Snapshot(Device& device, Stream& compute, Stream& copy_out, comm::Communicator& communicator, comm::Control& control,
            Files& files, checkpoint::Options options, const State& state, TensorTable table, Memory memory);
 
+  // Sets aside what the constructor would for a rank of `ranks` that writes `planned` of `table`, where a run is only
+  // planned.
+  static void reserve(const TensorTable& table, std::span<const checkpoint::PlannedRange> planned, int ranks,
+                      Memory memory);
+
   // Writes the state as it is behind what is enqueued on compute; `updated` is recorded behind the last update. `norm`
   // says the last step's gradient norm, once it is on the host. Blocks. Throws NonFiniteError instead of writing if
   // that is not finite, DivergenceError if ranks hold different weights or moments.
@@ -40,6 +47,9 @@ class Snapshot {
   checkpoint::Checkpointer& checkpointer() { return checkpointer_; }
 
  private:
+  // Of several ranks, so that each can tell the others what it holds.
+  static Tensor reserve_fingerprints(const Memory& memory);
+  static ScalarMailbox reserve_mailbox(const Memory& memory);
   void look();
   void require_sound(std::int64_t step, double norm);
 

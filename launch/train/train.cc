@@ -20,7 +20,7 @@ void print_schedule(const Config& config, Device& device, comm::Communicator& co
   const Trainer trainer(inputs.job, device, communicator, inputs.sources(), &plan);
   if (rank != 0) return;
   std::cout << plan.recording.describe() << "\nmemory of each rank:\n"
-            << trainer.memory().table() << "\n\nbuckets:\n"
+            << trainer.memory_table().describe() << "\n\nbuckets:\n"
             << trainer.buckets().describe() << '\n';
 }
 

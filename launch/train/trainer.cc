@@ -98,6 +98,10 @@ Evaluation Trainer::make_evaluation(data::TokenSource& source) {
 
 StepPlan Trainer::plan(const Job& job, comm::Communicator& communicator, TokenSources sources, const Device* target) {
   PlanDevice device = target == nullptr ? PlanDevice() : PlanDevice(*target);
+  return plan(job, communicator, sources, device);
+}
+
+StepPlan Trainer::plan(const Job& job, comm::Communicator& communicator, TokenSources sources, PlanDevice& device) {
   StepPlan plan;
   {
     Trainer trainer(job, device, communicator, sources, nullptr);
@@ -117,7 +121,12 @@ void Trainer::keep_checkpoints(Files& files, comm::Control& control, checkpoint:
                                  state_table(), Snapshot::Memory{arenas_.scalars, arenas_.host});
 }
 
+void Trainer::reserve_checkpoints(std::span<const checkpoint::PlannedRange> planned) {
+  Snapshot::reserve(state_table(), planned, job_.ranks, {arenas_.scalars, arenas_.host});
+}
+
 void Trainer::allocate() {
+  outside_bytes_ = device_.driver_bytes();
   arenas_.allocate(device_);
   if (workspace_.defined()) compute_->set_workspace(workspace_);
 }
@@ -219,6 +228,17 @@ StepReport Trainer::report(std::int64_t step) const {
     report.buckets.push_back({account_.since_begin(step, *timing.begin), account_.since_begin(step, *timing.end)});
   }
   return report;
+}
+
+MemoryTable Trainer::memory_table() const {
+  const bool taken = arenas_.weights.allocated();
+  MemoryTable table = arenas_.table();
+  const std::optional<std::size_t> now_bytes = device_.driver_bytes();
+  if (const auto outside = taken ? outside_bytes_ : now_bytes; outside.has_value()) {
+    table.rows.push_back({kContextAndLibraries, MemoryKind::kDevice, *outside});
+  }
+  if (taken) table.driver_bytes = now_bytes;
+  return table;
 }
 
 TensorTable Trainer::state_table() const {

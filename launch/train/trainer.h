@@ -11,11 +11,13 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "checkpoint/checkpointer.h"
 #include "checkpoint/reader.h"
+#include "checkpoint/shard_plan.h"
 #include "comm/communicator.h"
 #include "data/loader.h"
 #include "data/token_source.h"
@@ -89,9 +91,13 @@ class Trainer {
   // `target`: the device that will run it; null: the CPU device.
   static StepPlan plan(const Job& job, comm::Communicator& communicator, TokenSources sources,
                        const Device* target = nullptr);
+  // The same on a plan device of the caller's, for what may not be here.
+  static StepPlan plan(const Job& job, comm::Communicator& communicator, TokenSources sources, PlanDevice& device);
 
   // Adds checkpoints, before allocate().
   void keep_checkpoints(Files& files, comm::Control& control, checkpoint::Options options);
+  // Sets aside the memory that keep_checkpoints would, and no more: of a rank that writes `planned`.
+  void reserve_checkpoints(std::span<const checkpoint::PlannedRange> planned);
   // Takes every byte, zero-filled.
   void allocate();
   // The newest checkpoint, as Checkpointer::load_newest. Blocks the host.
@@ -127,6 +133,8 @@ class Trainer {
   const comm::BucketPlan& buckets() const { return parameters_.buckets().plan(); }
   double learning_rate(std::int64_t step) const { return schedule_.at(step); }
   const Arenas& memory() const { return arenas_; }
+  // All that this process takes, or will take, of device and host.
+  MemoryTable memory_table() const;
   TensorTable state_table() const;
   const Tensor& weights() const { return parameters_.weights(); }
   Stream& compute() { return *compute_; }
@@ -153,6 +161,7 @@ class Trainer {
   StepAccount account_;
   Event updated_;  // weights and moments of the last step are final
   comm::Communicator& communicator_;
+  std::optional<std::size_t> outside_bytes_;  // taken of the device before the arenas were
   std::int64_t last_step_ = -1;
 };
 

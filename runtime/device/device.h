@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -153,6 +154,10 @@ class Device {
   virtual void free(DeviceAddress address, MemoryKind kind) noexcept = 0;
   // Bytes handed out so far; constant after step 1.
   virtual std::size_t allocated_bytes() const = 0;
+  // What this process takes of the device's own memory in all, as the driver says: what was handed out, and what the
+  // driver and libraries keep for themselves. Absent where the device's memory is the host's, and if the driver does
+  // not tell. Microseconds to milliseconds: not in a step.
+  virtual std::optional<std::size_t> driver_bytes() const { return std::nullopt; }
 
   // Has the latest record of `event` run? Relaxed: orders nothing and never blocks, so that looking every step hides no
   // missing wait. True for an event never recorded.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "runtime/device/device.h"
@@ -49,6 +50,7 @@ class ForwardingDevice : public Device {
   }
   void free(DeviceAddress address, MemoryKind kind) noexcept override { inner_.free(address, kind); }
   std::size_t allocated_bytes() const override { return inner_.allocated_bytes(); }
+  std::optional<std::size_t> driver_bytes() const override { return inner_.driver_bytes(); }
   bool complete(const Event& event) const override { return inner_.complete(event); }
   bool complete(const Mark& mark) const override { return inner_.complete(mark); }
   void synchronize(const Event& event) override { inner_.synchronize(event); }

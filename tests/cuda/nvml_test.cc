@@ -55,6 +55,14 @@ TEST_F(StandIn, WhatIsNotSupportedStaysAsItWas) {
   EXPECT_EQ(nvml_->sensor(stranger.pci_bus_id), nullptr);
 }
 
+TEST_F(StandIn, ListsWhatAProcessTakes) {
+  EXPECT_EQ(nvml_->memory_of_process("0000:03:00.0", 103), std::size_t{3} << 30);
+  EXPECT_FALSE(nvml_->memory_of_process("0000:03:00.0", 104).has_value()) << "it computes on another GPU";
+  EXPECT_FALSE(nvml_->memory_of_process("0000:03:00.0", 7).has_value()) << "listed, but not what it takes";
+  EXPECT_FALSE(nvml_->memory_of_process("0000:05:00.0", 105).has_value()) << "the GPU answers nothing";
+  EXPECT_FALSE(nvml_->memory_of_process("0000:77:00.0", 103).has_value());
+}
+
 TEST_F(StandIn, LinksThroughSwitchesDirectAndNone) {
   const GpuLink switched = nvml_->link(gpu(0), gpu(1));
   EXPECT_EQ(switched.path, "NV18 through NVSwitch");

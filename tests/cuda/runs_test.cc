@@ -182,6 +182,31 @@ TEST_F(RunsOnTwoGpus, AStepTakesNothingFromTheDevice) {
   });
 }
 
+// Of a model that takes some GB: there what kernels load when they first run is little.
+TEST(MemoryTable, AgreesWithTheDriver) {
+  if (const std::string reason = gpus_missing(1); !reason.empty()) GTEST_SKIP() << reason;
+  SmallJob job({.channels = 1024, .sequence = 512, .learning_rate = 1e-3});
+  launch::Config config = gpu_config(job, 1, 2, ComputeType::kBF16);
+  config.model.layers = 8;
+  config.model.heads = 16;
+  GpuRanks gpus(/*deterministic=*/true);
+  launch::MemoryTable table;
+  run_threads(config, 1, [&](int rank, const RunRank& run) {
+    const auto gpu = gpus(rank);
+    launch::Trainer* trainer = nullptr;
+    RankSetup setup{.device = gpu.get()};
+    setup.hooks.before_first_step = [&](launch::Trainer& started) { trainer = &started; };
+    setup.hooks.on_report = [&](const launch::StepReport&) { table = trainer->memory_table(); };
+    run(std::move(setup));
+  });
+  std::printf("%s\n", table.describe().c_str());
+  ASSERT_FALSE(table.rows.empty());
+  if (!table.driver_bytes.has_value()) GTEST_SKIP() << "the driver does not tell";
+  EXPECT_EQ(table.rows.back().name, launch::kContextAndLibraries);
+  const auto driver_bytes = static_cast<double>(*table.driver_bytes);
+  EXPECT_NEAR(static_cast<double>(table.size_bytes(MemoryKind::kDevice)), driver_bytes, 0.02 * driver_bytes);
+}
+
 // One GPU and the CPU device, from the same weights on the same tokens.
 class BesideTheCpu : public testing::Test {
  protected:

@@ -144,6 +144,7 @@ on_one_gpu() {
   item kernels 120 by_gtest "$pack/bin/cuda_tests"
   item device 120 by_gtest "$pack/bin/cuda_device_tests" --gtest_filter='Devices/*:CudaDevice.*'
   item beside-the-cpu 90 by_gtest "$pack/bin/cuda_run_tests" --gtest_filter='BesideTheCpu.*'
+  item memory-table 60 by_gtest "$pack/bin/cuda_run_tests" --gtest_filter='MemoryTable.*'
   item equal-bits-one-gpu 90 by_gtest "$pack/bin/cuda_run_tests" --gtest_filter='Cells/*Gpus1*'
 }
 # Ranks are processes: cut and resumed with other buckets and no overlap, a run has every bit of the uncut one.

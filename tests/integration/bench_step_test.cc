@@ -79,6 +79,8 @@ TEST_P(BenchStep, MeasuresWhatWasAskedFor) {
   EXPECT_GT(json.at("comm").at("bytes"), 0);
   for (const Json& rank : json.at("ranks")) {
     EXPECT_GT(rank.at("device_memory_bytes"), 0);
+    EXPECT_EQ(rank.at("memory").at("device_bytes"), rank.at("device_memory_bytes")) << "no driver takes a part of it";
+    EXPECT_TRUE(rank.at("memory").at("driver_bytes").is_null());
     EXPECT_FALSE(rank.at("device").get<std::string>().empty());
   }
   EXPECT_FALSE(json.at("libraries").empty());

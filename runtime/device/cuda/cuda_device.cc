@@ -15,6 +15,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/device/cuda/cuda_call.h"
+#include "runtime/device/cuda/gpu_memory.h"
 #include "runtime/device/cuda/nvml.h"
 
 namespace strake {
@@ -109,7 +110,7 @@ class CudaStream final : public Stream {
 class CudaDevice final : public Device {
  public:
   CudaDevice(int ordinal, std::unique_ptr<KernelState> kernels) : ordinal_(ordinal), kernels_(std::move(kernels)) {
-    STRAKE_CUDA(cudaSetDevice(ordinal));
+    select_cuda_device(ordinal);
     STRAKE_CUDA(cudaDeviceGetStreamPriorityRange(&low_priority_, &high_priority_));
   }
 
@@ -166,6 +167,7 @@ class CudaDevice final : public Device {
     sizes_.erase(found);
   }
   std::size_t allocated_bytes() const override { return allocated_bytes_; }
+  std::optional<std::size_t> driver_bytes() const override { return cuda::gpu_memory_of_this_process(ordinal_); }
 
   bool complete(const Event& event) const override {
     const CudaEventState& state = state_of(event);
@@ -258,7 +260,10 @@ std::unique_ptr<Device> make_cuda_device(int ordinal, std::unique_ptr<KernelStat
   return std::make_unique<CudaDevice>(ordinal, std::move(kernels));
 }
 
-void select_cuda_device(int ordinal) { STRAKE_CUDA(cudaSetDevice(ordinal)); }
+void select_cuda_device(int ordinal) {
+  cuda::note_gpu_memory_before_use(ordinal);
+  STRAKE_CUDA(cudaSetDevice(ordinal));
+}
 
 int current_cuda_device() {
   int ordinal = 0;

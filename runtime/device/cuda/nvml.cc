@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 #include <utility>
 
 namespace strake {
@@ -27,6 +28,12 @@ struct PciInfo {
 };
 struct MemoryInfo {
   unsigned long long total, free, used;
+};
+
+struct ProcessInfo {
+  unsigned pid;
+  unsigned long long used_bytes;  // all ones: not known
+  unsigned gpu_instance, compute_instance;
 };
 
 constexpr int kRemoteSwitch = 2;  // where an NVLink leads
@@ -87,6 +94,7 @@ class Nvml::Library {
     find(energy, "nvmlDeviceGetTotalEnergyConsumption");
     find(temperature, "nvmlDeviceGetTemperature");
     find(memory, "nvmlDeviceGetMemoryInfo");
+    find(processes, "nvmlDeviceGetComputeRunningProcesses_v3");
     find(event_reasons, "nvmlDeviceGetCurrentClocksEventReasons");
     if (event_reasons == nullptr) find(event_reasons, "nvmlDeviceGetCurrentClocksThrottleReasons");  // older drivers
     find(ecc, "nvmlDeviceGetEccMode");
@@ -132,6 +140,7 @@ class Nvml::Library {
   int (*energy)(Handle, unsigned long long*) = nullptr;
   int (*temperature)(Handle, int, unsigned*) = nullptr;
   int (*memory)(Handle, MemoryInfo*) = nullptr;
+  int (*processes)(Handle, unsigned*, ProcessInfo*) = nullptr;
   int (*event_reasons)(Handle, unsigned long long*) = nullptr;
   int (*ecc)(Handle, int*, int*) = nullptr;
   int (*persistence)(Handle, int*) = nullptr;
@@ -253,6 +262,20 @@ GpuLink Nvml::link(const GpuFacts& first, const GpuFacts& second) const {
     out.path = name_of_common_ancestor(*level);
   }
   return out;
+}
+
+std::optional<std::size_t> Nvml::memory_of_process(const std::string& pci_bus_id, unsigned pid) const {
+  const Library& nvml = *library_;
+  const Handle device = nvml.handle(pci_bus_id);
+  std::array<ProcessInfo, 256> processes{};
+  unsigned count = processes.size();
+  if (device == nullptr || nvml.processes == nullptr || nvml.processes(device, &count, processes.data()) != kSuccess) {
+    return std::nullopt;
+  }
+  for (const ProcessInfo& process : std::span(processes).first(count)) {
+    if (process.pid == pid && process.used_bytes != ~0ull) return process.used_bytes;
+  }
+  return std::nullopt;
 }
 
 std::unique_ptr<GpuSensor> Nvml::sensor(const std::string& pci_bus_id) const {

@@ -29,6 +29,8 @@ class Nvml {
   void complete(GpuFacts& facts) const;
   // How two GPUs reach each other, by NVLink or PCIe.
   GpuLink link(const GpuFacts& first, const GpuFacts& second) const;
+  // What the process with this number takes on a GPU, as all of its threads. Absent if the driver does not list it.
+  std::optional<std::size_t> memory_of_process(const std::string& pci_bus_id, unsigned pid) const;
   // Null if the GPU is not known. Keeps the library loaded.
   std::unique_ptr<GpuSensor> sensor(const std::string& pci_bus_id) const;
 

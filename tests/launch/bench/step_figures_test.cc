@@ -37,6 +37,7 @@ RankMeasurement measurement(int rank, const std::vector<double>& walls_ms) {
   out.device = "cpu";
   for (const double wall_ms : walls_ms) out.steps.push_back(step(wall_ms));
   out.device_memory_bytes = 12345;
+  out.memory = {.rows = {{"weights", MemoryKind::kDevice, 12345}}, .driver_bytes = 12400};
   return out;
 }
 
@@ -151,6 +152,8 @@ TEST(StepFigures, HasTheDocumentedFields) {
   EXPECT_EQ(first["rank"], 0);
   EXPECT_EQ(first["step_ms"], 5.0);  // of 1 3 3 7 7 15
   EXPECT_EQ(first["device_memory_bytes"], 12345);
+  EXPECT_EQ(first["memory"]["parts"][0]["bytes"], 12345);
+  EXPECT_EQ(first["memory"]["driver_bytes"], 12400);
   EXPECT_EQ(first["gpu"]["power_w"], 300.0);
   EXPECT_EQ(first["gpu"]["limits"]["power cap"], 0.25);
   EXPECT_EQ(first["gpu"]["throttled"], true);
@@ -173,6 +176,8 @@ TEST(RankMeasurement, TravelsAsText) {
     EXPECT_EQ(come.steps[i].comm_busy_ms, sent.steps[i].comm_busy_ms);
   }
   EXPECT_EQ(come.device_memory_bytes, 12345u);
+  EXPECT_EQ(come.memory.rows, sent.memory.rows);
+  EXPECT_EQ(come.memory.driver_bytes, 12400u);
   ASSERT_TRUE(come.gpu.has_value());
   EXPECT_EQ(come.gpu->mean_power_w, 1.0 / 7);
   EXPECT_FALSE(come.gpu->highest_temperature_c.has_value());
