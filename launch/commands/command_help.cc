@@ -32,6 +32,9 @@ constexpr Example kExamples[] = {
      "  strake train quickstart.toml run.dir=runs/book train.steps=2000\n"
      "  mpirun --allow-run-as-root --bind-to none --oversubscribe -n 2 strake train quickstart.toml run.dir=runs/book\n"
      "The same command goes on with a run that has stopped. `strake info --keys` explains every key."},
+    {"strake plan",
+     "  strake plan examples/llama-1b.toml --ranks 8 --device cuda --memory 80GiB\n"
+     "  strake plan quickstart.toml train.micro_batch=32 --json"},
     {"strake bench", "  strake bench step quickstart.toml --random-data"},
     {"strake bench step", "  strake bench step quickstart.toml --random-data --steps 50 train.micro_batch=8"},
     {"strake data", "  strake data prepare book.txt --train train.bin --val val.bin"},

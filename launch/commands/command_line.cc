@@ -22,6 +22,8 @@
 #include "launch/commands/completion.h"
 #include "launch/commands/generate.h"
 #include "launch/machine/machine.h"
+#include "launch/plan/memory_size.h"
+#include "launch/plan/plan.h"
 #include "launch/train/train.h"
 #include "runtime/base/error.h"
 #include "runtime/base/home_path.h"
@@ -55,6 +57,15 @@ CLI::Validator fraction() {
         const bool whole = error == std::errc() && end == text.data() + text.size();
         if (whole && value >= 0 && value < 1) return std::string();  // NaN is neither
         return fmt::format("{} is not accepted; write a number from 0 to below 1", json_quote(text));
+      },
+      "");
+}
+CLI::Validator memory_size() {
+  return CLI::Validator(
+      [](const std::string& text) {
+        if (memory_size_from(text).has_value()) return std::string();
+        return fmt::format("{} is not accepted; write a number and MiB, GiB, TiB, MB, GB or TB, as in 80GiB",
+                           json_quote(text));
       },
       "");
 }
@@ -111,6 +122,27 @@ int run_command_line(int argc, char** argv) {
   train_command->callback([&] {
     train.command_line = words(argc, argv);
     run = [&] { return run_train(train); };
+  });
+
+  PlanArguments plan;
+  std::string plan_device, plan_memory;
+  CLI::App* plan_command = app.add_subcommand("plan", "Say what a run would take, and what fits, without taking it");
+  plan_command->add_option("config", plan.config_path, "TOML file")->required()->type_name("CONFIG.toml");
+  plan_command->add_option("overrides", plan.overrides, "Keys that replace those of the file")->type_name("key=value");
+  plan_command->add_option("--ranks", plan.ranks, "How many would train")
+      ->check(number_from(1, 4096))
+      ->capture_default_str();
+  plan_command->add_option("--device", plan_device, "What they would compute on, here or not; else as run.device says")
+      ->check(one_of({"cpu", "cuda"}))
+      ->type_name("cpu|cuda");
+  plan_command->add_option("--memory", plan_memory, "What each has, \"80GiB\"; else what the device has, if it is here")
+      ->check(memory_size())
+      ->type_name("SIZE");
+  plan_command->add_flag("--json", plan.json, "Print one JSON object (docs/formats.md)");
+  plan_command->callback([&] {
+    if (!plan_device.empty()) plan.device = plan_device == "cpu" ? DeviceChoice::kCpu : DeviceChoice::kCuda;
+    if (!plan_memory.empty()) plan.memory_bytes = *memory_size_from(plan_memory);
+    run = [&] { return run_plan(plan); };
   });
 
   BenchStepArguments bench;

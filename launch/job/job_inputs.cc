@@ -99,15 +99,34 @@ void choose_types(Job& job, DeviceKind device) {
   job.wire_dtype = wire == ComputeType::kAuto ? by_itself : wire == ComputeType::kBF16 ? DType::kBF16 : DType::kF32;
 }
 
+// What needs no vocabulary.
+Job begin_job(const Config& config, int rank, int ranks, DeviceKind device) {
+  Job job;
+  job.config = config;
+  job.derived = derive(config, ranks);
+  job.rank = rank;
+  job.ranks = ranks;
+  choose_types(job, device);
+  return job;
+}
+
+void set_shape(Job& job, DeviceKind device, std::int64_t vocab) {
+  job.shape = shape_of(job.config, vocab);
+  const std::string too_much = models::unsupported(job.shape, device, job.dtype, job.config.train.micro_batch);
+  if (!too_much.empty()) throw ConfigError(fmt::format("{}; change the model, or set run.device = cpu", too_much));
+}
+
 }  // namespace
+
+Job job_of(const Config& config, int rank, int ranks, DeviceKind device, std::int64_t vocab) {
+  Job job = begin_job(config, rank, ranks, device);
+  set_shape(job, device, vocab);
+  return job;
+}
 
 JobInputs JobInputs::open(const Config& config, int rank, int ranks, DeviceKind device) {
   JobInputs inputs;
-  inputs.job.config = config;
-  inputs.job.derived = derive(config, ranks);
-  inputs.job.rank = rank;
-  inputs.job.ranks = ranks;
-  choose_types(inputs.job, device);
+  inputs.job = begin_job(config, rank, ranks, device);
   if (config.data.train.empty()) throw ConfigError("data.train: name a token file (strake data prepare makes one)");
   inputs.train = open_tokens(config.data.train, config);
   require_train_sequences(*inputs.train, config);
@@ -134,10 +153,7 @@ JobInputs JobInputs::open(const Config& config, int rank, int ranks, DeviceKind 
     require_vocab("data.val", *inputs.val, vocab);
     require_val_ids(*inputs.val, config, rank, ranks, vocab);
   }
-  inputs.job.shape = shape_of(config, vocab);
-  const std::string too_much =
-      models::unsupported(inputs.job.shape, device, inputs.job.dtype, config.train.micro_batch);
-  if (!too_much.empty()) throw ConfigError(fmt::format("{}; change the model, or set run.device = cpu", too_much));
+  set_shape(inputs.job, device, vocab);
   return inputs;
 }
 

@@ -17,6 +17,10 @@ namespace strake::launch {
 // With more ranks comm.wire_dtype = auto sums gradients in f32: NCCL rounds a sum of bf16 at every addition.
 inline constexpr int kMostRanksOnANarrowWire = 8;
 
+// The job of a rank with a vocabulary that is known: types chosen, everything checked that needs no token file.
+// `device`: what will compute. Throws ConfigError.
+Job job_of(const Config& config, int rank, int ranks, DeviceKind device, std::int64_t vocab);
+
 struct JobInputs {
   Job job;
   std::unique_ptr<data::TokenFiles> train;

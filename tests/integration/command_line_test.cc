@@ -48,8 +48,8 @@ TEST(Help, EveryCommandHasItWithAnExample) {
   const std::string all = shell("strake --help").output;
   int commands = 0;
   for (const char* command :
-       {"", "train", "bench", "bench step", "data", "data prepare", "generate", "import", "export", "ckpt", "ckpt list",
-        "ckpt verify", "ckpt convert", "info", "completion", "help"}) {
+       {"", "train", "plan", "bench", "bench step", "data", "data prepare", "generate", "import", "export", "ckpt",
+        "ckpt list", "ckpt verify", "ckpt convert", "info", "completion", "help"}) {
     const std::string name = command;
     const ShellEnd help = shell("strake " + name + " --help");
     EXPECT_EQ(help.exit_code, 0) << command;
@@ -108,8 +108,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadLine{"help data nosuch", "strake data: \"nosuch\" is not known; write one of prepare"},
         BadLine{"help --nosuch", "strake: \"--nosuch\" is not known; write one of train"},
         BadLine{"help train extra", "strake train: \"extra\" is not known"}, BadLine{"help ''", "\"\" is not known"},
-        BadLine{"frobnicate", "write one of train, bench, data"}, BadLine{"data prepar", "did you mean prepare?"},
-        BadLine{"ckpt", "strake ckpt: a command is missing; write one of list, verify, convert; see `strake ckpt --help`"},
+        BadLine{"frobnicate", "write one of train, plan, bench, data"}, BadLine{"data prepar", "did you mean prepare?"},
+        BadLine{"ckpt",
+                "strake ckpt: a command is missing; write one of list, verify, convert; see `strake ckpt --help`"},
         BadLine{"train", "strake train: CONFIG.toml is missing"},
         BadLine{"data prepare", "TEXT and --train FILE are missing"},
         BadLine{"train c.toml --print-shedule", "did you mean --print-schedule?"},
@@ -123,6 +124,14 @@ INSTANTIATE_TEST_SUITE_P(
     Values, BadLineTest,
     testing::Values(
         BadLine{"generate r --device gpu", "--device: \"gpu\" is not accepted; write auto, cpu or cuda; see"},
+        BadLine{"plan c.toml --memory 80", "--memory: \"80\" is not accepted; write a number and MiB, GiB, TiB"},
+        BadLine{"plan c.toml --memory -1GiB", "--memory: \"-1GiB\" is not accepted"},
+        BadLine{"plan c.toml --memory 0GiB", "--memory: \"0GiB\" is not accepted"},
+        BadLine{"plan c.toml --memory 9e99GiB", "--memory: \"9e99GiB\" is not accepted"},
+        BadLine{"plan c.toml --memory ''", "--memory: \"\" is not accepted"},
+        BadLine{"plan c.toml --ranks 0", "--ranks: \"0\" is not accepted; write an integer from 1 to 4096"},
+        BadLine{"plan c.toml --ranks 1.5", "--ranks: \"1.5\" is not accepted"},
+        BadLine{"plan c.toml --device tpu", "--device: \"tpu\" is not accepted; write cpu or cuda"},
         BadLine{"train ''", "\"\" is not accepted; write a path"},
         BadLine{"ckpt list ''", "\"\" is not accepted; write a path"},
         BadLine{"data prepare t --train x --val y --val-fraction ''",
@@ -251,9 +260,12 @@ TEST_F(Completion, OfBashKnowsCommandsOptionsKeysAndFiles) {
   EXPECT_EQ(offered("strake generate --d", 2, folder), Words{"--device"});
   EXPECT_EQ(offered("strake generate --device c", 3, folder), (Words{"cpu", "cuda"}));
   EXPECT_EQ(offered("strake generate --tokens ''", 3, folder), Words{""});
-  EXPECT_EQ(
-      offered("strake train m", 2, folder),
-      (Words{"my config.toml", "model.kind=", "model.layers=", "model.channels=", "model.heads=", "model.vocab="}));
+  EXPECT_EQ(offered("strake plan c.toml --device ''", 4, folder), (Words{"cpu", "cuda"}));
+  EXPECT_EQ(offered("strake plan c.toml train.recompute = ''", 5, folder), (Words{"none", "norm_activation", "block"}));
+  EXPECT_EQ(offered("strake train m", 2, folder),
+            (Words{"my config.toml", "model.kind=", "model.layers=", "model.channels=", "model.heads=", "model.vocab=",
+                   "model.kv_heads=", "model.head_size=", "model.mlp_channels=", "model.norm_epsilon=",
+                   "model.rope_theta=", "model.rope_scaling=", "model.tied_head="}));
   EXPECT_EQ(offered("strake train c.toml optimizer.warmup_r", 3, folder), Words{"optimizer.warmup_ratio="});
   EXPECT_EQ(offered("strake train c.toml run.device = c", 5, folder), (Words{"cpu", "cuda"}));
   EXPECT_EQ(offered("strake train c.toml run.device =", 4, folder), (Words{"auto", "cpu", "cuda"}));

@@ -1,0 +1,133 @@
+#include "launch/plan/planner.h"
+
+#include <algorithm>
+#include <map>
+#include <span>
+#include <string_view>
+#include <utility>
+
+#include "comm/plan_communicator.h"
+#include "launch/job/job_inputs.h"
+#include "launch/plan/gpu_experience.h"
+#include "runtime/base/check.h"
+
+namespace strake::launch {
+namespace {
+
+// As many tokens as a source must have, and none that could be read.
+class NoTokens final : public data::TokenSource {
+ public:
+  explicit NoTokens(std::int64_t sequence) : tokens_(sequence + 1) {}
+  std::int64_t tokens() const override { return tokens_; }
+  void read(std::int64_t, std::span<std::int32_t>) override { check_failed("read", "a plan reads no tokens"); }
+  std::string describe() const override { return "no tokens"; }
+
+ private:
+  std::int64_t tokens_;
+};
+
+// "h.12.mlp.gelu" -> "h.*.mlp.gelu"
+std::string of_any_layer(const std::string& name) {
+  constexpr std::string_view kLayer = "h.";
+  const std::size_t end = name.find_first_not_of("0123456789", kLayer.size());
+  const bool numbered = name.starts_with(kLayer) && end != std::string::npos && end > kLayer.size();
+  return numbered ? "h.*" + name.substr(end) : name;
+}
+
+void read_peak(const MemoryPlan& memory, const Recording& recording, RankPlan& plan) {
+  if (memory.blocks.empty()) return;
+  plan.fullest_operation = recording.entries[memory.peak_entry].name;
+  plan.alive_bytes = memory.peak_bytes;
+  std::map<std::string, PeakShare> shares;
+  for (const MemoryBlock* block : memory.at_peak()) {
+    PeakShare& share = shares[of_any_layer(block->name)];
+    ++share.count;
+    share.size_bytes += block->size_bytes;
+  }
+  for (auto& [name, share] : shares) {
+    share.name = name;
+    plan.peak.push_back(share);
+  }
+  std::ranges::stable_sort(plan.peak, std::ranges::greater(), &PeakShare::size_bytes);
+}
+
+void read_costs(const Recording& recording, RankPlan& plan) {
+  for (const RecordedEntry& entry : recording.entries) {
+    // Of collectives that is what adds up gradients, which no rate of matrix products is meant for.
+    if (entry.phase != Phase::kComm) (entry.recomputed ? plan.recomputed_flops : plan.flops) += entry.flops;
+    const bool between_ranks = entry.phase == Phase::kComm && entry.kernel != "cast";
+    if (between_ranks && plan.target.ranks > 1) plan.bytes.sent += entry.bytes;
+  }
+  plan.bytes.forward = recording.bytes(Phase::kForward);
+  plan.bytes.backward = recording.bytes(Phase::kBackward);
+  plan.bytes.optimizer = recording.bytes(Phase::kOptimizer);
+  plan.bytes.input = recording.bytes(Phase::kInput);
+}
+
+// The driver's and the libraries' part, and marks that are estimates.
+void complete_table(const PlanTarget& target, MemoryTable& table) {
+  if (target.kind != DeviceKind::kCuda) return;
+  std::optional<std::size_t> measured_bytes;
+  if (target.device != nullptr) {
+    measured_bytes = target.device->driver_bytes();
+  } else {
+    for (MemoryRow& row : table.rows) row.estimated = row.estimated || row.name == "workspace";
+  }
+  const std::size_t context_bytes = measured_bytes.has_value()
+                                        ? *measured_bytes + expected_communicator_bytes(target.ranks)
+                                        : expected_context_bytes(target.ranks);
+  table.rows.push_back(
+      {kContextAndLibraries, MemoryKind::kDevice, context_bytes, !measured_bytes.has_value() || target.ranks > 1});
+}
+
+}  // namespace
+
+std::size_t RankPlan::needed_bytes() const {
+  const std::size_t host_bytes = target.kind == DeviceKind::kCuda ? 0 : memory.size_bytes(MemoryKind::kHost);
+  return memory.size_bytes(MemoryKind::kDevice) + host_bytes;
+}
+
+bool Planner::possible(const Config& config) const {
+  try {
+    job_of(config, 0, target_.ranks, target_.kind, vocab_);
+    return true;
+  } catch (const ConfigError&) {
+    return false;
+  }
+}
+
+RankPlan Planner::plan(const Config& config, std::int64_t most_micro_batches) {
+  RankPlan plan;
+  plan.target = target_;
+  plan.job = job_of(config, 0, target_.ranks, target_.kind, vocab_);
+  comm::PlanCommunicator communicator(0, target_.ranks);
+  NoTokens train(config.train.sequence), val(config.train.sequence);
+  const TokenSources sources{&train, config.data.val.empty() ? nullptr : &val};
+
+  const auto new_device = [this] {
+    return target_.device != nullptr ? std::make_unique<PlanDevice>(*target_.device)
+                                     : std::make_unique<PlanDevice>(target_.kind);
+  };
+  Job declared = plan.job;
+  declared.derived.accumulation = std::min(declared.derived.accumulation, most_micro_batches);
+  const auto declaring = new_device(), placing = new_device();
+  StepPlan step = Trainer::plan(declared, communicator, sources, *declaring);
+  if (target_.kind == DeviceKind::kCuda && target_.device == nullptr) {
+    step.workspace_bytes = expected_workspace_bytes(plan.job);
+  }
+  Trainer trainer(plan.job, *placing, communicator, sources, &step);
+  // Of state that all ranks hold alike each writes a part; the first one's is no smaller than the others'.
+  const std::vector<std::vector<checkpoint::HeldRange>> held(static_cast<std::size_t>(target_.ranks),
+                                                             checkpoint::held_ranges(trainer.state_table()));
+  trainer.reserve_checkpoints(checkpoint::plan_shards(held).front());
+
+  plan.parameters = models::parameters_of(plan.job.shape).param_elems();
+  plan.buckets = trainer.buckets();
+  plan.memory = trainer.memory_table();
+  complete_table(target_, plan.memory);
+  read_costs(step.recording, plan);
+  read_peak(step.activations, step.recording, plan);
+  return plan;
+}
+
+}  // namespace strake::launch

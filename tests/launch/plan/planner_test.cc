@@ -1,0 +1,192 @@
+// What a plan says, beside what a run takes.
+#include "launch/plan/planner.h"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "launch/job/job_inputs.h"
+#include "launch/plan/gpu_experience.h"
+#include "tests/integration/small_job.h"
+
+namespace strake::launch {
+namespace {
+
+struct Cell {
+  int ranks, accumulation;
+  models::Recompute recompute;
+  bool evaluates;
+  const char* kind = "gpt2";
+};
+
+class PlanOfARun : public testing::TestWithParam<Cell> {};
+
+// All arenas of all ranks, with those of checkpoints.
+TEST_P(PlanOfARun, IsWhatItTakes) {
+  const Cell& cell = GetParam();
+  test::SmallJob job;
+  Config config = job.config(cell.ranks, cell.accumulation, 2, 1);
+  config.model.kind = cell.kind;
+  config.train.recompute = cell.recompute;
+  config.comm.bucket_mib = 0.01;
+  if (cell.evaluates) config.data.val = {job.val_tokens().string()};
+  Config without_files = config;
+  without_files.data.train = {"/nowhere/train.bin"};
+  if (cell.evaluates) without_files.data.val = {"/nowhere/val.bin"};
+  Planner planner({.kind = DeviceKind::kCpu, .ranks = cell.ranks}, test::kVocab);
+  const RankPlan plan = planner.plan(without_files);
+
+  comm::ThreadsWorld world(cell.ranks);
+  std::mutex mutex;
+  test::run_ranks(world, [&](int rank) {
+    const auto communicator = world.make_communicator(rank);
+    const auto control = world.make_control(rank);
+    const auto cpu = make_cpu_device();
+    PosixFiles files;
+    const JobInputs inputs = JobInputs::open(config, rank, cell.ranks);
+    const StepPlan step = Trainer::plan(inputs.job, *communicator, inputs.sources());
+    Trainer trainer(inputs.job, *cpu, *communicator, inputs.sources(), &step);
+    trainer.keep_checkpoints(files, *control, {.directory = job.folder() / "ckpt", .keep = 1});
+    trainer.allocate();
+    const std::lock_guard lock(mutex);
+    const MemoryTable taken = trainer.memory_table();
+    EXPECT_EQ(cpu->allocated_bytes(), taken.size_bytes(MemoryKind::kDevice) + taken.size_bytes(MemoryKind::kHost));
+    if (rank != 0) {
+      EXPECT_LE(taken.size_bytes(MemoryKind::kHost), plan.memory.size_bytes(MemoryKind::kHost));
+      EXPECT_EQ(taken.size_bytes(MemoryKind::kDevice), plan.memory.size_bytes(MemoryKind::kDevice));
+      return;
+    }
+    EXPECT_EQ(plan.memory.rows, taken.rows);
+    EXPECT_EQ(plan.needed_bytes(), cpu->allocated_bytes());
+    EXPECT_EQ(plan.alive_bytes, step.activations.peak_bytes);
+    EXPECT_EQ(plan.recomputed_flops, step.recording.recomputed_flops());
+    EXPECT_EQ(plan.buckets.describe(), trainer.buckets().describe());
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Cells, PlanOfARun,
+                         testing::Values(Cell{1, 1, models::Recompute::kNone, false},
+                                         Cell{1, 3, models::Recompute::kBlock, true},
+                                         Cell{2, 1, models::Recompute::kNormActivation, true},
+                                         Cell{3, 2, models::Recompute::kNone, false},
+                                         Cell{2, 2, models::Recompute::kBlock, true, "llama"}));
+
+Config shape_config(std::int64_t layers, std::int64_t channels, std::int64_t batch) {
+  Config config;
+  config.model.layers = layers;
+  config.model.channels = channels;
+  config.model.heads = channels / 64;
+  config.model.vocab = 50257;
+  config.data.train = {"nowhere"};
+  config.train.sequence = 1024;
+  config.train.micro_batch = config.train.global_batch = batch;
+  return config;
+}
+
+RankPlan plan_on(const PlanTarget& target, const Config& config) {
+  Config of_ranks = config;
+  of_ranks.train.global_batch *= target.ranks;
+  return Planner(target, config.model.vocab).plan(of_ranks);
+}
+
+std::size_t row_bytes(const RankPlan& plan, const std::string& name) {
+  const auto& rows = plan.memory.rows;
+  const auto found = std::ranges::find(rows, name, &MemoryRow::name);
+  return found == rows.end() ? 0 : found->size_bytes;
+}
+
+std::size_t resident_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::size_t>(usage.ru_maxrss) * 1024;
+}
+
+TEST(Planner, TakesNoMemoryOfTheModel) {
+  const std::size_t before = resident_bytes();
+  const RankPlan plan = plan_on({.kind = DeviceKind::kCuda, .ranks = 8}, shape_config(48, 1600, 8));
+  EXPECT_GT(plan.memory.size_bytes(MemoryKind::kDevice), std::size_t{40} << 30);
+  EXPECT_GT(plan.parameters, 1'500'000'000);
+  EXPECT_LT(resident_bytes() - before, std::size_t{256} << 20);
+}
+
+TEST(Planner, PlansForAGpuThatIsNotHere) {
+  const Config config = shape_config(12, 768, 4);
+  const RankPlan gpu = plan_on({.kind = DeviceKind::kCuda, .ranks = 2}, config);
+  EXPECT_EQ(gpu.job.dtype, DType::kBF16);
+  EXPECT_GT(row_bytes(gpu, "bf16 weights"), 0u);
+  EXPECT_EQ(row_bytes(gpu, "workspace"), expected_workspace_bytes(gpu.job));
+  EXPECT_EQ(row_bytes(gpu, kContextAndLibraries), expected_context_bytes(2));
+  for (const MemoryRow& row : gpu.memory.rows) {
+    EXPECT_EQ(row.estimated, row.name == "workspace" || row.name == kContextAndLibraries) << row.name;
+  }
+  EXPECT_EQ(gpu.needed_bytes(), gpu.memory.size_bytes(MemoryKind::kDevice)) << "host memory is apart";
+  EXPECT_EQ(plan_on({.kind = DeviceKind::kCuda, .ranks = 1}, config).memory.rows.back().size_bytes,
+            expected_context_bytes(1));
+
+  const RankPlan cpu = plan_on({.kind = DeviceKind::kCpu, .ranks = 2}, config);
+  EXPECT_FALSE(cpu.memory.estimated());
+  EXPECT_EQ(row_bytes(cpu, kContextAndLibraries), 0u);
+  EXPECT_EQ(cpu.flops, gpu.flops) << "one model";
+  EXPECT_NEAR(gpu.flops / static_cast<double>(4 * 1024), gpu.job.shape.model_flops_per_token(),
+              0.1 * gpu.job.shape.model_flops_per_token())
+      << "MFU's convention counts causal attention by half";
+}
+
+TEST(Planner, AnyNumberOfRanks) {
+  const Config config = shape_config(2, 128, 2);
+  std::size_t staging = std::numeric_limits<std::size_t>::max();
+  for (const int ranks : {1, 3, 8, 9, 64, 77}) {
+    const RankPlan plan = plan_on({.kind = DeviceKind::kCuda, .ranks = ranks}, config);
+    EXPECT_EQ(plan.buckets.wire, ranks > 8 ? DType::kF32 : DType::kBF16) << ranks;
+    EXPECT_EQ(row_bytes(plan, "gradients in transit") > 0, ranks > 8) << ranks;
+    EXPECT_EQ(plan.bytes.sent > 0, ranks > 1) << ranks;
+    EXPECT_EQ(plan.job.derived.accumulation, 1) << ranks;
+    EXPECT_LE(row_bytes(plan, "host staging"), staging) << ranks << ": ranks share out checkpoints";
+    staging = row_bytes(plan, "host staging");
+  }
+}
+
+TEST(Planner, TwoMicroBatchesTellTheMemoryOfAll) {
+  Config config = shape_config(3, 128, 2);
+  config.train.global_batch = 14;
+  Planner planner({.kind = DeviceKind::kCuda}, config.model.vocab);
+  const RankPlan all = planner.plan(config), two = planner.plan(config, 2);
+  EXPECT_EQ(all.job.derived.accumulation, 7);
+  EXPECT_EQ(all.memory.rows, two.memory.rows);
+  EXPECT_NEAR(all.flops / two.flops, 3.5, 1e-9);
+}
+
+TEST(Planner, SaysWhatIsAliveAtTheFullestOperation) {
+  const RankPlan plan = plan_on({.kind = DeviceKind::kCpu}, shape_config(5, 128, 2));
+  ASSERT_FALSE(plan.peak.empty());
+  EXPECT_FALSE(plan.fullest_operation.empty());
+  std::size_t sum = 0;
+  bool of_all_layers = false;
+  for (const PeakShare& share : plan.peak) {
+    sum += share.size_bytes;
+    of_all_layers = of_all_layers || (share.name.starts_with("h.*.") && share.count == 5);
+  }
+  EXPECT_TRUE(of_all_layers);
+  EXPECT_LE(sum, plan.alive_bytes);
+  EXPECT_LE(plan.alive_bytes, row_bytes(plan, "activations"));
+  EXPECT_TRUE(std::ranges::is_sorted(plan.peak, std::ranges::greater(), &PeakShare::size_bytes));
+}
+
+TEST(Planner, RefusesWhatARunRefuses) {
+  Config config = shape_config(2, 128, 2);
+  Planner cpu({.kind = DeviceKind::kCpu}, 50257), gpu({.kind = DeviceKind::kCuda}, 50257);
+  EXPECT_TRUE(cpu.possible(config));
+  config.train.dtype = ComputeType::kBF16;
+  EXPECT_FALSE(cpu.possible(config));
+  EXPECT_TRUE(gpu.possible(config));
+  config.model.head_size = 300;
+  EXPECT_FALSE(gpu.possible(config));
+  EXPECT_THROW(gpu.plan(config), ConfigError);
+}
+
+}  // namespace
+}  // namespace strake::launch
