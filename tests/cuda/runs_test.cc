@@ -8,8 +8,10 @@
 #include <cstdio>
 #include <mutex>
 #include <set>
+#include <string_view>
 #include <tuple>
 
+#include "launch/plan/planner.h"
 #include "tests/cuda/cuda_under_test.h"
 #include "tests/integration/diverged_rank.h"
 #include "tests/integration/dropped_wait.h"
@@ -205,6 +207,33 @@ TEST(MemoryTable, AgreesWithTheDriver) {
   EXPECT_EQ(table.rows.back().name, launch::kContextAndLibraries);
   const auto driver_bytes = static_cast<double>(*table.driver_bytes);
   EXPECT_NEAR(static_cast<double>(table.size_bytes(MemoryKind::kDevice)), driver_bytes, 0.02 * driver_bytes);
+}
+
+// Arenas are the same; workspace and context are asked for, or estimated (launch/plan/gpu_experience.cc).
+TEST(MemoryTable, OfAPlanWithoutTheGpuIsNearThatWithIt) {
+  if (const std::string reason = gpus_missing(1); !reason.empty()) GTEST_SKIP() << reason;
+  GpuRanks gpus(/*deterministic=*/false);
+  const auto gpu = gpus(0);
+  for (const char* example : {"gpt2-1.5b.toml", "llama-1b.toml"}) {
+    launch::Config config = launch::load_config("", {"data.train=nowhere"});
+    const bool gpt = std::string_view(example) == "gpt2-1.5b.toml";
+    config.model.kind = gpt ? "gpt2" : "llama";
+    config.model.layers = gpt ? 48 : 16;
+    config.model.channels = gpt ? 1600 : 2048;
+    config.model.heads = gpt ? 25 : 32;
+    if (!gpt) config.model.kv_heads = 8;
+    config.train.sequence = gpt ? 1024 : 4096;
+    config.train.micro_batch = config.train.global_batch = gpt ? 32 : 8;
+    config.train.recompute = models::Recompute::kBlock;
+    const auto planned = [&](const Device* device) {
+      launch::Planner planner({.kind = DeviceKind::kCuda, .device = device, .ranks = 1}, gpt ? 50257 : 128256);
+      const launch::MemoryTable table = planner.plan(config).memory;
+      std::printf("%s, %s:\n%s\n", example, device == nullptr ? "estimated" : "with the GPU", table.describe().c_str());
+      return static_cast<double>(table.size_bytes(MemoryKind::kDevice));
+    };
+    const double with_it = planned(gpu.get());
+    EXPECT_NEAR(planned(nullptr), with_it, 0.03 * with_it) << example;
+  }
 }
 
 // One GPU and the CPU device, from the same weights on the same tokens.
