@@ -5,7 +5,9 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <limits>
 #include <mutex>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -22,6 +24,11 @@ struct Cell {
   bool evaluates;
   const char* kind = "gpt2";
 };
+
+void PrintTo(const Cell& cell, std::ostream* out) {
+  *out << cell.kind << ", " << cell.ranks << " ranks, " << cell.accumulation << " micro-batches"
+       << (cell.evaluates ? ", evaluates" : "");
+}
 
 class PlanOfARun : public testing::TestWithParam<Cell> {};
 
