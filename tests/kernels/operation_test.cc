@@ -87,6 +87,7 @@ TEST_F(OperationTest, EveryAccessIsDeclared) {
                dbias = tensor({channels});
   const Tensor mean = tensor({rows}), rstd = tensor({rows});
   const Tensor qkv = tensor({batch, length, 3 * channels}), dqkv = tensor({batch, length, 3 * channels});
+  const Tensor elsewhere = tensor({batch, length, 2, 3});
   const Tensor out = tensor({batch, length, channels}), dout = tensor({batch, length, channels});
   const Tensor stats = tensor({batch, 2, length});
   const Tensor scratch = tensor({attention_backward_scratch_elems(DeviceKind::kCpu, length, channels / 2)});
@@ -129,7 +130,6 @@ TEST_F(OperationTest, EveryAccessIsDeclared) {
   attention_backward(stream_, kLabel, {d_of.q, d_of.k, d_of.v, dout, of.q, of.k, of.v, out, stats, scratch});
   // Heads that fill a buffer together overwrite it, whole.
   expect_declared({dout, of.q, of.k, of.v, out, stats}, {dqkv, scratch});
-  const Tensor elsewhere = tensor({batch, length, 2, 3});
   attention_backward(stream_, kLabel, {d_of.q, d_of.k, elsewhere, dout, of.q, of.k, of.v, out, stats, scratch});
   expect_declared({dout, of.q, of.k, of.v, out, stats}, {d_of.q, d_of.k, elsewhere, scratch});
 
