@@ -281,9 +281,10 @@ std::optional<models::RotaryScaling> rotary_scaling_from(const std::string& text
       static_cast<std::size_t>(end) != text.size()) {
     return std::nullopt;
   }
-  const bool sound = scaling.factor >= 1 && scaling.factor < 1e6 && scaling.low_frequency_factor > 0 &&
+  const bool sound = scaling.factor >= 1 && scaling.factor <= 1e6 && scaling.low_frequency_factor > 0 &&
                      scaling.high_frequency_factor > scaling.low_frequency_factor &&
-                     scaling.high_frequency_factor < 1e6 && scaling.original_sequence > 0;
+                     scaling.high_frequency_factor <= 1e6 && scaling.original_sequence > 0 &&
+                     scaling.original_sequence <= (1 << 24);
   return sound ? std::optional(scaling) : std::nullopt;
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -177,6 +178,15 @@ std::string unsupported(const TransformerShape& shape, DeviceKind device, DType 
         fmt::format("GPUs take parameters of {} elements together, this model has {}; a smaller "
                     "model.vocab, model.channels or model.layers has fewer",
                     limits.most_elems, layout.param_elems()));
+  }
+  // Bytes of every activation are counted in 64 bits.
+  const std::int64_t widest =
+      std::max({shape.channels, shape.qkv_channels(), 2 * shape.mlp_channels, shape.padded_vocab()});
+  if (static_cast<double>(batch) * static_cast<double>(shape.sequence) * static_cast<double>(widest) > 0x1p56) {
+    problems.push_back(
+        fmt::format("an activation of train.micro_batch x train.sequence x {} elements is too large for "
+                    "any device",
+                    widest));
   }
   if (batch > limits.most_batch) {
     problems.push_back(fmt::format("in {} GPUs take at most train.micro_batch = {}, not {}", name_of(dtype),

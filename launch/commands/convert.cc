@@ -9,6 +9,7 @@
 
 #include "launch/commands/commands.h"
 #include "launch/commands/host_weights.h"
+#include "launch/report/run_report.h"
 #include "launch/run/checkpoint_source.h"
 #include "models/formats/counted_storage.h"
 #include "runtime/base/error.h"
@@ -86,7 +87,7 @@ int convert_checkpoint(const ConvertArguments& arguments) {
   start_run_from(files, arguments.run, converted->weights, std::move(table), meta);
   fmt::print("{}: {} tensors, step {} of {}\n", arguments.run.string(), found.manifest.tensors.size(), meta.step,
              found.path.string());
-  fmt::print("go on with: run.dir={}\n", arguments.run.string());
+  fmt::print("go on with: {}\n", shell_quote("run.dir=" + arguments.run.string()));
   return 0;
 }
 

@@ -16,6 +16,7 @@
 #include "data/tokenizer_identity.h"
 #include "launch/commands/commands.h"
 #include "launch/commands/host_weights.h"
+#include "launch/report/run_report.h"
 #include "launch/run/checkpoint_model.h"
 #include "launch/run/checkpoint_source.h"
 #include "launch/run/run_folder.h"
@@ -148,7 +149,7 @@ std::int64_t sequence_named(std::int64_t asked, const models::TransformerShape& 
 // The keys of a configuration that describe this model.
 std::string keys_of(const models::TransformerShape& shape) {
   const std::string_view family = models::family_of(shape);
-  std::string keys = family == "gpt2" ? "" : fmt::format("model.kind={} ", family);
+  std::string keys = fmt::format("model.kind={} ", family);
   keys += fmt::format("model.layers={} model.channels={} model.heads={} model.vocab={} train.sequence={}", shape.layers,
                       shape.channels, shape.heads, shape.vocab, shape.sequence);
   if (family == "gpt2") return keys;
@@ -224,7 +225,7 @@ int import_weights(const ImportArguments& arguments) {
                   .config = "",
                   .config_hash = ""});
   fmt::print("{}: {} tensors, {} parameters\n", source_path.string(), tensors.size(), imported_elems);
-  fmt::print("train with: run.dir={} {}\n", arguments.run.string(), keys_of(shape));
+  fmt::print("train with: {} {}\n", shell_quote("run.dir=" + arguments.run.string()), keys_of(shape));
   return 0;
 }
 

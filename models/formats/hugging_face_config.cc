@@ -16,6 +16,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr std::int64_t kMostLayers = 1000, kMostHeads = 1 << 12, kMostChannels = 1 << 20, kMostVocab = 1 << 24;
+constexpr std::int64_t kMostMlpChannels = 1 << 24;
 constexpr std::int64_t kMostSequence = 1 << 24, kMostHeadSize = 1 << 12;
 
 std::string shown(const Json& value) {
@@ -40,12 +41,12 @@ class ConfigKeys {
     problem(fmt::format("{} is {}, possible is 1 to {}", key, shown(*value), most));
     return 1;
   }
-  // Above 0.
-  double number(const char* key, double most, std::optional<double> fallback = std::nullopt) {
+  double number(const char* key, double least, double most, std::optional<double> fallback = std::nullopt) {
     const Json* value = find(key, fallback.has_value());
     if (value == nullptr) return fallback.value_or(1);
-    if (value->is_number() && value->get<double>() > 0 && value->get<double>() <= most) return value->get<double>();
-    problem(fmt::format("{} is {}, possible is above 0 up to {}", key, shown(*value), most));
+    if (value->is_number() && value->get<double>() >= least && value->get<double>() <= most)
+      return value->get<double>();
+    problem(fmt::format("{} is {}, possible is {} to {}", key, shown(*value), least, most));
     return 1;
   }
   bool boolean(const char* key, bool fallback) {
@@ -133,12 +134,12 @@ Rotary read_rotary_object(ConfigKeys keys) {
   const Json of_old_key = keys.one_of("type", {"default", "llama3"});
   const Json kind = keys.has("rope_type") ? keys.one_of("rope_type", {"default", "llama3"}) : of_old_key;
   if (keys.has("type") && kind != of_old_key) keys.problem("rope_type is not its type");
-  if (keys.has("rope_theta")) rotary.base = keys.number("rope_theta", kMostBase);
+  if (keys.has("rope_theta")) rotary.base = keys.number("rope_theta", 1, kMostBase);
   keys.one_of("partial_rotary_factor", {1.0});
   if (kind == "llama3") {
-    rotary.scaling = {.factor = keys.number("factor", 1e6),
-                      .low_frequency_factor = keys.number("low_freq_factor", 1e6),
-                      .high_frequency_factor = keys.number("high_freq_factor", 1e6),
+    rotary.scaling = {.factor = keys.number("factor", 1, 1e6),
+                      .low_frequency_factor = keys.number("low_freq_factor", 1e-6, 1e6),
+                      .high_frequency_factor = keys.number("high_freq_factor", 1e-6, 1e6),
                       .original_sequence = keys.integer("original_max_position_embeddings", kMostSequence)};
     if (keys.sound() && rotary.scaling->low_frequency_factor >= rotary.scaling->high_frequency_factor)
       keys.problem("low_freq_factor is not below high_freq_factor");
@@ -153,7 +154,7 @@ Rotary read_rotary_object(ConfigKeys keys) {
 // Newer files keep it all in rope_parameters, older ones the base beside rope_scaling.
 void read_rotary(ConfigKeys& keys, TransformerShape& shape) {
   Rotary rotary;
-  if (keys.has("rope_theta")) rotary.base = keys.number("rope_theta", kMostBase);
+  if (keys.has("rope_theta")) rotary.base = keys.number("rope_theta", 1, kMostBase);
   bool first = true;
   for (const char* key : {"rope_parameters", "rope_scaling"}) {
     const std::optional<ConfigKeys> object = keys.inside(key);
@@ -186,11 +187,11 @@ TransformerShape read_llama(ConfigKeys& keys, const LlamaLike& family) {
   TransformerShape shape{.layers = keys.integer("num_hidden_layers", kMostLayers),
                          .channels = keys.integer("hidden_size", kMostChannels),
                          .heads = keys.integer("num_attention_heads", kMostHeads),
-                         .mlp_channels = keys.integer("intermediate_size", kMostChannels),
+                         .mlp_channels = keys.integer("intermediate_size", kMostMlpChannels),
                          .vocab = keys.integer("vocab_size", kMostVocab),
                          .sequence = keys.integer("max_position_embeddings", kMostSequence),
                          .norm = Norm::kRms,
-                         .norm_epsilon = keys.number("rms_norm_eps", 1, 1e-6),
+                         .norm_epsilon = keys.number("rms_norm_eps", 1e-30, 1, 1e-6),
                          .positions = Positions::kRotary,
                          .mlp = Mlp::kSwiglu,
                          .biases = family.biases,

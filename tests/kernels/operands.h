@@ -118,7 +118,7 @@ Results run(CpuCode code, DType dtype, const std::vector<Operand>& operands, con
 }
 
 inline bool equal_bits(const std::vector<double>& a, const std::vector<double>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0;
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0);
 }
 
 // ||out - ref|| / ||ref||; infinite if anything is not finite.

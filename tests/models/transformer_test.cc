@@ -334,6 +334,15 @@ TEST(TransformerShapeTest, SaysWhatGpusCannotCompute) {
   EXPECT_EQ(models::unsupported(models::gpt2_shape(1000, 12345, 5, 100, 8), DeviceKind::kCpu, DType::kF32), "");
 }
 
+TEST(TransformerShapeTest, RefusesActivationsThatCannotBeCounted) {
+  TransformerShape shape = llama(2, 2, 8, true);
+  shape.sequence = 1 << 24;
+  shape.mlp_channels = 1 << 24;
+  EXPECT_EQ(models::unsupported(shape, DeviceKind::kCpu, DType::kF32, 1 << 6), "");
+  EXPECT_NE(models::unsupported(shape, DeviceKind::kCpu, DType::kF32, 1 << 20).find("too large for any device"),
+            std::string::npos);
+}
+
 TEST(TransformerShapeTest, SaysHowWideAnRmsNormMayBe) {
   TransformerShape shape = llama(64, 8, 128, false);
   shape.channels = 16384;
