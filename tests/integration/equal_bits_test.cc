@@ -53,6 +53,25 @@ TEST(EqualBitsBetweenRuns, ARunRepeatsItself) {
   expect_equal_bits(again, first, kSteps);
 }
 
+// Grouped heads, rotary positions, a gated MLP, a head of its own; and whatever backward computes again.
+TEST(EqualBitsBetweenRuns, OfALlamaWithEveryRecomputation) {
+  SmallJob job;
+  std::optional<JobOutcome> expected;
+  for (const models::Recompute recompute :
+       {models::Recompute::kNone, models::Recompute::kNormActivation, models::Recompute::kBlock}) {
+    for (const Variant& variant : variants()) {
+      SCOPED_TRACE(testing::Message() << variant.name << ", policy " << static_cast<int>(recompute));
+      launch::Config config = job.config(2, 2, 2, kSteps);
+      config.model.kind = "llama";
+      config.model.kv_heads = 1;
+      config.train.recompute = recompute;
+      const JobOutcome run = run_variant(config, 2, variant);
+      if (!expected.has_value()) expected = run;
+      expect_equal_bits(run, *expected, kSteps);
+    }
+  }
+}
+
 // Gradients of two micro-batches add up in f32 and travel in bf16.
 TEST(EqualBitsBetweenRuns, OnAWireOfAnotherType) {
   SmallJob job;
