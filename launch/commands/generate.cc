@@ -15,6 +15,7 @@
 #include "launch/run/checkpoint_model.h"
 #include "launch/run/checkpoint_source.h"
 #include "models/parameters/flat_params.h"
+#include "models/parameters/owned_ranges.h"
 #include "models/transformer.h"
 #include "runtime/base/error.h"
 #include "runtime/base/random.h"
@@ -60,12 +61,7 @@ class Predictor {
     host_.allocate(*device_);
     if (workspace.defined()) stream_->set_workspace(workspace);
     TensorTable table;
-    for (std::size_t i = 0; i < layout_.size(); ++i) {
-      const ParamId id{static_cast<std::int32_t>(i)};
-      table.entries.push_back({.name = "param/" + layout_.spec(id).name,
-                               .global_shape = layout_.spec(id).global_shape,
-                               .view = layout_.view(weights_, id).reshape({layout_.spec(id).elems()})});
-    }
+    models::append_ranges(table, "param/", layout_, weights_);
     checkpoint::read_tensors(files, found, table, found.manifest.meta.model, *stream_, staging_);
   }
 

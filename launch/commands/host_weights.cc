@@ -6,6 +6,7 @@
 
 #include "checkpoint/checkpointer.h"
 #include "comm/threads/threads_world.h"
+#include "models/parameters/owned_ranges.h"
 #include "models/transformer.h"
 #include "runtime/base/error.h"
 #include "runtime/device/cpu/cpu_device.h"
@@ -35,12 +36,7 @@ HostWeights::HostWeights(const models::TransformerShape& shape)
       flat(reserve()) {}
 
 void HostWeights::append_to(TensorTable& table, const std::string& prefix, const Tensor& flat_tensor) const {
-  for (std::size_t i = 0; i < layout.size(); ++i) {
-    const ParamId id{static_cast<std::int32_t>(i)};
-    const ParamSpec& spec = layout.spec(id);
-    table.entries.push_back(
-        {.name = prefix + spec.name, .global_shape = spec.global_shape, .view = view(flat_tensor, id)});
-  }
+  models::append_ranges(table, prefix, layout, flat_tensor);
 }
 
 void read_into(Files& files, const checkpoint::FoundCheckpoint& found, const HostWeights& weights,

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "models/initialize.h"
+#include "models/parameters/owned_ranges.h"
 
 namespace strake::launch {
 namespace {

@@ -1,6 +1,5 @@
 #include "models/parameters/replicated_parameters.h"
 
-#include <string>
 #include <utility>
 
 #include "kernels/elementwise.h"
@@ -43,16 +42,6 @@ void ReplicatedParameters::wait_reduced() {
 
 void ReplicatedParameters::round_weights() {
   if (rounds()) kernels::cast(compute_, {"weights to bf16", Phase::kOther}, {.dst = compute_weights_, .src = weights_});
-}
-
-void append_ranges(TensorTable& table, std::string_view prefix, const ParamLayout& layout, const Tensor& flat) {
-  for (const OwnedRange& range : layout.owned()) {
-    const ParamSpec& spec = layout.spec(range.param);
-    table.entries.push_back({.name = std::string(prefix) + spec.name,
-                             .global_shape = spec.global_shape,
-                             .view = flat.flat(range.flat_begin_elems, range.size_elems),
-                             .begin_elems = range.begin_elems});
-  }
 }
 
 }  // namespace strake::models

@@ -9,7 +9,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <string_view>
 
 #include "comm/communicator.h"
 #include "comm/grad_buckets.h"
@@ -76,8 +75,5 @@ class ReplicatedParameters final : public ParamAccess {
   std::unique_ptr<comm::GradBuckets> buckets_;
   bool last_ = false;  // the pass being enqueued makes gradients final
 };
-
-// Adds the owned ranges of a flat tensor of this layout, each named `prefix` and its parameter.
-void append_ranges(TensorTable& table, std::string_view prefix, const ParamLayout& layout, const Tensor& flat);
 
 }  // namespace strake::models
