@@ -101,6 +101,13 @@ void linear_forward_in_out(T* y, const T* x, const T* weight, const T* bias, std
   }
 }
 
+// dx [rows, ins] = dy [rows, outs] weight [ins, outs]^T: forward of the other layout.
+template <typename T>
+void linear_backward_input_in_out(T* dx, const T* dy, const T* weight, std::int64_t rows, std::int64_t outs,
+                                  std::int64_t ins) {
+  linear_forward<T>(dx, dy, weight, nullptr, rows, ins, outs);
+}
+
 // sums [columns] (+)= sum over the rows of a [rows, columns].
 template <typename T>
 void column_sums(T* sums, const T* a, std::int64_t rows, std::int64_t columns, bool accumulate) {
@@ -213,6 +220,14 @@ void linear_backward_input(float* dx, const float* dy, const float* weight, std:
               "linear_backward_input", rows, outs, ins);
 }
 
+// dx [rows, ins] = dy [rows, outs] weight [ins, outs]^T.
+void linear_backward_input_in_out(float* dx, const float* dy, const float* weight, std::int64_t rows, std::int64_t outs,
+                                  std::int64_t ins) {
+  use_one_thread();
+  check_sgemm(dnnl_sgemm('N', 'T', rows, ins, outs, 1.0f, dy, outs, weight, outs, 0.0f, dx, ins),
+              "linear_backward_input", rows, outs, ins);
+}
+
 }  // namespace
 }  // namespace onednn
 #endif
@@ -229,6 +244,7 @@ struct Products {
   decltype(&reference::linear_forward<T>) forward_in_out = reference::linear_forward_in_out<T>;
   decltype(&reference::linear_backward_weight<T>) backward_weight = reference::linear_backward_weight<T>;
   decltype(&reference::linear_backward_input<T>) backward_input = reference::linear_backward_input<T>;
+  decltype(&reference::linear_backward_input<T>) backward_input_in_out = reference::linear_backward_input_in_out<T>;
 };
 template <typename T>
 Products<T> products([[maybe_unused]] CpuCode code) {
@@ -236,7 +252,7 @@ Products<T> products([[maybe_unused]] CpuCode code) {
   if constexpr (std::is_same_v<T, float>) {
     if (code.onednn)
       return {onednn::linear_forward<WeightLayout::kOutIn>, onednn::linear_forward<WeightLayout::kInOut>,
-              onednn::linear_backward_weight, onednn::linear_backward_input};
+              onednn::linear_backward_weight, onednn::linear_backward_input, onednn::linear_backward_input_in_out};
   }
 #endif
   return {};
@@ -244,6 +260,17 @@ Products<T> products([[maybe_unused]] CpuCode code) {
 
 }  // namespace
 }  // namespace cpu
+
+namespace {
+
+// Rows are taken in pieces that stay in a core's cache, for the product and again for the sums of the bias; no fewer
+// than 128, so that adding to dweight once a piece costs little.
+std::int64_t rows_in_cache(std::int64_t columns) {
+  constexpr std::int64_t kElems = 64 * 1024, kLeastRows = 128;
+  return std::max(kElems / columns, kLeastRows);
+}
+
+}  // namespace
 
 Body LinearForward::on_cpu(CpuCode code) const {
   return cpu::body(y.dtype(), [=, *this]<typename T>() {
@@ -256,25 +283,28 @@ Body LinearForward::on_cpu(CpuCode code) const {
 
 Body LinearBackwardWeight::on_cpu(CpuCode code) const {
   return cpu::body(dy.dtype(), [=, *this]<typename T>() {
-    const bool add = accumulate == Accumulate::kAdd;
     const bool out_in = layout == WeightLayout::kOutIn;
     // The other layout's is x^T dy: the two change places.
     const Tensor &left = out_in ? dy : x, &right = out_in ? x : dy;
-    cpu::products<T>(code).backward_weight(data<T>(dweight), data<T>(left), data<T>(right), left.size(0), left.size(1),
-                                           right.size(1), add);
-    if (dbias.defined()) cpu::column_sums.in<T>(code)(data<T>(dbias), data<T>(dy), dy.size(0), dy.size(1), add);
+    const auto backward = cpu::products<T>(code).backward_weight;
+    const std::int64_t rows = dy.size(0), left_columns = left.size(1), right_columns = right.size(1);
+    const std::int64_t piece = rows_in_cache(left_columns + right_columns);
+    for (std::int64_t row = 0; row < rows; row += piece) {
+      const std::int64_t count = std::min(piece, rows - row);
+      const bool add = accumulate == Accumulate::kAdd || row > 0;
+      backward(data<T>(dweight), data<T>(left) + row * left_columns, data<T>(right) + row * right_columns, count,
+               left_columns, right_columns, add);
+      if (!dbias.defined()) continue;
+      cpu::column_sums.in<T>(code)(data<T>(dbias), data<T>(dy) + row * dy.size(1), count, dy.size(1), add);
+    }
   });
 }
 
 Body LinearBackwardInput::on_cpu(CpuCode code) const {
   return cpu::body(dy.dtype(), [=, *this]<typename T>() {
     const auto products = cpu::products<T>(code);
-    const std::int64_t rows = dy.size(0), outs = dy.size(1), ins = dx.size(1);
-    if (layout == WeightLayout::kOutIn) {
-      products.backward_input(data<T>(dx), data<T>(dy), data<T>(weight), rows, outs, ins);
-    } else {  // dy times the transpose of what is stored, as forward of the other layout
-      products.forward(data<T>(dx), data<T>(dy), data<T>(weight), nullptr, rows, ins, outs);
-    }
+    const auto backward = layout == WeightLayout::kOutIn ? products.backward_input : products.backward_input_in_out;
+    backward(data<T>(dx), data<T>(dy), data<T>(weight), dy.size(0), dy.size(1), dx.size(1));
   });
 }
 }  // namespace strake::kernels
