@@ -11,6 +11,7 @@
 #include <string_view>
 #include <utility>
 
+#include "launch/job/model_shape.h"
 #include "runtime/base/check.h"
 #include "runtime/base/error.h"
 #include "runtime/base/home_path.h"
@@ -171,9 +172,9 @@ std::vector<std::int64_t> divisors_near(std::int64_t given, std::int64_t n) {
 
 // What only some families have.
 void check_family(ConfigReader& reader, const Config::Model& m) {
-  if (m.kind != "gpt2" && m.kind != "llama" && m.kind != "qwen2") {
+  if (const auto kinds = model_kinds(); std::ranges::find(kinds, m.kind) == kinds.end()) {
     reader.problem("model.kind",
-                   fmt::format("{} is not known; write \"gpt2\", \"llama\" or \"qwen2\"", json_quote(m.kind)));
+                   fmt::format("{} is not known; write \"{}\"", json_quote(m.kind), fmt::join(kinds, "\" or \"")));
     return;
   }
   if (m.kind != "gpt2") return;

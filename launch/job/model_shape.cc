@@ -1,5 +1,9 @@
 #include "launch/job/model_shape.h"
 
+#include <algorithm>
+
+#include "runtime/base/check.h"
+
 namespace strake::launch {
 namespace {
 
@@ -11,24 +15,44 @@ std::int64_t gated_channels(std::int64_t channels) {
   return (8 * channels / 3 + step - 1) / step * step;
 }
 
-// What every model of the family has in common, and defaults of the rest.
-TransformerShape family_shape(const Config::Model& model) {
-  if (model.kind == "gpt2") return {};
-  const bool qwen2 = model.kind == "qwen2";
+// What every model of a family has in common, and its defaults of the rest.
+struct Family {
+  std::string_view kind;
+  TransformerShape shape;
+};
+
+TransformerShape llama_like(double norm_epsilon, double rotary_base, models::Biases biases) {
   return {.norm = models::Norm::kRms,
-          .norm_epsilon = qwen2 ? 1e-6 : 1e-5,
+          .norm_epsilon = norm_epsilon,
           .positions = models::Positions::kRotary,
-          .rotary_base = qwen2 ? 1e6 : 1e4,
+          .rotary_base = rotary_base,
           .mlp = models::Mlp::kSwiglu,
-          .biases = qwen2 ? models::Biases::kQkv : models::Biases::kNone,
+          .biases = biases,
           .tied_head = false};
+}
+
+const std::vector<Family>& families() {
+  static const std::vector<Family> all{
+      {"gpt2", {}},
+      {"llama", llama_like(1e-5, 1e4, models::Biases::kNone)},
+      {"qwen2", llama_like(1e-6, 1e6, models::Biases::kQkv)},
+  };
+  return all;
 }
 
 }  // namespace
 
+std::vector<std::string_view> model_kinds() {
+  std::vector<std::string_view> kinds;
+  for (const Family& family : families()) kinds.push_back(family.kind);
+  return kinds;
+}
+
 TransformerShape shape_of(const Config& config, std::int64_t vocab) {
   const Config::Model& model = config.model;
-  TransformerShape shape = family_shape(model);
+  const auto family = std::ranges::find(families(), std::string_view(model.kind), &Family::kind);
+  STRAKE_CHECK(family != families().end(), "model.kind was not checked");
+  TransformerShape shape = family->shape;
   shape.layers = model.layers;
   shape.channels = model.channels;
   shape.heads = model.heads;

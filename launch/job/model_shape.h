@@ -3,11 +3,16 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
+#include <vector>
 
 #include "launch/config.h"
 #include "models/transformer_shape.h"
 
 namespace strake::launch {
+
+// What model.kind may be.
+std::vector<std::string_view> model_kinds();
 
 models::TransformerShape shape_of(const Config& config, std::int64_t vocab);
 

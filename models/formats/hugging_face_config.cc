@@ -24,6 +24,12 @@ std::string shown(const Json& value) {
   return text.size() > 60 ? text.substr(0, 60) + "..." : text;
 }
 
+std::string choice(const std::vector<Json>& possible) {
+  std::vector<std::string> texts;
+  for (const Json& value : possible) texts.push_back(value.dump());
+  return fmt::format("{}", fmt::join(texts, " or "));
+}
+
 // Takes keys of an object and collects what does not fit. A key without a fallback must be there.
 class ConfigKeys {
  public:
@@ -57,14 +63,12 @@ class ConfigKeys {
     return fallback;
   }
   // An absent key means the first of the possible values, which is Hugging Face's own default.
-  Json one_of(const char* key, std::initializer_list<Json> possible) {
+  Json one_of(const char* key, const std::vector<Json>& possible) {
     const auto found = object_.find(key);
-    if (found == object_.end()) return *possible.begin();
-    if (std::find(possible.begin(), possible.end(), *found) != possible.end()) return *found;
-    std::vector<std::string> texts;
-    for (const Json& value : possible) texts.push_back(value.dump());
-    problem(fmt::format("{} is {}, possible is {}", key, shown(*found), fmt::join(texts, " or ")));
-    return *possible.begin();
+    if (found == object_.end()) return possible.front();
+    if (std::ranges::find(possible, *found) != possible.end()) return *found;
+    problem(fmt::format("{} is {}, possible is {}", key, shown(*found), choice(possible)));
+    return possible.front();
   }
   void no_other_than(std::initializer_list<std::string_view> known) {
     for (const auto& [key, value] : object_.items()) {
@@ -171,17 +175,23 @@ void read_rotary(ConfigKeys& keys, TransformerShape& shape) {
   shape.rotary_scaling = rotary.scaling;
 }
 
-// What an absent key means, where families of Llama's make differ.
+// Where families of Llama's make differ.
 struct LlamaLike {
-  std::string_view model_type;
+  std::string_view model_type, architecture;
   Biases biases;
-  std::int64_t kv_heads;  // 0: as many as of queries
+  std::int64_t kv_heads;                    // where the key is absent; 0: as many as of queries
+  std::span<const char* const> false_keys;  // that what is exported says
 };
+constexpr const char *kNoOtherBiases[] = {"attention_bias", "mlp_bias"}, *kNoWindow[] = {"use_sliding_window"};
 constexpr LlamaLike kLlamaLikes[] = {
-    {"llama", Biases::kNone, 0},
-    {"mistral", Biases::kNone, 8},
-    {"qwen2", Biases::kQkv, 32},
+    {"llama", "LlamaForCausalLM", Biases::kNone, 0, kNoOtherBiases},
+    {"mistral", "MistralForCausalLM", Biases::kNone, 8, {}},
+    {"qwen2", "Qwen2ForCausalLM", Biases::kQkv, 32, kNoWindow},
 };
+
+const LlamaLike& llama_like(std::string_view model_type) {
+  return *std::ranges::find(kLlamaLikes, model_type, &LlamaLike::model_type);
+}
 
 TransformerShape read_llama(ConfigKeys& keys, const LlamaLike& family) {
   TransformerShape shape{.layers = keys.integer("num_hidden_layers", kMostLayers),
@@ -260,8 +270,9 @@ nlohmann::ordered_json gpt2_config(const TransformerShape& shape) {
 }
 
 nlohmann::ordered_json llama_config(const TransformerShape& shape) {
-  nlohmann::ordered_json config{{"architectures", {"LlamaForCausalLM"}},
-                                {"model_type", "llama"},
+  const LlamaLike& family = llama_like(family_of(shape));
+  nlohmann::ordered_json config{{"architectures", {family.architecture}},
+                                {"model_type", family.model_type},
                                 {"num_hidden_layers", shape.layers},
                                 {"hidden_size", shape.channels},
                                 {"num_attention_heads", shape.heads},
@@ -283,14 +294,7 @@ nlohmann::ordered_json llama_config(const TransformerShape& shape) {
                               {"high_freq_factor", shape.rotary_scaling->high_frequency_factor},
                               {"original_max_position_embeddings", shape.rotary_scaling->original_sequence}};
   }
-  if (shape.biases == Biases::kQkv) {
-    config["architectures"] = {"Qwen2ForCausalLM"};
-    config["model_type"] = "qwen2";
-    config["use_sliding_window"] = false;
-  } else {
-    config["attention_bias"] = false;
-    config["mlp_bias"] = false;
-  }
+  for (const char* key : family.false_keys) config[key] = false;
   return config;
 }
 
@@ -304,20 +308,21 @@ TransformerShape shape_from_hugging_face(std::string_view config, const std::str
   std::vector<std::string> problems;
   ConfigKeys keys(object, "", problems);
   TransformerShape shape;
+  std::vector<Json> kinds{"gpt2"};
+  for (const LlamaLike& family : kLlamaLikes) kinds.push_back(family.model_type);
   if (!object.contains("model_type")) {
-    keys.problem("model_type is missing, possible is \"gpt2\" or \"llama\" or \"mistral\" or \"qwen2\"");
-  } else if (const Json kind = keys.one_of("model_type", {"gpt2", "llama", "mistral", "qwen2"}); !keys.sound()) {
+    keys.problem(fmt::format("model_type is missing, possible is {}", choice(kinds)));
+  } else if (const Json kind = keys.one_of("model_type", kinds); !keys.sound()) {
     // What else it says is of another model.
   } else if (kind == "gpt2") {
     shape = read_gpt2(keys);
   } else {
-    shape = read_llama(keys, *std::ranges::find(kLlamaLikes, kind.get<std::string>(), &LlamaLike::model_type));
+    shape = read_llama(keys, llama_like(kind.get<std::string>()));
   }
   if (problems.empty()) return shape;
   throw IncompatibleCheckpointError(
-      fmt::format("{}: describes a model that cannot be imported: {}; GPT-2, Llama 2 and 3, Mistral and Qwen2 as they "
-                  "were published can be",
-                  where, fmt::join(problems, "; ")));
+      fmt::format("{}: describes a model that cannot be imported: {}; models of type {} as they were published can be",
+                  where, fmt::join(problems, "; "), choice(kinds)));
 }
 
 std::string hugging_face_config(const TransformerShape& shape, DType dtype, std::int64_t end_of_text) {
