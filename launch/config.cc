@@ -37,7 +37,7 @@ void bind_keys(ConfigReader& reader, Config& c) {
               "checkpoint or evaluates; 0: never.",
               kNoEffect);
 
-  reader.bind("model.kind", c.model.kind, "Model family: gpt2 or llama.");
+  reader.bind("model.kind", c.model.kind, "Model family: gpt2, llama or qwen2.");
   reader.bind("model.layers", c.model.layers, {1, 1000}, "Transformer blocks.");
   reader.bind("model.channels", c.model.channels, {1, 1 << 20}, "Width; a multiple of model.heads.");
   reader.bind("model.heads", c.model.heads, {1, 1 << 12}, "Attention heads.");
@@ -47,9 +47,9 @@ void bind_keys(ConfigReader& reader, Config& c) {
   reader.bind("model.head_size", c.model.head_size, {1, 1 << 12}, "Channels of a head; auto: channels / heads.");
   reader.bind("model.mlp_channels", c.model.mlp_channels, {1, 1 << 24},
               "Width of the MLP; auto: gpt2 4 x channels, else 8/3 x channels rounded up.");
-  reader.bind("model.norm_epsilon", c.model.norm_epsilon, {1e-30, 1}, "Of the norms; auto: 1e-5.");
+  reader.bind("model.norm_epsilon", c.model.norm_epsilon, {1e-30, 1}, "Of the norms; auto: 1e-5, qwen2 1e-6.");
   reader.bind("model.rope_theta", c.model.rope_theta, {1, 1e12},
-              "Base of rotary positions; auto: 10000.");
+              "Base of rotary positions; auto: llama 10000, qwen2 1000000.");
   reader.bind("model.rope_scaling", c.model.rope_scaling,
               "Llama 3's scaling of rotary positions, \"llama3:FACTOR,LOW,HIGH,ORIGINAL\"; empty: none.");
   reader.bind<std::optional<bool>>("model.tied_head", c.model.tied_head,

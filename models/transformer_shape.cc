@@ -150,6 +150,7 @@ std::string_view family_of(const TransformerShape& shape) {
   }
   if (shape.norm == Norm::kRms && shape.positions == Positions::kRotary && shape.mlp == Mlp::kSwiglu) {
     if (shape.biases == Biases::kNone) return "llama";
+    if (shape.biases == Biases::kQkv) return "qwen2";
   }
   return "";
 }

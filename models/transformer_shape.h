@@ -81,7 +81,7 @@ struct TransformerShape {
 TransformerShape gpt2_shape(std::int64_t layers, std::int64_t channels, std::int64_t heads, std::int64_t vocab,
                             std::int64_t sequence);
 
-// Whether a model has this shape's kinds under that name in other programs: "gpt2", "llama"; empty: none has.
+// Whether a model has this shape's kinds under that name in other programs: "gpt2", "llama", "qwen2"; empty: none has.
 std::string_view family_of(const TransformerShape& shape);
 
 // What of this model, `batch` sequences at once, the kernels of `device` cannot compute in `dtype`, naming keys and

@@ -35,6 +35,7 @@ const std::vector<Family>& families() {
   static const std::vector<Family> all{
       {"gpt2", {}},
       {"llama", llama_like(1e-5, 1e4, models::Biases::kNone)},
+      {"qwen2", llama_like(1e-6, 1e6, models::Biases::kQkv)},
   };
   return all;
 }

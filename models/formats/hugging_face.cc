@@ -66,6 +66,7 @@ struct Naming {
 constexpr Naming kNamings[] = {
     {"gpt2", "transformer.", "h.", kGpt2Layer, kGpt2Around},
     {"llama", "model.", "layers.", kLlamaLayer, kLlamaAround},
+    {"qwen2", "model.", "layers.", kLlamaLayer, kLlamaAround},
 };
 
 // Behind "h.3.": causal masks; behind "layers.3.": frequencies of the rotary positions.

@@ -1,5 +1,5 @@
 // Models as Hugging Face's transformers keeps them: which of its tensors is which part of which parameter, and
-// config.json. GPT-2 (GPT2LMHeadModel), Llama 2 and 3 (LlamaForCausalLM), Mistral without a window. A
+// config.json. GPT-2 (GPT2LMHeadModel), Llama 2 and 3 (LlamaForCausalLM), Mistral without a window, Qwen2. A
 // description; files are read and written by others.
 //
 // Our token table and head have padding rows, which take no part in anything: zero here, absent there.

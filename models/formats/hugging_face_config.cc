@@ -182,10 +182,11 @@ struct LlamaLike {
   std::int64_t kv_heads;                    // where the key is absent; 0: as many as of queries
   std::span<const char* const> false_keys;  // that what is exported says
 };
-constexpr const char* kNoOtherBiases[] = {"attention_bias", "mlp_bias"};
+constexpr const char *kNoOtherBiases[] = {"attention_bias", "mlp_bias"}, *kNoWindow[] = {"use_sliding_window"};
 constexpr LlamaLike kLlamaLikes[] = {
     {"llama", "LlamaForCausalLM", Biases::kNone, 0, kNoOtherBiases},
     {"mistral", "MistralForCausalLM", Biases::kNone, 8, {}},
+    {"qwen2", "Qwen2ForCausalLM", Biases::kQkv, 32, kNoWindow},
 };
 
 const LlamaLike& llama_like(std::string_view model_type) {

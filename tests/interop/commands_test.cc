@@ -239,7 +239,7 @@ TEST_P(FamilyCommands, TheConfigSaysWhatTheFileHolds) {
   EXPECT_FALSE(fs::exists(tiny_.path("run")));
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, FamilyCommands, testing::Values("gpt2", "llama", "llama3", "mistral"),
+INSTANTIATE_TEST_SUITE_P(Models, FamilyCommands, testing::Values("gpt2", "llama", "llama3", "mistral", "qwen2"),
                          [](const auto& test) { return test.param; });
 
 struct LlamaCommands : InteropCommands {

@@ -36,7 +36,7 @@ TEST_P(Golden, ImportedWeightsGiveTheLogitsOfTheDefinition) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, Golden, testing::Values("gpt2", "llama", "llama3", "mistral"),
+INSTANTIATE_TEST_SUITE_P(Models, Golden, testing::Values("gpt2", "llama", "llama3", "mistral", "qwen2"),
                          [](const auto& test) { return test.param; });
 
 }  // namespace

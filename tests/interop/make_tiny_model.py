@@ -9,7 +9,7 @@
     train.bin, train.bin.json  a token file whose B sequences are those of the golden file
 
 MODEL is one of MODELS below. Follows the definitions of GPT2LMHeadModel (Conv1D is x W + b with W [in, out]; tanh form
-of GELU; layer norms), LlamaForCausalLM (RMS norms; each half of a head turned against the other by
+of GELU; layer norms), LlamaForCausalLM and Qwen2ForCausalLM (RMS norms; each half of a head turned against the other by
 position; as many query heads share a key and a value as config.json says; down(silu(gate) * up)) in double precision
 with nothing but the standard library. Norms stand before attention and MLP; scores are divided by the root of the
 head's size.
@@ -45,6 +45,10 @@ MODELS = {
         },
     },
     "mistral": {**LLAMA, "model_type": "mistral", "sliding_window": None, "rms_norm_eps": 1e-5},
+    "qwen2": {
+        **LLAMA, "model_type": "qwen2", "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": None,
+        "hidden_size": 18, "use_sliding_window": False, "sliding_window": 3,
+    },
 }  # fmt: skip
 for config in MODELS.values():
     if config["model_type"] != "gpt2":
@@ -161,6 +165,8 @@ class Llama:
                 ("mlp.gate_proj", c, self.inner), ("mlp.up_proj", c, self.inner), ("mlp.down_proj", self.inner, c),
             ):  # fmt: skip
                 shapes[f"{block}{name}.weight"] = [outputs, inputs]
+                if self.config["model_type"] == "qwen2" and name[-6:] in ("q_proj", "k_proj", "v_proj"):
+                    shapes[f"{block}{name}.bias"] = [outputs]
         return shapes
 
     def buffers(self, layer):

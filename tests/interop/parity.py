@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """parity.py: does Strake train what PyTorch trains?
 
-Makes a random GPT2LMHeadModel or LlamaForCausalLM and a token file, imports the weights with `strake
+Makes a random GPT2LMHeadModel, LlamaForCausalLM or Qwen2ForCausalLM and a token file, imports the weights with `strake
 import`, and trains the same steps on the same samples with `strake train` and with PyTorch (f32 weights, autocast to
 bf16, AdamW). Verdicts:
 
@@ -58,6 +58,8 @@ PRESETS = {
              "learning_rate": 6e-4, "warmup": 100, "schedule_steps": 1000, "tied": True},
     "llama": {"layers": 24, "channels": 1024, "heads": 16, "kv_heads": 8, "mlp_channels": 2816, "vocab": 32000,
               "positions": 1024, "batch": 16, "learning_rate": 6e-4, "warmup": 100, "schedule_steps": 1000, "tied": False},
+    "qwen2": {"layers": 24, "channels": 896, "heads": 14, "kv_heads": 2, "mlp_channels": 4864, "vocab": 50257,
+              "positions": 1024, "batch": 16, "learning_rate": 6e-4, "warmup": 100, "schedule_steps": 1000, "tied": True},
 }  # fmt: skip
 SMALL = {"layers": 3, "channels": 64, "heads": 4, "mlp_channels": 160, "vocab": 300, "positions": 48, "batch": 8,
          "learning_rate": 3e-3, "warmup": 10, "schedule_steps": 50}  # fmt: skip
@@ -67,6 +69,7 @@ CASES = {
     "llama-6-2": {"family": "llama", "channels": 96, "heads": 6, "kv_heads": 2, "tied": False},
     "llama-5-1-tied": {"family": "llama", "channels": 80, "heads": 5, "kv_heads": 1, "head_size": 24, "tied": True},
     "llama3-scaling": {"family": "llama", "kv_heads": 2, "tied": True, "rope_theta": 100.0, "rope_scaling": True},
+    "qwen2-9-3": {"family": "qwen2", "channels": 72, "heads": 9, "kv_heads": 3, "tied": True, "rope_theta": 1e6},
 }  # fmt: skip
 # Llama 3's, for sequences so short that some pairs are slowed down, some not, and some in between.
 ROPE_SCALING = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,

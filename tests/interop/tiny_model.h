@@ -19,7 +19,7 @@ class TinyModel {
  public:
   static constexpr std::int64_t kBatch = 4;
 
-  // "gpt2", "llama", "llama3", "mistral": MODELS there.
+  // "gpt2", "llama", "llama3", "mistral", "qwen2": MODELS there.
   explicit TinyModel(const std::string& model = "gpt2") {
     const std::string command =
         std::string(STRAKE_PYTHON3) + " " + STRAKE_TINY_MODEL + " " + folder_.path().string() + " " + model;

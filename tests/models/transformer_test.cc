@@ -77,9 +77,11 @@ std::vector<NamedShape> shapes() {
                                  {"llama", llama(6, 2, 4, false)},
                                  {"llama_tied", llama(2, 2, 8, true)},
                                  {"llama_one_key_head", llama(3, 1, 6, true)},
+                                 {"qwen2", llama(5, 1, 4, false)},
                                  {"llama3", llama(4, 2, 4, false)}};
-  shapes[4].shape.rotary_base = 100;
-  shapes[4].shape.rotary_scaling = {
+  shapes[4].shape.biases = models::Biases::kQkv;
+  shapes[5].shape.rotary_base = 100;
+  shapes[5].shape.rotary_scaling = {
       .factor = 4, .low_frequency_factor = 1, .high_frequency_factor = 4, .original_sequence = 16};
   return shapes;
 }

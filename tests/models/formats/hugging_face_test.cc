@@ -38,7 +38,7 @@ TransformerShape llama(std::int64_t heads, std::int64_t kv_heads, bool tied, Bia
 }
 
 std::vector<TransformerShape> shapes() {
-  return {kGpt2, llama(6, 2, false), llama(5, 1, true), llama(9, 3, true), llama(3, 3, false)};
+  return {kGpt2, llama(6, 2, false), llama(5, 1, true), llama(9, 3, true, Biases::kQkv), llama(3, 3, false)};
 }
 
 const ForeignTensor& named(const std::vector<ForeignTensor>& tensors, const std::string& name) {
@@ -72,8 +72,8 @@ TEST(HuggingFace, NamesOfGpt2) {
   EXPECT_EQ(token_table_of(tensors, kGpt2).name, "wte.weight");
 }
 
-TEST(HuggingFace, NamesOfLlama) {
-  for (const Biases biases : {Biases::kNone}) {
+TEST(HuggingFace, NamesOfLlamaAndQwen2) {
+  for (const Biases biases : {Biases::kNone, Biases::kQkv}) {
     for (const bool tied : {false, true}) {
       const TransformerShape shape = llama(6, 2, tied, biases);
       const std::vector<ForeignTensor> tensors = hugging_face_tensors(shape);
@@ -165,7 +165,7 @@ class Placement : public testing::Test {
 };
 
 struct LlamaPlacement : Placement {
-  LlamaPlacement() : Placement(llama(6, 2, false)) {}
+  LlamaPlacement() : Placement(llama(6, 2, false, Biases::kQkv)) {}
 };
 
 // By kv group: its queries, its key, its value.
@@ -186,6 +186,9 @@ TEST_F(LlamaPlacement, QueriesKeysAndValuesByGroup) {
         ASSERT_EQ(ours((our_row(part, row / d) + row % d) * c + column), theirs(row * c + column)) << name << row;
       }
     }
+    take(name + ".bias");
+    for (std::int64_t row = 0; row < heads * d; ++row)
+      ASSERT_EQ(ours(our_row(part, row / d) + row % d), theirs(row)) << name << row;
   }
 }
 
@@ -272,6 +275,7 @@ TEST(HuggingFace, ConfigThereAndBack) {
   };
   EXPECT_EQ(architecture(kGpt2), "GPT2LMHeadModel");
   EXPECT_EQ(architecture(llama(6, 2, false)), "LlamaForCausalLM");
+  EXPECT_EQ(architecture(llama(6, 2, false, Biases::kQkv)), "Qwen2ForCausalLM");
 }
 
 // Only what is needed; all else at Hugging Face's defaults.
@@ -307,6 +311,9 @@ TEST(HuggingFaceConfig, AbsentKeysMeanTheDefaultsOfTheFamily) {
   EXPECT_EQ(read(least("llama")), expected);
   EXPECT_EQ(read(with(with(least("mistral"), "sliding_window", nullptr), "num_key_value_heads", nullptr)), expected);
   EXPECT_EQ(read(with(with(least("mistral"), "num_attention_heads", 8), "head_dim", 4)).kv_heads, 8);
+  expected.biases = Biases::kQkv;
+  EXPECT_EQ(read(with(least("qwen2"), "num_key_value_heads", 6)), expected);
+  EXPECT_NE(refusal(least("qwen2")).find("num_key_value_heads = 32"), std::string::npos);
 }
 
 TEST(HuggingFaceConfig, KeysThatAreGivenCount) {
@@ -378,6 +385,12 @@ TEST(HuggingFaceConfig, AWindowIsRefusedUnlessItIsNone) {
   EXPECT_NE(refusal(with(mistral, "sliding_window", 99)).find("sliding_window is 99"), std::string::npos);
   const Json longer = with(mistral, "max_position_embeddings", 8192);
   EXPECT_NE(refusal(longer).find("sliding_window is 4096"), std::string::npos) << "Mistral's own default";
+  const Json qwen2 = with(least("qwen2"), "num_key_value_heads", 2);
+  EXPECT_EQ(refusal(with(qwen2, "sliding_window", 3)), "none") << "not used";
+  EXPECT_NE(refusal(with(qwen2, "use_sliding_window", true)).find("use_sliding_window is true"), std::string::npos);
+  EXPECT_EQ(refusal(with(qwen2, "layer_types", {"full_attention", "full_attention"})), "none");
+  EXPECT_NE(refusal(with(qwen2, "layer_types", {"full_attention", "sliding_attention"})).find("layer_types is"),
+            std::string::npos);
 }
 
 TEST(HuggingFaceConfig, RefusesWhatItWouldComputeOtherwise) {
@@ -465,7 +478,7 @@ TEST(HuggingFaceConfig, DamagedFilesAreReadOrRefused) {
   scaled["head_dim"] = 4;
   scaled["tie_word_embeddings"] = true;
   const std::string seeds[] = {least_gpt2().dump(), scaled.dump(),
-                               hugging_face_config(llama(9, 3, true), DType::kF32, -1)};
+                               hugging_face_config(llama(9, 3, true, Biases::kQkv), DType::kF32, -1)};
   constexpr std::string_view kWords[] = {
       "{",    "}",     "[",       "]",           "\"",   ":",     ",",
       "null", "true",  "-1",      "0",           "1.5",  "1e309", "18446744073709551615",
