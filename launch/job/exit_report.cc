@@ -23,6 +23,13 @@ int report_error(const std::exception& error, int rank, int ranks) {
   return ours != nullptr ? static_cast<int>(ours->exit_code()) : static_cast<int>(ExitCode::kFailure);
 }
 
+void end_job(const std::exception& error, comm::Control& control, RankWatch* watch) {
+  if (control.size() == 1) return;
+  const int code = report_error(error, control.rank(), control.size());
+  if (watch != nullptr) watch->said_why();
+  control.abort(code);
+}
+
 void end_uncaught() {
   std::string what = "terminated without an exception";
   if (const std::exception_ptr current = std::current_exception(); current != nullptr) {

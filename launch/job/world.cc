@@ -19,21 +19,16 @@ namespace strake::launch {
 namespace {
 
 int run_in(std::unique_ptr<comm::Communicator> host, comm::Control& control, RankWatch& watch, const RankWork& work) {
-  const int rank = control.rank(), ranks = control.size();
   try {
-    if (const std::string missing = missing_ranks(ranks); !missing.empty()) throw ConfigError(missing);
+    if (const std::string missing = missing_ranks(control.size()); !missing.empty()) throw ConfigError(missing);
     JobRank job{std::move(host), control, watch};
     const auto section = watch.enter("start-up", Patience::kLong);
     return work(job);
   } catch (const AgreedError& error) {
     // Known to all: one report, everyone leaves.
-    return rank == 0 ? report_error(error, 0, 1) : static_cast<int>(error.exit_code());
+    return control.rank() == 0 ? report_error(error, 0, 1) : static_cast<int>(error.exit_code());
   } catch (const std::exception& error) {
-    if (ranks > 1) {
-      const int code = report_error(error, rank, ranks);
-      watch.said_why();
-      control.abort(code);
-    }
+    end_job(error, control, &watch);
     throw;
   }
 }
