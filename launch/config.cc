@@ -326,6 +326,10 @@ std::vector<ConfigReader::KeyInfo> config_keys() {
   return reader.keys();
 }
 
+std::int64_t last_step(const Config& config) {
+  return config.train.stop_at > 0 ? std::min(config.train.stop_at, config.train.steps) : config.train.steps;
+}
+
 namespace {
 
 constexpr std::int64_t kDefaultWarmupSteps = 100;

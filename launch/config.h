@@ -146,6 +146,9 @@ std::vector<ConfigReader::KeyInfo> config_keys();
 // Of model.rope_scaling; nullopt for the empty text and for what is no scaling.
 std::optional<models::RotaryScaling> rotary_scaling_from(const std::string& text);
 
+// After which an attempt ends of itself.
+std::int64_t last_step(const Config& config);
+
 // What follows from a config and the number of ranks.
 struct Derived {
   std::int64_t accumulation;        // micro-batches a rank adds up in a step

@@ -157,6 +157,11 @@ JobInputs JobInputs::open(const Config& config, int rank, int ranks, DeviceKind 
   return inputs;
 }
 
+data::DataCursor JobInputs::cursor(std::int64_t next_sample) const {
+  return data::make_cursor(*train, static_cast<std::uint64_t>(job.config.run.seed), job.config.train.sequence,
+                           next_sample);
+}
+
 std::vector<std::pair<std::string, std::string>> JobInputs::identity() const {
   std::vector<std::pair<std::string, std::string>> out;
   describe("data.train", *train, out);

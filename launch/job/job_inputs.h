@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "data/data_cursor.h"
 #include "data/token_files.h"
 #include "launch/config.h"
 #include "launch/train/trainer.h"
@@ -32,6 +33,8 @@ struct JobInputs {
   // What this rank was given, as texts that are equal on two ranks if and only if it is the same, as far as is known:
   // "data.train", of several files also "data.train[0]" and so on, "data.val", "tokenizer". No path is part of it.
   std::vector<std::pair<std::string, std::string>> identity() const;
+  // Of a run that has trained on the samples before `next_sample`.
+  data::DataCursor cursor(std::int64_t next_sample) const;
   TokenSources sources() const { return {train.get(), val.get()}; }
 };
 

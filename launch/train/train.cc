@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <iostream>
+#include <utility>
 
 #include "launch/job/agreement.h"
 #include "launch/job/devices.h"
@@ -59,6 +60,16 @@ int train(const TrainArguments& arguments, JobRank& job) {
 }
 
 }  // namespace
+
+std::optional<RankWatch::Section> RankParts::at(std::string what, Patience patience) const {
+  if (watch == nullptr) return std::nullopt;
+  return watch->enter(std::move(what), patience);
+}
+
+void RankParts::check() const {
+  device.check();
+  communicator.check();
+}
 
 int run_train(const TrainArguments& arguments) {
   // Of this rank's configuration, for what may hang before the ranks can compare them. What is wrong with it they say

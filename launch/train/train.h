@@ -37,6 +37,12 @@ struct RankParts {
   Files& files;
   Logger log;
   RankWatch* watch = nullptr;  // null: nobody notices hangs
+
+  bool leads() const { return control.rank() == 0; }
+  // What this rank is at until the result is gone, for who asks when nothing moves.
+  std::optional<RankWatch::Section> at(std::string what, Patience patience = Patience::kStep) const;
+  // Throws what has gone wrong on the device or between ranks since it was last asked.
+  void check() const;
 };
 
 struct StepSummary {

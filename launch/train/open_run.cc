@@ -1,0 +1,93 @@
+#include "launch/train/open_run.h"
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "checkpoint/directory.h"
+#include "checkpoint/reader.h"
+#include "launch/job/agreement.h"
+#include "launch/job/rank_memory.h"
+#include "launch/job/same_on_all_ranks.h"
+#include "launch/run/checkpoint_model.h"
+
+namespace strake::launch {
+namespace {
+
+// A run that has checkpoints, damaged ones too, is none that begins.
+bool begins_with_other_weights(const Config& config, Files& files) {
+  const auto checkpoints = checkpoint_folder(config.run.dir);
+  return !config.train.init_from.empty() && checkpoint::committed_steps(files, checkpoints).empty() &&
+         checkpoint::set_aside_steps(files, checkpoints).empty();
+}
+
+// Algorithms that are chosen by timing are chosen by rank 0, once a run: a resumed run takes what its checkpoint
+// says, and times only what is new or was chosen elsewhere.
+void choose_kernels(const Config& config, const RankParts& parts) {
+  KernelState* kernels = parts.device.kernel_state();
+  if (kernels == nullptr) return;
+  using Choices = std::map<std::string, std::string>;
+  agree(parts.control, [&] {
+    if (!parts.leads()) return;
+    const auto found = checkpoint::find_newest(parts.files, checkpoint_folder(config.run.dir));
+    if (found.has_value()) {
+      kernels->apply(nlohmann::json::parse(found->manifest.meta.choices).value("kernels", Choices()));
+    }
+    for (const std::string& line : kernels->tune()) parts.log.info("{}", line);
+  });
+  const std::string told =
+      parts.control.broadcast(parts.leads() ? nlohmann::json(kernels->choices()).dump() : std::string(), 0);
+  if (parts.leads()) return;
+  const auto chosen = nlohmann::json::parse(told).get<Choices>();
+  kernels->apply(chosen);
+  if (kernels->choices() != chosen)
+    parts.log.warning("{} cannot run every algorithm that rank 0 has chosen", parts.device.description());
+}
+
+void make_trainer(OpenRun& run, const Config& config, const RankParts& parts) {
+  TokenSources sources = run.inputs.sources();
+  if (run.wrapped_tokens != nullptr) sources.train = run.wrapped_tokens.get();
+  const Job& job = run.inputs.job;
+  StepPlan plan;
+  agree(parts.control, [&] { plan = Trainer::plan(job, parts.communicator, sources, &parts.device); });
+  choose_kernels(config, parts);
+  agree(parts.control,
+        [&] { run.trainer = std::make_unique<Trainer>(job, parts.device, parts.communicator, sources, &plan); });
+  as_agreed([&] {
+    run.trainer->keep_checkpoints(
+        parts.files, parts.control,
+        {.directory = checkpoint_folder(config.run.dir),
+         .keep = static_cast<int>(config.checkpoint.keep),
+         .attempt = run.folder.attempt,
+         .log = [log = parts.log](std::string_view line) { log.write(LogLevel::kWarning, line); }});
+  });
+  take_memory(parts.control, parts.device, *run.trainer);
+  parts.log.debug("memory of each rank:\n{}", run.trainer->memory_table().describe());
+}
+
+}  // namespace
+
+OpenRun open_run(const Config& config, const RankParts& parts, const TrainHooks& hooks) {
+  OpenRun run;
+  agree(parts.control, [&] {
+    run.inputs = JobInputs::open(config, parts.control.rank(), parts.control.size(), parts.device.target());
+    if (hooks.wrap_train_source) run.wrapped_tokens = hooks.wrap_train_source(*run.inputs.train);
+  });
+  require_same_on_all_ranks(parts.control, run.inputs.identity(), "give every rank the same files");
+  agree(parts.control, [&] {  // before it leaves anything in its folder
+    if (!parts.leads() || !begins_with_other_weights(config, parts.files)) return;
+    run.initial_weights.emplace(parts.files, config.train.init_from, run.inputs.job.shape.to_json(),
+                                run.inputs.cursor(0));
+  });
+  if (!run.inputs.job.derived.note.empty()) parts.log.info("{}", run.inputs.job.derived.note);
+  run.folder = SharedFolder::open(parts.files, parts.control, config);
+  agree(parts.control, [&] {
+    if (parts.leads()) require_readable_model(parts.files, config.run.dir);
+  });
+  agree(parts.control,
+        [&] { run.log = std::make_unique<StepLog>(parts.files, run.inputs.job, run.folder, hooks.peak_flops); });
+  make_trainer(run, config, parts);
+  return run;
+}
+
+}  // namespace strake::launch
