@@ -113,7 +113,14 @@ Job begin_job(const Config& config, int rank, int ranks, DeviceKind device) {
 void set_shape(Job& job, DeviceKind device, std::int64_t vocab) {
   job.shape = shape_of(job.config, vocab);
   const std::string too_much = models::unsupported(job.shape, device, job.dtype, job.config.train.micro_batch);
-  if (!too_much.empty()) throw ConfigError(fmt::format("{}; change the model, or set run.device = cpu", too_much));
+  if (too_much.empty()) return;
+  std::string remedy = "change the model or the batch";
+  if (device != DeviceKind::kCpu &&
+      models::unsupported(job.shape, DeviceKind::kCpu, DType::kF32, job.config.train.micro_batch).empty()) {
+    remedy += ", or set run.device = cpu";
+    if (job.config.train.dtype == ComputeType::kBF16) remedy += " and train.dtype = f32";
+  }
+  throw ConfigError(fmt::format("{}; {}", too_much, remedy));
 }
 
 }  // namespace

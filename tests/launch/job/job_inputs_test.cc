@@ -178,6 +178,26 @@ TEST_F(JobInputsTest, AsksWhatBareIdsAre) {
 
 using Identity = std::vector<std::pair<std::string, std::string>>;
 
+// Where the model is too much for a GPU the CPU is a way out, but not from everything.
+TEST_F(JobInputsTest, NamesTheCpuWhereItHelps) {
+  const auto refusal = [&](DeviceKind device) {
+    return thrown_by<ConfigError>([&] { job_of(config_, 0, 1, device, kVocab); });
+  };
+  config_.model.channels = 18;  // no multiple of what GPUs take
+  EXPECT_TRUE(refusal(DeviceKind::kCuda).ends_with("; change the model or the batch, or set run.device = cpu"));
+  config_.train.dtype = ComputeType::kBF16;  // which the CPU does not compute in
+  EXPECT_TRUE(refusal(DeviceKind::kCuda).ends_with(", or set run.device = cpu and train.dtype = f32"));
+  config_.train.dtype = ComputeType::kAuto;
+  config_.train.micro_batch = config_.train.global_batch = 1 << 20;
+  config_.train.sequence = 1 << 24;
+  config_.model.channels = 1 << 18;
+  for (const DeviceKind device : {DeviceKind::kCpu, DeviceKind::kCuda}) {
+    const std::string text = refusal(device);
+    EXPECT_NE(text.find("too large for any device"), std::string::npos) << text;
+    EXPECT_TRUE(text.ends_with("; change the model or the batch")) << text;
+  }
+}
+
 TEST_F(JobInputsTest, IdentityTellsDataApart) {
   const Identity first = identity();
   ASSERT_EQ(first.size(), 3u);
