@@ -16,6 +16,7 @@
 #include "data/tokenizer_identity.h"
 #include "launch/commands/commands.h"
 #include "launch/commands/host_weights.h"
+#include "launch/job/model_shape.h"
 #include "launch/report/run_report.h"
 #include "launch/run/checkpoint_model.h"
 #include "launch/run/checkpoint_source.h"
@@ -146,24 +147,6 @@ std::int64_t sequence_named(std::int64_t asked, const models::TransformerShape& 
       fmt::format("--sequence: {} is not possible: this model has learned {} positions", asked, shape.sequence));
 }
 
-// The keys of a configuration that describe this model.
-std::string keys_of(const models::TransformerShape& shape) {
-  const std::string_view family = models::family_of(shape);
-  std::string keys = fmt::format("model.kind={} ", family);
-  keys += fmt::format("model.layers={} model.channels={} model.heads={} model.vocab={} train.sequence={}", shape.layers,
-                      shape.channels, shape.heads, shape.vocab, shape.sequence);
-  if (family == "gpt2") return keys;
-  keys += fmt::format(
-      " model.kv_heads={} model.head_size={} model.mlp_channels={} model.tied_head={} model.norm_epsilon={} "
-      "model.rope_theta={}",
-      shape.kv_heads, shape.head_size, shape.mlp_channels, shape.tied_head, shape.norm_epsilon, shape.rotary_base);
-  if (const auto& scaling = shape.rotary_scaling) {
-    keys += fmt::format(" model.rope_scaling=llama3:{},{},{},{}", scaling->factor, scaling->low_frequency_factor,
-                        scaling->high_frequency_factor, scaling->original_sequence);
-  }
-  return keys;
-}
-
 }  // namespace
 
 int import_weights(const ImportArguments& arguments) {
@@ -225,7 +208,9 @@ int import_weights(const ImportArguments& arguments) {
                   .config = "",
                   .config_hash = ""});
   fmt::print("{}: {} tensors, {} parameters\n", source_path.string(), tensors.size(), imported_elems);
-  fmt::print("train with: {} {}\n", shell_quote("run.dir=" + arguments.run.string()), keys_of(shape));
+  ModelKeys keys = keys_of(shape);
+  std::erase_if(keys, [](const auto& entry) { return entry.second.empty(); });
+  fmt::print("train with: {} {}\n", shell_quote("run.dir=" + arguments.run.string()), to_text(keys));
   return 0;
 }
 

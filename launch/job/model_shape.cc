@@ -1,5 +1,7 @@
 #include "launch/job/model_shape.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "runtime/base/check.h"
@@ -67,6 +69,46 @@ TransformerShape shape_of(const Config& config, std::int64_t vocab) {
   shape.rotary_scaling = rotary_scaling_from(model.rope_scaling);
   shape.tied_head = model.tied_head.value_or(shape.tied_head);
   return shape;
+}
+
+ModelKeys keys_of(const TransformerShape& shape) {
+  std::string kind;
+  for (const char* name : {"gpt2", "llama", "qwen2"}) {
+    const TransformerShape family = family_shape({.kind = name});
+    if (family.norm == shape.norm && family.positions == shape.positions && family.mlp == shape.mlp &&
+        family.biases == shape.biases) {
+      kind = name;
+    }
+  }
+  if (kind.empty()) return {};
+  const auto text = [](auto value) { return fmt::format("{}", value); };
+  ModelKeys keys{{"model.kind", kind},
+                 {"model.layers", text(shape.layers)},
+                 {"model.channels", text(shape.channels)},
+                 {"model.heads", text(shape.heads)},
+                 {"model.vocab", text(shape.vocab)},
+                 {"train.sequence", text(shape.sequence)},
+                 {"model.kv_heads", text(shape.kv_heads)},
+                 {"model.head_size", text(shape.head_size)},
+                 {"model.mlp_channels", text(shape.mlp_channels)},
+                 {"model.tied_head", text(shape.tied_head)},
+                 {"model.norm_epsilon", text(shape.norm_epsilon)}};
+  if (shape.positions == models::Positions::kRotary) {
+    keys.emplace_back("model.rope_theta", text(shape.rotary_base));
+    std::string scaling;
+    if (const auto& s = shape.rotary_scaling) {
+      scaling = fmt::format("llama3:{},{},{},{}", s->factor, s->low_frequency_factor, s->high_frequency_factor,
+                            s->original_sequence);
+    }
+    keys.emplace_back("model.rope_scaling", scaling);
+  }
+  return keys;
+}
+
+std::string to_text(const ModelKeys& keys) {
+  std::string out;
+  for (const auto& [key, value] : keys) out += fmt::format("{}{}={}", out.empty() ? "" : " ", key, value);
+  return out;
 }
 
 }  // namespace strake::launch

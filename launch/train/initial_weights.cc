@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "checkpoint/agreement.h"
-#include "checkpoint/compatibility.h"
 #include "checkpoint/manifest.h"
 #include "launch/run/checkpoint_model.h"
 #include "runtime/base/check.h"
@@ -38,10 +37,9 @@ auto naming_the_key(Work work) {
 
 }  // namespace
 
-InitialWeights::InitialWeights(Files& files, const std::string& path, std::string model, data::DataCursor data)
-    : model_(std::move(model)),
-      data_(std::move(data)),
-      source_(naming_the_key([&] { return CheckpointSource(files, path); })) {
+InitialWeights::InitialWeights(Files& files, const std::string& path, const models::TransformerShape& model,
+                               data::DataCursor data)
+    : model_(model), data_(std::move(data)), source_(naming_the_key([&] { return CheckpointSource(files, path); })) {
   first_ = next();
 }
 
@@ -49,8 +47,7 @@ checkpoint::FoundCheckpoint InitialWeights::next() {
   if (first_.has_value()) return *std::exchange(first_, std::nullopt);
   return naming_the_key([&] {
     checkpoint::FoundCheckpoint found = source_.next();
-    model_of(found);
-    checkpoint::check_compatible(found.manifest, {}, model_, checkpoint::ExtraTensors::kIgnore, found.path.string());
+    require_model(found, model_, "start from other weights");
     data::require_same_tokenizer(data::tokenizer_from_json(found.manifest.meta.tokenizer, found.path.string()), data_);
     return found;
   });

@@ -28,7 +28,7 @@ struct WeightsOrigin {
 class InitialWeights {
  public:
   // Rank 0, before memory is taken: finds the checkpoint and sees that it is of `model` and of the tokenizer of `data`.
-  InitialWeights(Files& files, const std::string& path, std::string model, data::DataCursor data);
+  InitialWeights(Files& files, const std::string& path, const models::TransformerShape& model, data::DataCursor data);
 
   // Collective, after Trainer::allocate(): the weights, on every rank. `found`: on rank 0.
   static WeightsOrigin load(Files& files, comm::Control& control, InitialWeights* found, Trainer& trainer);
@@ -36,7 +36,7 @@ class InitialWeights {
  private:
   checkpoint::FoundCheckpoint next();
 
-  std::string model_;
+  models::TransformerShape model_;
   data::DataCursor data_;
   CheckpointSource source_;
   std::optional<checkpoint::FoundCheckpoint> first_;

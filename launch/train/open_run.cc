@@ -76,13 +76,12 @@ OpenRun open_run(const Config& config, const RankParts& parts, const TrainHooks&
   require_same_on_all_ranks(parts.control, run.inputs.identity(), "give every rank the same files");
   agree(parts.control, [&] {  // before it leaves anything in its folder
     if (!parts.leads() || !begins_with_other_weights(config, parts.files)) return;
-    run.initial_weights.emplace(parts.files, config.train.init_from, run.inputs.job.shape.to_json(),
-                                run.inputs.cursor(0));
+    run.initial_weights.emplace(parts.files, config.train.init_from, run.inputs.job.shape, run.inputs.cursor(0));
   });
   if (!run.inputs.job.derived.note.empty()) parts.log.info("{}", run.inputs.job.derived.note);
   run.folder = SharedFolder::open(parts.files, parts.control, config);
   agree(parts.control, [&] {
-    if (parts.leads()) require_readable_model(parts.files, config.run.dir);
+    if (parts.leads()) require_model_of_run(parts.files, config.run.dir, run.inputs.job.shape);
   });
   agree(parts.control,
         [&] { run.log = std::make_unique<StepLog>(parts.files, run.inputs.job, run.folder, hooks.peak_flops); });

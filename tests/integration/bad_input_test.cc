@@ -215,6 +215,26 @@ TEST_P(BadInput, CheckpointOfAnotherShape) {
   expect_goes_on(3);
 }
 
+// Said in the keys that people set.
+TEST_P(BadInput, CheckpointOfAnotherModel) {
+  const std::vector<std::string> llama{"model.kind=llama", "model.kv_heads=1", "model.rope_theta=5000"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), llama.begin(), llama.end());
+    return more;
+  };
+  ASSERT_EQ(train(with({"train.stop_at=3"})).exit_code, 0);
+  expect_one_report(train(with({"model.rope_theta=6000", "train.sequence=8"})), ExitCode::kIncompatibleCheckpoint,
+                    {"step-00000003: is of another model: train.sequence is 16, ours 8; model.rope_theta is 5000, ours "
+                     "6000; set train.sequence=16 model.rope_theta=5000, or choose another run.dir"});
+  expect_one_report(train(with({"model.kind=qwen2", "model.norm_epsilon=1e-5"})), ExitCode::kIncompatibleCheckpoint,
+                    {"model.kind is llama, ours qwen2; set model.kind=llama, or"});
+  expect_one_report(train({}), ExitCode::kIncompatibleCheckpoint,
+                    {"model.kind is llama, ours gpt2; ", " set model.kind=llama ", " model.rope_theta=5000"});
+  const ProgramEnd end = train(with({"checkpoint.resume=true"}));
+  EXPECT_EQ(end.exit_code, 0) << end.output;
+  EXPECT_EQ(job_.steps_done("run"), ProgramJob::kSteps);
+}
+
 TEST_P(BadInput, DamagedCheckpoint) {
   start();
   EXPECT_EQ(train({"train.stop_at=6"}).exit_code, 0);

@@ -136,7 +136,8 @@ TEST_F(InteropCommands, TheTokenizerMustBeThatOfTheData) {
 
 TEST_F(InteropCommands, TheModelMustBeThatOfTheConfig) {
   ASSERT_EQ(import("hf", "run").exit_code, 0);
-  expect_error(train("run", kAlone, {"train.sequence=4"}), ExitCode::kIncompatibleCheckpoint, "model.sequence is 5");
+  expect_error(train("run", kAlone, {"train.sequence=4"}), ExitCode::kIncompatibleCheckpoint,
+               "train.sequence is 5, ours 4; set train.sequence=5, or choose another run.dir");
   expect_error(train("run", 2, {"model.heads=4"}), ExitCode::kIncompatibleCheckpoint, "model.heads is 3");
 }
 
