@@ -34,7 +34,7 @@ std::string memory_text(const StartFacts& facts) {
   const double all = gib(facts.device_bytes + facts.host_bytes);
   const int digits = all < 1 ? 3 : 1;
   std::string out = fmt::format("{:.{}f} GiB a rank", all, digits);
-  if (facts.device_bytes > 0 && facts.host_bytes > 0) {
+  if (facts.memory_apart && facts.device_bytes > 0 && facts.host_bytes > 0) {
     out += fmt::format(" ({:.{}f} of the device, {:.{}f} of the host)", gib(facts.device_bytes), digits,
                        gib(facts.host_bytes), digits);
   }

@@ -29,6 +29,7 @@ struct StartFacts {
   std::int64_t micro_batch = 0, accumulation = 1, global_batch = 0;  // sequences
   std::int64_t sequence = 0, tokens_per_step = 0;                    // tokens
   std::size_t device_bytes = 0, host_bytes = 0;                      // of memory that a rank takes
+  bool memory_apart = true;                                          // the device has memory of its own
   std::size_t buckets = 0;
   double flops_per_token = 0, peak_flops = 0;  // of the model; of a rank's device, 0: not known
 

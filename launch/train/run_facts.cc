@@ -12,9 +12,6 @@ namespace strake::launch {
 StartFacts start_facts(const Config& config, const RankParts& parts, const OpenRun& run, const RunStart& start,
                        double peak_flops) {
   const Job& job = run.inputs.job;
-  const bool apart = parts.device.target() == DeviceKind::kCuda;  // device memory is not the host's
-  const std::size_t device_bytes = run.trainer->memory().size_bytes(MemoryKind::kDevice);
-  const std::size_t host_bytes = run.trainer->memory().size_bytes(MemoryKind::kHost);
   return {.run_dir = config.run.dir,
           .attempt = run.folder.attempt,
           .device = parts.device.description(),
@@ -31,8 +28,9 @@ StartFacts start_facts(const Config& config, const RankParts& parts, const OpenR
           .global_batch = config.train.global_batch,
           .sequence = config.train.sequence,
           .tokens_per_step = job.derived.tokens_per_step,
-          .device_bytes = apart ? device_bytes : 0,
-          .host_bytes = apart ? host_bytes : device_bytes + host_bytes,
+          .device_bytes = run.trainer->memory().size_bytes(MemoryKind::kDevice),
+          .host_bytes = run.trainer->memory().size_bytes(MemoryKind::kHost),
+          .memory_apart = parts.device.target() == DeviceKind::kCuda,
           .buckets = run.trainer->buckets().buckets.size(),
           .flops_per_token = job.shape.model_flops_per_token(),
           .peak_flops = peak_flops,

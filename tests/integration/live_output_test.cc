@@ -209,6 +209,21 @@ TEST_F(LiveOutput, AsJsonIsAnObjectALine) {
   EXPECT_EQ(events, expected) << end.output;
 }
 
+// The memory that a plan says, on any device.
+TEST_F(LiveOutput, TheStartSaysTheMemoryThatWasPlanned) {
+  const ProgramEnd end = job_.train(0, "run", {"log.format=json", "train.stop_at=1", "run.device=cpu"});
+  ASSERT_EQ(end.exit_code, 0) << end.output;
+  const auto start = nlohmann::json::parse(end.output.substr(0, end.output.find('\n')));
+  ASSERT_EQ(start.at("event"), "start");
+  const ProgramEnd said =
+      StrakeProgram::run(0, {"plan", job_.config_path().string(), "run.device=cpu", "--json"}, job_.folder());
+  ASSERT_EQ(said.exit_code, 0) << said.output;
+  const auto memory = nlohmann::json::parse(said.output).at("memory");
+  EXPECT_GT(start.at("device_bytes"), 0);
+  EXPECT_EQ(start.at("device_bytes"), memory.at("device_bytes"));
+  EXPECT_EQ(start.at("host_bytes"), memory.at("host_bytes"));
+}
+
 // What an earlier attempt did behind the checkpoint that this one starts from is done again, and does not count.
 TEST_F(LiveOutput, TheBestHeldOutLossIsThatOfAllAttempts) {
   ASSERT_EQ(job_.train(0, "run", {"train.stop_at=6"}).exit_code, 0);
