@@ -126,6 +126,38 @@ TEST_F(Resume, AfterKillingAllRanks) {
   expect_like_uncut("killed", kKills);
 }
 
+// Grouped heads, rotary positions and what backward makes again, killed, stopped and resumed with other policies and
+// other overlap: the bits of one straight run that keeps everything.
+TEST_F(Resume, OfALlamaThatRecomputes) {
+  const auto llama = [](std::vector<std::string> more) {
+    more.insert(more.begin(), {"model.kind=llama", "model.heads=4", "model.kv_heads=2"});
+    return more;
+  };
+  const ProgramEnd uncut = job_.train(kRanks, "llama uncut", llama({}));
+  ASSERT_EQ(uncut.exit_code, 0) << uncut.output;
+  {
+    StrakeProgram program(kRanks, job_.arguments("llama", llama({"train.recompute=block", kSlow})), job_.folder());
+    EXPECT_TRUE(wait_until([&] { return job_.steps_done("llama") >= 4 || !program.running(); }));
+    program.kill_ranks();
+    EXPECT_NE(program.wait().exit_code, 0);
+  }
+  {
+    StrakeProgram program(
+        kRanks, job_.arguments("llama", llama({"train.recompute=norm_activation", "comm.overlap=false", kSlow})),
+        job_.folder());
+    const std::int64_t from = job_.steps_done("llama");
+    EXPECT_TRUE(wait_until([&] { return job_.steps_done("llama") > from || !program.running(); }));
+    program.send(SIGUSR1);
+    const ProgramEnd end = program.wait();
+    EXPECT_EQ(end.exit_code, exit_code(ExitCode::kPreempted)) << end.output;
+  }
+  EXPECT_LT(job_.steps_done("llama"), kSteps);
+  finish("llama", llama({"train.recompute=block", "comm.bucket_mib=10", "checkpoint.resume=true"}));
+  EXPECT_EQ(job_.metrics("llama").highest_attempt, 3);
+  expect_equal_metrics(job_.metrics("llama"), job_.metrics("llama uncut"), 1);
+  expect_equal_checkpoints(job_.checkpoint("llama", kSteps), job_.checkpoint("llama uncut", kSteps));
+}
+
 TEST_F(Resume, AfterAStopOnRequest) {
   for (const int ranks : {0, kRanks}) {
     const std::string name = "stopped-" + std::to_string(ranks);
