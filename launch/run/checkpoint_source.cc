@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "checkpoint/directory.h"
+#include "checkpoint/safetensors.h"
 #include "checkpoint/shard_file.h"
 #include "launch/run/run_folder.h"
 #include "runtime/base/check.h"
@@ -46,6 +47,11 @@ CheckpointSource::CheckpointSource(Files& files, fs::path path, checkpoint::Log 
     }
   }
   if (!steps_.empty() || !passed_over_.empty()) return;
+  if (files_.exists(path_ / checkpoint::kSafetensorsName)) {
+    throw NoCheckpointError(fmt::format(
+        "{}: no checkpoint is in it, but {}; make a run of it (strake import FOLDER --run RUN), and name that",
+        path_.string(), checkpoint::kSafetensorsName));
+  }
   throw NoCheckpointError(fmt::format("{}: {}; name a run folder or a checkpoint's folder", path_.string(),
                                       files_.exists(path_) ? "no checkpoint is in it" : "does not exist"));
 }

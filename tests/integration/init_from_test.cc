@@ -183,6 +183,8 @@ TEST_F(InitFrom, WhatDoesNotFitIsRefusedBeforeAnythingIsMade) {
   expect_refused({key(source()), "model.layers=3", "train.sequence=8"}, ExitCode::kIncompatibleCheckpoint,
                  {"layers is 2, ours 3", "sequence is 16, ours 8"});
   weights(source());
+  expect_refused({key(export_of(source()))}, ExitCode::kNoCheckpoint,
+                 {"but model.safetensors; make a run of it (strake import"});
   const fs::path other = job_.run_folder("other-tokenizer");
   ASSERT_EQ(StrakeProgram::run(kAlone,
                                {"import", export_of(source()).string(), "--run", other.string(), "--tokenizer", "gpt2"},
