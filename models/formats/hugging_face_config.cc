@@ -111,13 +111,13 @@ class ConfigKeys {
 TransformerShape read_gpt2(ConfigKeys& keys) {
   const std::int64_t layers = keys.integer("n_layer", kMostLayers), channels = keys.integer("n_embd", kMostChannels);
   const std::int64_t heads = keys.integer("n_head", kMostHeads), vocab = keys.integer("vocab_size", kMostVocab);
-  const TransformerShape shape = gpt2_shape(layers, channels, heads, vocab, keys.integer("n_positions", kMostSequence));
+  TransformerShape shape = gpt2_shape(layers, channels, heads, vocab, keys.integer("n_positions", kMostSequence));
   if (keys.sound() && shape.channels % shape.heads != 0) {
     keys.problem(fmt::format("n_embd is {}, no multiple of n_head = {}", shape.channels, shape.heads));
   }
-  keys.one_of("n_inner", {nullptr, shape.mlp_channels});
+  shape.mlp_channels = keys.integer("n_inner", kMostMlpChannels, shape.mlp_channels);
   keys.one_of("activation_function", {"gelu_new", "gelu_pytorch_tanh"});  // two names of the tanh form
-  keys.one_of("layer_norm_epsilon", {shape.norm_epsilon});
+  shape.norm_epsilon = keys.number("layer_norm_epsilon", 1e-30, 1, shape.norm_epsilon);
   keys.one_of("scale_attn_weights", {true});
   keys.one_of("scale_attn_by_inverse_layer_idx", {false});
   keys.one_of("add_cross_attention", {false});
@@ -256,7 +256,7 @@ nlohmann::ordered_json gpt2_config(const TransformerShape& shape) {
           {"n_layer", shape.layers},
           {"n_embd", shape.channels},
           {"n_head", shape.heads},
-          {"n_inner", nullptr},
+          {"n_inner", shape.mlp_channels == 4 * shape.channels ? Json(nullptr) : Json(shape.mlp_channels)},
           {"n_positions", shape.sequence},
           {"vocab_size", shape.vocab},
           {"activation_function", "gelu_new"},

@@ -337,6 +337,17 @@ TEST(HuggingFaceConfig, KeysThatAreGivenCount) {
   EXPECT_EQ(shape.biases, Biases::kNone);
 }
 
+TEST(HuggingFaceConfig, AGpt2OfItsOwnWidthAndEpsilonComesBack) {
+  TransformerShape shape = gpt2_shape(2, 40, 4, 100, 8);
+  shape.mlp_channels = 80;
+  shape.norm_epsilon = 1e-6;
+  EXPECT_EQ(read(Json::parse(hugging_face_config(shape, DType::kF32, -1))), shape);
+  const TransformerShape plain =
+      read(with(with(Json::parse(hugging_face_config(shape, DType::kF32, -1)), "n_inner", nullptr),
+                "layer_norm_epsilon", nullptr));
+  EXPECT_EQ(plain, gpt2_shape(2, 40, 4, 100, 8));
+}
+
 TEST(HuggingFaceConfig, RotaryScalingInEveryDress) {
   const RotaryScaling expected{8, 1, 4, 8192};
   const Json values{
@@ -404,10 +415,10 @@ TEST(HuggingFaceConfig, RefusesWhatItWouldComputeOtherwise) {
                     {"n_embd", -40},
                     {"n_embd", 42},  // no multiple of 4 heads
                     {"n_embd", 18446744073709551615u},
-                    {"n_inner", 80},
+                    {"n_inner", 0},
                     {"activation_function", "gelu"},
                     {"activation_function", "relu"},
-                    {"layer_norm_epsilon", 1e-6},
+                    {"layer_norm_epsilon", 0},
                     {"scale_attn_weights", false},
                     {"scale_attn_by_inverse_layer_idx", true},
                     {"add_cross_attention", true},
@@ -451,10 +462,10 @@ TEST(HuggingFaceConfig, RefusesWhatItWouldComputeOtherwise) {
 TEST(HuggingFaceConfig, NamesAllProblemsAtOnce) {
   Json config = least_gpt2();
   config["activation_function"] = "relu";
-  config["n_inner"] = 7;
+  config["n_inner"] = -7;
   config.erase("n_head");
   const std::string gpt2 = refusal(config);
-  for (const char* part : {"relu", "n_inner is 7", "n_head is missing"})
+  for (const char* part : {"relu", "n_inner is -7", "n_head is missing"})
     EXPECT_NE(gpt2.find(part), std::string::npos) << gpt2;
   config = least("llama");
   config["hidden_act"] = "relu";
