@@ -33,6 +33,20 @@ BucketPlan plan_buckets(const ParamLayout& layout, DType wire, std::int64_t buck
   return plan;
 }
 
+BucketPlan plan_pieces(ParamLayout& layout, DType wire, std::int64_t bucket_bytes, int pieces) {
+  BucketPlan plan = plan_buckets(layout, wire, bucket_bytes);
+  std::vector<ParamId> ends;
+  for (const Bucket& bucket : plan.buckets) ends.push_back(bucket.last);
+  layout.pad_behind(ends, pieces * ParamLayout::kAlignmentElems);
+  for (std::size_t i = 0; i < plan.buckets.size(); ++i) {
+    Bucket& bucket = plan.buckets[i];
+    bucket.begin_elems = layout.offset_elems(bucket.first);
+    bucket.end_elems =
+        i + 1 < plan.buckets.size() ? layout.offset_elems(plan.buckets[i + 1].first) : layout.total_elems();
+  }
+  return plan;
+}
+
 std::int64_t BucketPlan::largest_elems() const {
   std::int64_t largest = 0;
   for (const Bucket& bucket : buckets) largest = std::max(largest, bucket.elems());

@@ -35,4 +35,8 @@ struct BucketPlan {
 // REQUIRES: a layout that is not empty; bucket_bytes > 0.
 BucketPlan plan_buckets(const ParamLayout& layout, DType wire, std::int64_t bucket_bytes);
 
+// The same cut, in a layout that is padded so that every bucket is `pieces` equal pieces of whole alignments
+// (ParamLayout::kAlignmentElems): what ranks own of it.
+BucketPlan plan_pieces(ParamLayout& layout, DType wire, std::int64_t bucket_bytes, int pieces);
+
 }  // namespace strake::comm

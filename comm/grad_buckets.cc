@@ -7,7 +7,8 @@
 namespace strake::comm {
 
 GradBuckets::GradBuckets(Device& device, BucketPlan plan, const ParamLayout& layout, Tensor gradients,
-                         Communicator& communicator, Stream& compute, Stream& comm_stream, Overlap overlap, Wire wire)
+                         Communicator& communicator, Stream& compute, Stream& comm_stream, Overlap overlap, Wire wire,
+                         Reduce reduce)
     : plan_(std::move(plan)),
       gradients_(gradients),
       wire_(std::move(wire)),
@@ -15,6 +16,7 @@ GradBuckets::GradBuckets(Device& device, BucketPlan plan, const ParamLayout& lay
       compute_(compute),
       comm_(comm_stream),
       overlap_(overlap),
+      reduce_(reduce),
       reduced_(device.make_event("gradients reduced")) {
   STRAKE_CHECK(!plan_.buckets.empty() && plan_.buckets.back().end_elems == layout.total_elems() &&
                    index_of(plan_.buckets.back().last) + 1 == layout.size(),
@@ -28,8 +30,10 @@ GradBuckets::GradBuckets(Device& device, BucketPlan plan, const ParamLayout& lay
   begin_.resize(kSlots);
   end_.resize(kSlots);
   for (std::size_t i = 0; i < plan_.buckets.size(); ++i) {
-    labels_.push_back({fmt::format("bucket {} all-reduce", i), fmt::format("bucket {} to the wire", i),
-                       fmt::format("bucket {} from the wire", i)});
+    STRAKE_CHECK(reduce_ == Reduce::kWhole || plan_.buckets[i].elems() % communicator_.size() == 0,
+                 "a bucket is no equal pieces");
+    labels_.push_back({fmt::format("bucket {} {}", i, reduce_ == Reduce::kWhole ? "all-reduce" : "reduce-scatter"),
+                       fmt::format("bucket {} to the wire", i), fmt::format("bucket {} from the wire", i)});
     grads_final_.push_back(device.make_event(fmt::format("bucket {} gradients final", i)));
     for (std::size_t slot = 0; slot < kSlots; ++slot) {
       begin_[slot].push_back(device.make_mark(fmt::format("bucket {} begin, slot {}", i, slot)));
@@ -78,14 +82,20 @@ void GradBuckets::launch(std::size_t index) {
   comm_.mark(begin_[slot_][index]);
   const Labels& labels = labels_[index];
   const Tensor gradients = gradients_.flat(bucket.begin_elems, bucket.elems());
-  if (wire_.staging.defined()) {
-    const Tensor staged = wire_.staging.flat(0, bucket.elems());
-    wire_.convert(comm_, {labels.to_wire, Phase::kComm}, staged, gradients);
-    communicator_.all_reduce(comm_, {labels.reduce, Phase::kComm}, staged);
-    wire_.convert(comm_, {labels.from_wire, Phase::kComm}, gradients, staged);
+  const bool staged = wire_.staging.defined();
+  const Tensor travels = staged ? wire_.staging.flat(0, bucket.elems()) : gradients;
+  if (staged) wire_.convert(comm_, {labels.to_wire, Phase::kComm}, travels, gradients);
+  const bool whole = reduce_ == Reduce::kWhole;
+  const std::int64_t summed_elems = whole ? bucket.elems() : bucket.elems() / communicator_.size();
+  const std::int64_t summed_begin = whole ? 0 : communicator_.rank() * summed_elems;
+  const Tensor summed = travels.flat(summed_begin, summed_elems);
+  if (whole) {
+    communicator_.all_reduce(comm_, {labels.reduce, Phase::kComm}, summed);
   } else {
-    communicator_.all_reduce(comm_, {labels.reduce, Phase::kComm}, gradients);
+    communicator_.reduce_scatter(comm_, {labels.reduce, Phase::kComm}, summed, travels);
   }
+  if (staged)
+    wire_.convert(comm_, {labels.from_wire, Phase::kComm}, gradients.flat(summed_begin, summed_elems), summed);
   comm_.mark(end_[slot_][index]);
 }
 

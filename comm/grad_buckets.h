@@ -1,9 +1,10 @@
-// GradBuckets: starts the all-reduce of each gradient bucket while backward still runs.
+// GradBuckets: starts the reduction of each gradient bucket while backward still runs.
 //
 // The model calls `ready(param)` as each gradient becomes final, in the layout's order. When the last
 // parameter of a bucket is ready, the communication stream is made to wait for the compute stream there
-// and the bucket's all-reduce is enqueued. With Overlap::kOff every bucket is enqueued at the end of
-// backward instead, on the same stream in the same order: the result is equal bit for bit.
+// and the bucket's all-reduce is enqueued; its reduce-scatter, where a rank needs no more than the sums of its own
+// piece. With Overlap::kOff every bucket is enqueued at the end of backward instead, on the same stream in the same
+// order: the result is equal bit for bit.
 //
 // Gradients may be kept in one type and travel in another (accumulated in f32, reduced in bf16): a bucket is then
 // converted into a staging buffer, reduced there, and converted back, all in the order of the communication stream.
@@ -21,6 +22,10 @@ namespace strake::comm {
 
 enum class Overlap : bool { kOff = false, kOn = true };
 
+// What of a bucket is summed on this rank: all of it, or the one of size() equal pieces that is its own (the rest is
+// undefined then).
+enum class Reduce : bool { kWhole, kOwnPiece };
+
 // How gradients travel where plan.wire is not their own type.
 struct Wire {
   Tensor staging;  // [at least the elems of the largest bucket], plan.wire
@@ -32,7 +37,7 @@ class GradBuckets {
   // `gradients`: the flat arena, in plan.wire or with a `wire`. `compute`: the stream backward runs on;
   // `comm_stream`: the communicator's own. All outlive this object.
   GradBuckets(Device& device, BucketPlan plan, const ParamLayout& layout, Tensor gradients, Communicator& communicator,
-              Stream& compute, Stream& comm_stream, Overlap overlap, Wire wire = {});
+              Stream& compute, Stream& comm_stream, Overlap overlap, Wire wire = {}, Reduce reduce = Reduce::kWhole);
 
   // The gradient of `param` is final once what is enqueued on compute has run. REQUIRES: called once per
   // parameter and step, in layout order, in the last micro-batch.
@@ -43,7 +48,7 @@ class GradBuckets {
 
   const BucketPlan& plan() const { return plan_; }
   // Bucket i of the step in ring slot `slot`: marks on the communication stream, begin behind the wait for
-  // its gradients, end behind its all-reduce, conversions included.
+  // its gradients, end behind its reduction, conversions included.
   struct Timing {
     const Mark* begin;
     const Mark* end;
@@ -67,6 +72,7 @@ class GradBuckets {
   Stream& compute_;
   Stream& comm_;
   Overlap overlap_;
+  Reduce reduce_;
   std::size_t slot_ = 0;
   std::size_t next_param_ = 0;
   std::size_t next_bucket_ = 0;

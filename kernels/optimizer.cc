@@ -33,15 +33,24 @@ AdamWScalars adamw_scalars(const AdamWOptions& options, double learning_rate, st
   return {learning_rate, 1 - std::pow(options.beta1, steps), 1 - std::pow(options.beta2, steps)};
 }
 
-void gradient_norm(Stream& stream, Label label, const GradientNorm& a) {
-  constexpr std::string_view kName = "gradient_norm";
+void square_sums(Stream& stream, Label label, const SquareSums& a) {
+  constexpr std::string_view kName = "square_sums";
   check_leading_operand(kName, "gradients", a.gradients, 1);
-  check_operand(kName, "norm", a.norm, stats_dtype(a.gradients.dtype()), {1});
-  check_operand(kName, "clip", a.clip, stats_dtype(a.gradients.dtype()), {1});
   check_operand(kName, "block_sums", a.block_sums, DType::kF64, {norm_blocks(a.segments)});
   check_segments(kName, a.segments, a.gradients);
   const Tensor reads[] = {a.gradients};
-  const Tensor writes[] = {a.norm, a.clip, a.block_sums};
+  const Tensor writes[] = {a.block_sums};
+  launch(stream, {.label = label, .kind = kName, .reads = reads, .writes = writes}, a);
+}
+
+void gradient_norm(Stream& stream, Label label, const GradientNorm& a) {
+  constexpr std::string_view kName = "gradient_norm";
+  check_leading_operand(kName, "norm", a.norm, 1);
+  check_operand(kName, "norm", a.norm, a.norm.dtype(), {1});
+  check_operand(kName, "clip", a.clip, a.norm.dtype(), {1});
+  check_operand(kName, "block_sums", a.block_sums, DType::kF64, {a.block_sums.elems()});
+  const Tensor reads[] = {a.block_sums};
+  const Tensor writes[] = {a.norm, a.clip};
   launch(stream, {.label = label, .kind = kName, .reads = reads, .writes = writes}, a);
 }
 

@@ -16,20 +16,30 @@ struct FlatSegment {
   bool weight_decay;
 };
 
-// The norm is a sum over fixed blocks of this many elements of each segment, added in segment and block
-// order, each block summed in a fixed order: it does not depend on buckets, sharding or overlap.
-inline constexpr std::int64_t kNormBlockElems = 32 * 1024;
+// The norm is a sum over fixed blocks of this many elements of each parameter, added in the order of parameters and
+// blocks, each block summed in a fixed order: it does not depend on buckets, sharding or overlap. Parameters begin and
+// shards are cut at multiples of it (ParamLayout::kAlignmentElems).
+inline constexpr std::int64_t kNormBlockElems = 512;
 
 // Number of block sums of these segments.
 std::int64_t norm_blocks(std::span<const FlatSegment> segments);
 
-// norm[0] = sqrt(sum of squares of gradients); clip[0] = min(1, max_norm / (norm + 1e-6)), 1 when max_norm <= 0. Where
-// the norm is not finite clip[0] is NaN: an update with it leaves no weight that could be taken for a trained one.
-struct GradientNorm {
-  Tensor norm, clip;  // [1] f32 (f64 when gradients are f64)
-  Tensor block_sums;  // [norm_blocks] f64
+// block_sums[b] = sum of squares of block b of these segments.
+struct SquareSums {
+  Tensor block_sums;  // [norm_blocks(segments)] f64
   Tensor gradients;   // flat
   std::span<const FlatSegment> segments;
+
+  Body on_cpu(CpuCode code) const;
+  Body on_cuda(Device& device, Operation& operation) const;
+};
+void square_sums(Stream& stream, Label label, const SquareSums& arguments);
+
+// norm[0] = sqrt(sum of block_sums); clip[0] = min(1, max_norm / (norm + 1e-6)), 1 when max_norm <= 0. Where the norm
+// is not finite clip[0] is NaN: an update with it leaves no weight that could be taken for a trained one.
+struct GradientNorm {
+  Tensor norm, clip;  // [1] f32 (f64 when gradients are f64)
+  Tensor block_sums;  // [blocks of all parameters] f64
   double max_norm;
 
   Body on_cpu(CpuCode code) const;

@@ -84,6 +84,9 @@ void bind_keys(ConfigReader& reader, Config& c) {
                                   {"block", models::Recompute::kBlock}},
                                  "What backward computes again instead of keeping it: less memory, no other bits.",
                                  kNoEffect);
+  reader.bind<models::Shard>(
+      "train.shard", c.train.shard, {{"none", models::Shard::kNone}, {"optimizer", models::Shard::kOptimizer}},
+      "What each rank keeps a part of: of the optimizer its state (ZeRO-1), less memory.", kNoEffect);
   reader.bind("train.deterministic", c.train.deterministic, "GPUs: only algorithms that repeat their bits.");
 
   reader.bind("optimizer.learning_rate", c.optimizer.learning_rate, {0, 10}, "Peak of the cosine schedule.");

@@ -13,6 +13,7 @@
 
 #include "data/token_file_format.h"
 #include "models/recompute.h"
+#include "models/shard.h"
 #include "models/transformer_shape.h"
 #include "runtime/base/config_reader.h"
 
@@ -78,6 +79,7 @@ struct Config {
     ComputeType dtype = ComputeType::kAuto;
     ComputeType gradient_dtype = ComputeType::kAuto;
     models::Recompute recompute = models::Recompute::kNone;
+    models::Shard shard = models::Shard::kNone;
     bool deterministic = false;  // GPUs: only algorithms that give the same bits again
   } train;
 

@@ -136,7 +136,7 @@ std::int64_t initial_staging_elems(const ParamLayout& layout) {
 std::int64_t counted_element(const ParamSpec& spec, std::int64_t stored) { return run_at(spec, stored).first; }
 
 void initialize_weights(Stream& stream, const Tensor& weights, const Tensor& staging, const ParamLayout& layout,
-                        std::uint64_t seed, int threads) {
+                        std::uint64_t seed, int threads, std::int64_t begin_elems) {
   Device& device = stream.device();
   const std::int64_t half_elems = staging.elems() / 2;
   STRAKE_CHECK(half_elems > 0, "no room to make weights in");
@@ -148,9 +148,9 @@ void initialize_weights(Stream& stream, const Tensor& weights, const Tensor& sta
     Event& out = copied[static_cast<std::size_t>(half)];
     device.synchronize(out);  // WAR: this half's last copy has read it
     if (weights.dtype() == DType::kF64) {
-      fill_on_threads(host_span<double>(made), begin, layout, seed, threads);
+      fill_on_threads(host_span<double>(made), begin_elems + begin, layout, seed, threads);
     } else {
-      fill_on_threads(host_span<float>(made), begin, layout, seed, threads);
+      fill_on_threads(host_span<float>(made), begin_elems + begin, layout, seed, threads);
     }
     stream.copy({"initial weights", Phase::kOther}, weights.flat(begin, elems), made);
     stream.record(out);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "kernels/cpu/body.h"
@@ -49,19 +50,23 @@ STRAKE_VECTOR_CODE(adamw);
 
 }  // namespace cpu
 
-Body GradientNorm::on_cpu(CpuCode code) const {
+Body SquareSums::on_cpu(CpuCode code) const {
   // The caller's segments may be gone when the body runs.
   return cpu::body(gradients.dtype(), [=, *this, all = std::vector(segments.begin(), segments.end())]<typename T>() {
     double* block_sum = data<double>(block_sums);
-    double total = 0;
     for (const FlatSegment& segment : all) {
       for (std::int64_t done = 0; done < segment.size_elems; done += kNormBlockElems) {
-        *block_sum = cpu::sum_of_squares.in<T>(code)(data<T>(gradients) + segment.begin_elems + done,
-                                                     std::min(kNormBlockElems, segment.size_elems - done));
-        total += *block_sum++;
+        *block_sum++ = cpu::sum_of_squares.in<T>(code)(data<T>(gradients) + segment.begin_elems + done,
+                                                       std::min(kNormBlockElems, segment.size_elems - done));
       }
     }
-    const double root = std::sqrt(total);
+  });
+}
+
+Body GradientNorm::on_cpu(CpuCode) const {
+  return cpu::body(norm.dtype(), [*this]<typename T>() {
+    const double* const sums = data<double>(block_sums);
+    const double root = std::sqrt(std::accumulate(sums, sums + block_sums.elems(), 0.0));
     double factor = max_norm > 0 ? std::min(1.0, max_norm / (root + 1e-6)) : 1.0;
     if (!std::isfinite(root)) factor = std::numeric_limits<double>::quiet_NaN();
     data<T>(norm)[0] = static_cast<T>(root);

@@ -12,7 +12,7 @@ namespace {
 
 using namespace cuda;
 
-static_assert(kGroupElems == ParamLayout::kAlignmentElems);
+static_assert(ParamLayout::kAlignmentElems % kGroupElems == 0 && ParamLayout::kAlignmentElems % kNormBlockElems == 0);
 
 constexpr int kThreads = 256;
 
@@ -31,32 +31,41 @@ __device__ int find_segment(const SegmentTable& segments, std::uint32_t at, Firs
   return low;
 }
 
+// A warp takes so many blocks one after the other, and looks for the segment of the first alone.
+constexpr std::uint32_t kBlocksAWarp = 8;
+
 template <typename G>
 __global__ void __launch_bounds__(kThreads)
     square_sums_kernel(double* block_sums, const G* gradients, const __grid_constant__ SegmentTable segments) {
   using V = Vector<G>;
-  __shared__ double cells[kWarp];
-  const std::uint32_t block = segments.first_block + blockIdx.x;
-  const Segment& segment =
-      segments.table[find_segment(segments, block, [](const Segment& s) { return s.first_block; })];
-  const std::int64_t within = (block - segment.first_block) * kNormBlockElems;
-  const std::int64_t elems = min(kNormBlockElems, static_cast<std::int64_t>(segment.elems) - within);
-  const G* from = gradients + static_cast<std::int64_t>(segment.first_group) * kGroupElems + within;
-  float sum = 0;
-  double total = 0;
-  for (std::int64_t i = threadIdx.x * V::kElems; i < elems; i += kThreads * V::kElems) {
-    sum = 0;
-    if (i + V::kElems <= elems) {
-      const V in = V::load(from + i);
+  const std::uint32_t begin = (blockIdx.x * (kThreads / kWarp) + threadIdx.x / kWarp) * kBlocksAWarp;
+  const std::uint32_t end = min(begin + kBlocksAWarp, segments.blocks), lane = threadIdx.x % kWarp;
+  if (begin >= end) return;
+  const auto first_block = [](const Segment& segment) { return segment.first_block; };
+  int at = find_segment(segments, segments.first_block + begin, first_block);
+  for (std::uint32_t block = segments.first_block + begin; block < segments.first_block + end; ++block) {
+    while (at + 1 < segments.segments && segments.table[at + 1].first_block <= block) ++at;
+    const Segment& segment = segments.table[at];
+    const std::int64_t within = (block - segment.first_block) * kNormBlockElems;
+    const std::int64_t elems = min(kNormBlockElems, static_cast<std::int64_t>(segment.elems) - within);
+    const G* from = gradients + static_cast<std::int64_t>(segment.first_group) * kGroupElems + within;
+    double total = 0;
 #pragma unroll
-      for (int k = 0; k < V::kElems; ++k) sum += to_float(in.values[k]) * to_float(in.values[k]);
-    } else {
-      for (std::int64_t k = i; k < elems; ++k) sum += to_float(from[k]) * to_float(from[k]);
+    for (std::int64_t part = 0; part < kNormBlockElems; part += kWarp * V::kElems) {
+      const std::int64_t i = part + lane * V::kElems;
+      float sum = 0;
+      if (i + V::kElems <= elems) {
+        const V in = V::load(from + i);
+#pragma unroll
+        for (int k = 0; k < V::kElems; ++k) sum += to_float(in.values[k]) * to_float(in.values[k]);
+      } else {
+        for (std::int64_t k = i; k < elems; ++k) sum += to_float(from[k]) * to_float(from[k]);
+      }
+      total += sum;
     }
-    total += sum;
+    total = warp_sum(total);
+    if (lane == 0) block_sums[block] = total;
   }
-  total = block_sum(total, cells);
-  if (threadIdx.x == 0) block_sums[block] = total;
 }
 
 __global__ void __launch_bounds__(1024)
@@ -128,16 +137,21 @@ Tables tables_of(std::span<const FlatSegment> segments, const Tensor& flat) {
 
 }  // namespace
 
-Body GradientNorm::on_cuda(Device&, Operation&) const {
+Body SquareSums::on_cuda(Device&, Operation&) const {
   return body(gradients.dtype(), [*this, tables = tables_of(segments, gradients)]<typename G>(cudaStream_t stream,
                                                                                               void*) {
-    std::uint32_t blocks = 0;
     for (const SegmentTable& table : *tables) {
-      blocks += table.blocks;
-      square_sums_kernel<<<table.blocks, kThreads, 0, stream>>>(at<double>(block_sums), at<const G>(gradients), table);
+      if (table.blocks == 0) continue;
+      square_sums_kernel<<<blocks_for(table.blocks, static_cast<int>(kThreads / kWarp * kBlocksAWarp)), kThreads, 0, stream>>>(
+          at<double>(block_sums), at<const G>(gradients), table);
     }
-    norm_kernel<<<1, 1024, 0, stream>>>(at<float>(norm), at<float>(clip), at<const double>(block_sums), blocks,
-                                        max_norm);
+  });
+}
+
+Body GradientNorm::on_cuda(Device&, Operation&) const {
+  return untyped_body([*this](cudaStream_t stream, void*) {
+    norm_kernel<<<1, 1024, 0, stream>>>(at<float>(norm), at<float>(clip), at<const double>(block_sums),
+                                        static_cast<std::uint32_t>(block_sums.elems()), max_norm);
   });
 }
 

@@ -73,12 +73,10 @@ TransformerShape shape_of(const Config& config, std::int64_t vocab) {
 
 ModelKeys keys_of(const TransformerShape& shape) {
   std::string kind;
-  for (const char* name : {"gpt2", "llama", "qwen2"}) {
-    const TransformerShape family = family_shape({.kind = name});
-    if (family.norm == shape.norm && family.positions == shape.positions && family.mlp == shape.mlp &&
-        family.biases == shape.biases) {
-      kind = name;
-    }
+  for (const Family& family : families()) {
+    const TransformerShape& of = family.shape;
+    if (of.norm == shape.norm && of.positions == shape.positions && of.mlp == shape.mlp && of.biases == shape.biases)
+      kind = family.kind;
   }
   if (kind.empty()) return {};
   const auto text = [](auto value) { return fmt::format("{}", value); };

@@ -15,40 +15,37 @@
 #include "runtime/base/error.h"
 
 namespace strake::launch {
-namespace {
-
-constexpr std::size_t kParts = 3;
-constexpr const char* kPartNames[kParts] = {"weights", "first moments", "second moments"};
-
-}  // namespace
+namespace {}  // namespace
 
 Snapshot::Snapshot(Device& device, Stream& compute, Stream& copy_out, comm::Communicator& communicator,
-                   comm::Control& control, Files& files, checkpoint::Options options, const State& state,
+                   comm::Control& control, Files& files, checkpoint::Options options, std::vector<Replica> replicas,
                    TensorTable table, Memory memory)
     : device_(device),
       compute_(compute),
       communicator_(communicator),
       control_(control),
-      state_(state),
+      replicas_(std::move(replicas)),
       checkpointer_(files, control, device, copy_out, memory.host, std::move(table), std::move(options)),
       looked_at_(device.make_event("weights looked at")) {
   if (control.size() == 1) return;
-  fingerprints_ = reserve_fingerprints(memory);
-  told_ = std::make_unique<ScalarMailbox>(reserve_mailbox(memory));
+  fingerprints_ = reserve_fingerprints(memory, replicas_.size());
+  told_ = std::make_unique<ScalarMailbox>(reserve_mailbox(memory, replicas_.size()));
 }
 
-Tensor Snapshot::reserve_fingerprints(const Memory& memory) {
-  return Tensor::reserve(memory.scalars, DType::kI64, {kParts});
+Tensor Snapshot::reserve_fingerprints(const Memory& memory, std::size_t replicas) {
+  return Tensor::reserve(memory.scalars, DType::kI64, {static_cast<std::int64_t>(replicas)});
 }
 
-ScalarMailbox Snapshot::reserve_mailbox(const Memory& memory) { return {memory.host, DType::kI64, kParts, 1}; }
+ScalarMailbox Snapshot::reserve_mailbox(const Memory& memory, std::size_t replicas) {
+  return {memory.host, DType::kI64, replicas, 1};
+}
 
-void Snapshot::reserve(const TensorTable& table, std::span<const checkpoint::PlannedRange> planned, int ranks,
-                       Memory memory) {
+void Snapshot::reserve(std::span<const Replica> replicas, const TensorTable& table,
+                       std::span<const checkpoint::PlannedRange> planned, int ranks, Memory memory) {
   checkpoint::reserve_staging(memory.host, table, planned);
   if (ranks == 1) return;
-  reserve_fingerprints(memory);
-  reserve_mailbox(memory);
+  reserve_fingerprints(memory, replicas.size());
+  reserve_mailbox(memory, replicas.size());
 }
 
 checkpoint::SaveReport Snapshot::save(const Event& updated, std::int64_t step, const std::function<double()>& norm,
@@ -62,10 +59,9 @@ checkpoint::SaveReport Snapshot::save(const Event& updated, std::int64_t step, c
 // meanwhile.
 void Snapshot::look() {
   if (told_ != nullptr) {
-    const Tensor* const states[kParts] = {&state_.weights, &state_.first_moment, &state_.second_moment};
-    for (std::size_t part = 0; part < kParts; ++part) {
+    for (std::size_t part = 0; part < replicas_.size(); ++part) {
       const Tensor fingerprint = fingerprints_.flat(static_cast<std::int64_t>(part), 1);
-      kernels::fingerprint(compute_, {"fingerprint", Phase::kCheckpoint}, {fingerprint, *states[part]});
+      kernels::fingerprint(compute_, {"fingerprint", Phase::kCheckpoint}, {fingerprint, replicas_[part].flat});
       told_->post(compute_, {"fingerprint to host", Phase::kCheckpoint}, 0, part, fingerprint);
     }
   }
@@ -82,8 +78,8 @@ void Snapshot::require_sound(std::int64_t step, double norm) {
     constexpr std::uint64_t kNotFinite = ~std::uint64_t{0};
     std::vector<ReplicaPart> parts{
         {"gradient norm", std::isfinite(norm) ? std::bit_cast<std::uint64_t>(norm) : kNotFinite}};
-    for (std::size_t part = 0; part < kParts; ++part)
-      parts.push_back({kPartNames[part], static_cast<std::uint64_t>(told_->look_integer(0, part))});
+    for (std::size_t part = 0; part < replicas_.size(); ++part)
+      parts.push_back({replicas_[part].name, static_cast<std::uint64_t>(told_->look_integer(0, part))});
     require_equal_replicas(control_, step, parts);
   }
   if (!std::isfinite(norm)) {

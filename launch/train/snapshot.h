@@ -13,6 +13,7 @@
 #include "checkpoint/shard_plan.h"
 #include "comm/communicator.h"
 #include "comm/control.h"
+#include "models/parameters/parameters.h"
 #include "runtime/device/device.h"
 #include "runtime/device/param_spec.h"
 #include "runtime/device/scalar_mailbox.h"
@@ -21,22 +22,19 @@ namespace strake::launch {
 
 class Snapshot {
  public:
-  // What every rank holds a copy of, flat.
-  struct State {
-    Tensor weights, first_moment, second_moment;
-  };
+  using Replica = models::Parameters::Replica;
   struct Memory {
     Arena &scalars, &host;
   };
 
   // Before memory is taken. All references outlive this object.
   Snapshot(Device& device, Stream& compute, Stream& copy_out, comm::Communicator& communicator, comm::Control& control,
-           Files& files, checkpoint::Options options, const State& state, TensorTable table, Memory memory);
+           Files& files, checkpoint::Options options, std::vector<Replica> replicas, TensorTable table, Memory memory);
 
   // Sets aside what the constructor would for a rank of `ranks` that writes `planned` of `table`, where a run is only
   // planned.
-  static void reserve(const TensorTable& table, std::span<const checkpoint::PlannedRange> planned, int ranks,
-                      Memory memory);
+  static void reserve(std::span<const Replica> replicas, const TensorTable& table,
+                      std::span<const checkpoint::PlannedRange> planned, int ranks, Memory memory);
 
   // Writes the state as it is behind what is enqueued on compute; `updated` is recorded behind the last update. `norm`
   // says the last step's gradient norm, once it is on the host. Blocks. Throws NonFiniteError instead of writing if
@@ -48,8 +46,8 @@ class Snapshot {
 
  private:
   // Of several ranks, so that each can tell the others what it holds.
-  static Tensor reserve_fingerprints(const Memory& memory);
-  static ScalarMailbox reserve_mailbox(const Memory& memory);
+  static Tensor reserve_fingerprints(const Memory& memory, std::size_t replicas);
+  static ScalarMailbox reserve_mailbox(const Memory& memory, std::size_t replicas);
   void look();
   void require_sound(std::int64_t step, double norm);
 
@@ -57,7 +55,7 @@ class Snapshot {
   Stream& compute_;
   comm::Communicator& communicator_;
   comm::Control& control_;
-  State state_;
+  std::vector<Replica> replicas_;
   checkpoint::Checkpointer checkpointer_;
   // Where several ranks keep checkpoints.
   Tensor fingerprints_;

@@ -24,9 +24,12 @@ data::LoaderOptions loader_options(const Job& job, std::string name, std::int64_
           .vocab = job.shape.vocab};
 }
 
-// begin, 3 for the batch, 2 a micro-batch, exposed communication, optimizer, and 2 each for a checkpoint and an
-// evaluation.
-int marks_of(const Job& job) { return static_cast<int>(2 * job.derived.accumulation) + 10; }
+// begin, 3 for the batch, 2 a micro-batch, exposed communication, optimizer, and 2 each for a checkpoint, an evaluation
+// and a wait for weights.
+int marks_of(const Job& job, const models::Parameters& parameters) {
+  const std::size_t waits = parameters.replicated() ? 0 : parameters.owned().size();
+  return static_cast<int>(2 * job.derived.accumulation + 2 * static_cast<std::int64_t>(waits)) + 10;
+}
 
 kernels::AdamWOptions adamw_options(const Config::Optimizer& optimizer) {
   return {.beta1 = optimizer.beta1,
@@ -53,25 +56,27 @@ Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicato
       copy_in_(device.make_stream("copy-in", StreamPriority::kNormal)),
       copy_out_(device.make_stream("copy-out", StreamPriority::kNormal)),
       model_(job.shape, layout_),
-      parameters_(device, layout_, {.compute = job.dtype, .gradient = job.gradient_dtype, .wire = job.wire_dtype},
-                  {arenas_.weights, arenas_.compute_weights, arenas_.gradients, arenas_.wire}, *compute_,
-                  {.communicator = communicator,
-                   .stream = *comm_,
-                   .bucket_bytes = static_cast<std::int64_t>(job.config.comm.bucket_mib * 1024 * 1024),
-                   .overlap = job.config.comm.overlap ? comm::Overlap::kOn : comm::Overlap::kOff}),
-      optimizer_(parameters_, adamw_options(job.config.optimizer), job.config.optimizer.clip_norm, kSlots,
+      parameters_(models::make_parameters(
+          job.config.train.shard, device, layout_,
+          {.compute = job.dtype, .gradient = job.gradient_dtype, .wire = job.wire_dtype},
+          {arenas_.weights, arenas_.compute_weights, arenas_.gradients, arenas_.wire}, *compute_,
+          {.communicator = communicator,
+           .stream = *comm_,
+           .bucket_bytes = static_cast<std::int64_t>(job.config.comm.bucket_mib * 1024 * 1024),
+           .overlap = job.config.comm.overlap ? comm::Overlap::kOn : comm::Overlap::kOff})),
+      optimizer_(*parameters_, adamw_options(job.config.optimizer), job.config.optimizer.clip_norm, kSlots,
                  {arenas_.optimizer, arenas_.scalars, arenas_.host}),
       activations_(planned == nullptr ? ActivationMemory(arenas_.activations)
                                       : ActivationMemory(arenas_.activations, planned->activations.blocks)),
-      loss_total_(Tensor::reserve(arenas_.scalars, weights().dtype(), {1})),
-      initial_staging_(Tensor::reserve(arenas_.host, weights().dtype(), {models::initial_staging_elems(layout_)})),
-      mailbox_(arenas_.host, weights().dtype(), kMailboxValues, kSlots),
+      loss_total_(Tensor::reserve(arenas_.scalars, parameters_->master(), {1})),
+      initial_staging_(Tensor::reserve(arenas_.host, parameters_->master(), {models::initial_staging_elems(layout_)})),
+      mailbox_(arenas_.host, parameters_->master(), kMailboxValues, kSlots),
       loader_(device, *copy_in_, arenas_.host, arenas_.input, *sources.train,
               data::SampleOrder::shuffled(static_cast<std::uint64_t>(job.config.run.seed),
                                           sources.train->sequences(job.config.train.sequence)),
               loader_options(job, "train", job.derived.accumulation)),
       schedule_(schedule_of(job.config, job.derived)),
-      account_(device, *compute_, marks_of(job)),
+      account_(device, *compute_, marks_of(job, *parameters_)),
       updated_(device.make_event("weights updated")),
       communicator_(communicator) {
   if (planned != nullptr) {
@@ -81,6 +86,8 @@ Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicato
           Tensor::reserve(arenas_.workspace, DType::kU8, {static_cast<std::int64_t>(planned->workspace_bytes)});
     }
   }
+  parameters_->around_waits([this] { account_.mark(StepClass::kForward); },
+                            [this] { account_.mark(StepClass::kExposedComm); });
   model_.recompute(job.config.train.recompute);
   model_.reserve(activations_, job.config.train.micro_batch, job.dtype, device.target());
   if (sources.val != nullptr) evaluation_.emplace(make_evaluation(*sources.val));
@@ -94,7 +101,7 @@ Evaluation Trainer::make_evaluation(data::TokenSource& source) {
       std::make_unique<data::Loader>(device_, *copy_in_, arenas_.host, arenas_.input, source,
                                      data::SampleOrder::sequential(sequences), loader_options(job_, "val", 1)),
       batches, batches * train.micro_batch * job_.ranks * train.sequence,
-      Tensor::reserve(arenas_.scalars, weights().dtype(), {1}));
+      Tensor::reserve(arenas_.scalars, parameters_->master(), {1}));
 }
 
 StepPlan Trainer::plan(const Job& job, comm::Communicator& communicator, TokenSources sources, const Device* target) {
@@ -118,12 +125,11 @@ StepPlan Trainer::plan(const Job& job, comm::Communicator& communicator, TokenSo
 void Trainer::keep_checkpoints(Files& files, comm::Control& control, checkpoint::Options options) {
   snapshot_ =
       std::make_unique<Snapshot>(device_, *compute_, *copy_out_, communicator_, control, files, std::move(options),
-                                 Snapshot::State{weights(), optimizer_.first_moment(), optimizer_.second_moment()},
-                                 state_table(), Snapshot::Memory{arenas_.scalars, arenas_.host});
+                                 replicas(), state_table(), Snapshot::Memory{arenas_.scalars, arenas_.host});
 }
 
 void Trainer::reserve_checkpoints(std::span<const checkpoint::PlannedRange> planned) {
-  Snapshot::reserve(state_table(), planned, job_.ranks, {arenas_.scalars, arenas_.host});
+  Snapshot::reserve(replicas(), state_table(), planned, job_.ranks, {arenas_.scalars, arenas_.host});
 }
 
 void Trainer::allocate() {
@@ -134,23 +140,29 @@ void Trainer::allocate() {
 
 std::optional<checkpoint::Meta> Trainer::load_newest(const std::string& model) {
   std::optional<checkpoint::Meta> meta = checkpointer().load_newest(model);
-  if (meta.has_value()) parameters_.round_weights();
+  if (meta.has_value()) parameters_->publish();
   return meta;
 }
 
 void Trainer::initialize(int threads) {
-  models::initialize_weights(*compute_, weights(), initial_staging_, layout_,
-                             static_cast<std::uint64_t>(job_.config.run.seed), threads);
-  parameters_.round_weights();
+  for (const models::OwnedPiece& piece : parameters_->owned()) {
+    models::initialize_weights(*compute_, piece.weights, initial_staging_, layout_,
+                               static_cast<std::uint64_t>(job_.config.run.seed), threads, piece.begin_elems);
+  }
+  parameters_->publish();
 }
 
 void Trainer::load_weights(Files& files, const checkpoint::FoundCheckpoint& found) {
-  TensorTable table;
-  models::append_ranges(table, "param/", layout_, weights());
+  const TensorTable table = weights_table();
   const Tensor staging(initial_staging_.arena(), initial_staging_.offset_bytes(), DType::kU8,
                        {static_cast<std::int64_t>(initial_staging_.extent_bytes())});
   checkpoint::read_tensors(files, found, table, job_.shape.to_json(), *copy_out_, staging);
-  parameters_.round_weights();
+  parameters_->publish();
+}
+
+const Tensor& Trainer::whole_weights() {
+  parameters_->wait_whole();
+  return parameters_->compute_weights();
 }
 
 void Trainer::seek(std::int64_t next_sample) { loader_.seek(next_sample); }
@@ -158,7 +170,7 @@ void Trainer::seek(std::int64_t next_sample) { loader_.seek(next_sample); }
 void Trainer::step(std::int64_t step) {
   const auto slot = static_cast<std::size_t>(step) % kSlots;
   account_.begin(step);
-  parameters_.buckets().use_slot(static_cast<int>(slot));
+  parameters_->use_slot(static_cast<int>(slot));
 
   account_.mark(StepClass::kHostGap);
   const data::StepBatch batch = device_.kind() == DeviceKind::kPlan ? loader_.plan_batch() : loader_.next();
@@ -167,14 +179,15 @@ void Trainer::step(std::int64_t step) {
   account_.mark(StepClass::kH2d);
   gradients(batch);
   loader_.release(batch, *compute_);  // WAR: copy-in may refill the slot behind this
-  parameters_.wait_reduced();         // RAW
+  parameters_->wait_reduced();        // RAW
   account_.mark(StepClass::kExposedComm);
-  optimizer_.measure_norm(*compute_, parameters_);
-  optimizer_.update(*compute_, parameters_, schedule_.at(step), step + 1);
+  optimizer_.measure_norm(*compute_, *parameters_);
+  optimizer_.update(*compute_, *parameters_, schedule_.at(step), step + 1);
   mailbox_.post(*compute_, {"loss to host", Phase::kOptimizer}, slot, kLoss, loss_total_);
   mailbox_.post(*compute_, {"norm to host", Phase::kOptimizer}, slot, kGradNorm, optimizer_.norm());
   compute_->record(updated_);
   account_.mark(StepClass::kOptimizer);
+  if (last_step_ < 0) first_step_ = step;
   last_step_ = step;
 }
 
@@ -183,7 +196,7 @@ void Trainer::gradients(const data::StepBatch& batch) {
   const double per_token = 1.0 / static_cast<double>(job_.derived.tokens_per_step);
   for (const data::MicroBatch& micro : batch.micro_batches) {
     const bool first = &micro == &batch.micro_batches.front(), last = &micro == &batch.micro_batches.back();
-    const models::Pass pass = parameters_.pass(first, last);
+    const models::Pass pass = parameters_->pass(first, last);
     model_.forward(pass, micro.tokens);
     model_.loss_and_gradient(pass, micro.targets, loss_total_, per_token, per_token, !first);
     account_.mark(StepClass::kForward);
@@ -195,6 +208,7 @@ void Trainer::gradients(const data::StepBatch& batch) {
 checkpoint::SaveReport Trainer::save(const checkpoint::Meta& meta) {
   account_.mark(StepClass::kHostGap);
   const auto norm = [&] { return mailbox_.look(static_cast<std::size_t>(last_step_) % kSlots, kGradNorm); };
+  parameters_->wait_whole();
   checkpoint::SaveReport report = snapshot_->save(updated_, last_step_ + 1, norm, meta);
   account_.mark(StepClass::kCheckpoint);
   return report;
@@ -204,7 +218,8 @@ double Trainer::evaluate() {
   STRAKE_CHECK(evaluation_.has_value(), "no held-out tokens");
   const bool in_step = last_step_ >= 0;  // not in a run that has no step left to do
   if (in_step) account_.mark(StepClass::kHostGap);
-  evaluation_->enqueue(model_, parameters_.evaluation());
+  parameters_->wait_whole();
+  evaluation_->enqueue(model_, parameters_->evaluation());
   const auto slot = static_cast<std::size_t>(in_step ? last_step_ : 0) % kSlots;
   mailbox_.post(*compute_, {"held-out loss to host", Phase::kEval}, slot, kEvalLoss, evaluation_->total());
   compute_->synchronize();
@@ -223,10 +238,16 @@ StepReport Trainer::report(std::int64_t step) const {
                     .loss = mailbox_.look(slot, kLoss),
                     .grad_norm = mailbox_.look(slot, kGradNorm),
                     .buckets = {},
+                    .gathers = {},
                     .backward = account_.last(step, StepClass::kBackward)};
-  for (const comm::GradBuckets::Timing& timing : parameters_.buckets().timings(static_cast<int>(slot))) {
+  const auto add = [&](std::vector<StepReport::BucketSpan>& spans, const comm::GradBuckets::Timing& timing) {
     report.comm_busy += device_.elapsed(*timing.begin, *timing.end);
-    report.buckets.push_back({account_.since_begin(step, *timing.begin), account_.since_begin(step, *timing.end)});
+    spans.push_back({account_.since_begin(step, *timing.begin), account_.since_begin(step, *timing.end)});
+  };
+  for (const auto& timing : parameters_->buckets().timings(static_cast<int>(slot))) add(report.buckets, timing);
+  if (step > first_step_) {  // enqueued in the step before
+    for (const auto& timing : parameters_->gathers(static_cast<int>((step - 1) % std::int64_t{kSlots})))
+      add(report.gathers, timing);
   }
   return report;
 }
@@ -242,12 +263,34 @@ MemoryTable Trainer::memory_table() const {
   return table;
 }
 
-TensorTable Trainer::state_table() const {
+TensorTable Trainer::weights_table() const {
   TensorTable table;
-  models::append_ranges(table, "param/", layout_, weights());
-  models::append_ranges(table, "adam_m/", layout_, optimizer_.first_moment());
-  models::append_ranges(table, "adam_v/", layout_, optimizer_.second_moment());
+  for (const models::OwnedPiece& piece : parameters_->owned()) {
+    models::append_ranges(table, "param/", layout_, piece.ranges, piece.weights, parameters_->replicated());
+  }
   return table;
+}
+
+TensorTable Trainer::state_table() const {
+  TensorTable table = weights_table();
+  const auto append_state = [&](std::string_view prefix, const Tensor& state) {
+    for (const models::OwnedPiece& piece : parameters_->owned()) {
+      models::append_ranges(table, prefix, layout_, piece.ranges, state.flat(piece.state_begin_elems, piece.elems),
+                            parameters_->replicated());
+    }
+  };
+  append_state("adam_m/", optimizer_.first_moment());
+  append_state("adam_v/", optimizer_.second_moment());
+  return table;
+}
+
+std::vector<models::Parameters::Replica> Trainer::replicas() const {
+  std::vector<models::Parameters::Replica> replicas = parameters_->replicas();
+  if (parameters_->replicated()) {
+    replicas.push_back({"first moments", optimizer_.first_moment()});
+    replicas.push_back({"second moments", optimizer_.second_moment()});
+  }
+  return replicas;
 }
 
 }  // namespace strake::launch

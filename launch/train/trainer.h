@@ -1,7 +1,8 @@
 // Trainer: one rank's training step. All streams of a rank meet in step() and nowhere else.
 //
-//   copy-in  --batch-->  compute: forward, backward --buckets--> comm: all-reduce --> compute: optimizer
-//                                                                                      |--> copy-out: snapshot
+//   copy-in  --batch-->  compute: forward, backward --buckets--> comm: reduction --> compute: optimizer
+//                                                                                     |--> copy-out: snapshot
+//                                          (sharded) comm: weights of the next forward <--|
 // Building a trainer plans; allocate() takes all memory; after that a step allocates nothing and never
 // synchronises the host. The same code runs on the plan device (plan()), which is how the memory plan and the
 // printed schedule are made.
@@ -27,7 +28,7 @@
 #include "launch/train/snapshot.h"
 #include "launch/train/step_account.h"
 #include "models/parameters/adamw.h"
-#include "models/parameters/replicated_parameters.h"
+#include "models/parameters/parameters.h"
 #include "models/schedule.h"
 #include "models/transformer.h"
 #include "runtime/device/device.h"
@@ -73,12 +74,13 @@ struct StepReport {
   StepTimes times;
   double loss = 0;       // this rank's share of the mean over all tokens of the step: ranks' shares add up to the loss
   double grad_norm = 0;  // of the reduced gradient, the same on every rank
-  Nanoseconds comm_busy{0};  // time in all-reduces, hidden or not
+  Nanoseconds comm_busy{0};  // time in collectives that carry gradients or weights, hidden or not
   struct BucketSpan {        // from the step's first mark
     Nanoseconds begin, end;
   };
   std::vector<BucketSpan> buckets;
-  StepAccount::Span backward;  // of the last micro-batch
+  std::vector<BucketSpan> gathers;  // of weights that this step's forward waited for; some may begin before the step
+  StepAccount::Span backward;       // of the last micro-batch
 };
 
 class Trainer {
@@ -130,18 +132,22 @@ class Trainer {
   StepReport report(std::int64_t step) const;
 
   checkpoint::Checkpointer& checkpointer() { return snapshot_->checkpointer(); }
-  const comm::BucketPlan& buckets() const { return parameters_.buckets().plan(); }
+  const comm::BucketPlan& buckets() const { return parameters_->buckets().plan(); }
   double learning_rate(std::int64_t step) const { return schedule_.at(step); }
   const Arenas& memory() const { return arenas_; }
   // All that this process takes, or will take, of device and host.
   MemoryTable memory_table() const;
   TensorTable state_table() const;
-  const Tensor& weights() const { return parameters_.weights(); }
+  const models::Parameters& parameters() const { return *parameters_; }
+  // Flat, as the model reads them; what is enqueued on compute() behind this call may read all of them.
+  const Tensor& whole_weights();
   Stream& compute() { return *compute_; }
 
  private:
   Evaluation make_evaluation(data::TokenSource& source);
   void gradients(const data::StepBatch& batch);
+  TensorTable weights_table() const;
+  std::vector<models::Parameters::Replica> replicas() const;
 
   Job job_;
   Device& device_;
@@ -149,7 +155,7 @@ class Trainer {
   std::unique_ptr<Stream> compute_, comm_, copy_in_, copy_out_;  // they drain before the memory goes
   ParamLayout layout_;
   models::Transformer model_;
-  models::ReplicatedParameters parameters_;
+  std::unique_ptr<models::Parameters> parameters_;
   models::AdamW optimizer_;
   ActivationMemory activations_;
   Tensor workspace_, loss_total_, initial_staging_;
@@ -161,8 +167,8 @@ class Trainer {
   StepAccount account_;
   Event updated_;  // weights and moments of the last step are final
   comm::Communicator& communicator_;
-  std::optional<std::size_t> outside_bytes_;  // taken of the device before the arenas were
-  std::int64_t last_step_ = -1;
+  std::optional<std::size_t> outside_bytes_;       // taken of the device before the arenas were
+  std::int64_t first_step_ = -1, last_step_ = -1;  // enqueued
 };
 
 }  // namespace strake::launch

@@ -1,5 +1,6 @@
 #include "runtime/device/param_spec.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "runtime/base/check.h"
@@ -63,15 +64,35 @@ std::vector<Section> ParamLayout::sections() const {
   return sections;
 }
 
-std::vector<OwnedRange> ParamLayout::owned() const {
+std::vector<OwnedRange> ParamLayout::ranges(std::int64_t begin_elems, std::int64_t end_elems) const {
   std::vector<OwnedRange> ranges;
   for (std::size_t i = 0; i < size(); ++i) {
+    const std::int64_t from = std::max(begin_elems, offsets_elems_[i]);
+    const std::int64_t to = std::min(end_elems, offsets_elems_[i] + specs_[i].elems());
+    if (from >= to) continue;
     ranges.push_back({.param = ParamId{static_cast<std::int32_t>(i)},
-                      .begin_elems = 0,
-                      .size_elems = specs_[i].elems(),
-                      .flat_begin_elems = offsets_elems_[i]});
+                      .begin_elems = from - offsets_elems_[i],
+                      .size_elems = to - from,
+                      .flat_begin_elems = from});
   }
   return ranges;
+}
+
+void ParamLayout::pad_behind(std::span<const ParamId> ends, std::int64_t multiple_elems) {
+  STRAKE_CHECK(multiple_elems > 0 && multiple_elems % kAlignmentElems == 0, "parameters begin at whole alignments");
+  STRAKE_CHECK(!ends.empty() && index_of(ends.back()) + 1 == size(), "the last range ends with the last parameter");
+  const auto rounded = [](std::int64_t elems, std::int64_t step) { return (elems + step - 1) / step * step; };
+  std::int64_t begin_elems = 0, at_elems = 0;
+  std::size_t next = 0;
+  for (std::size_t i = 0; i < size(); ++i) {
+    offsets_elems_[i] = at_elems;
+    at_elems += rounded(specs_[i].elems(), kAlignmentElems);
+    if (i != index_of(ends[next])) continue;
+    begin_elems = at_elems = begin_elems + rounded(at_elems - begin_elems, multiple_elems);
+    ++next;
+  }
+  STRAKE_CHECK(next == ends.size(), "ranges end in the order of parameters");
+  total_elems_ = at_elems;
 }
 
 }  // namespace strake

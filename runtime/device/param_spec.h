@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -79,7 +80,7 @@ struct Section {
   bool final_at_end;
 };
 
-// What a rank updates, keeps in checkpoints and exports of one parameter.
+// A part of one parameter: what a rank updates, keeps in checkpoints and exports of it.
 struct OwnedRange {
   ParamId param;
   std::int64_t begin_elems;  // of the row-major parameter
@@ -89,11 +90,12 @@ struct OwnedRange {
 
 // Where each parameter lies in the flat arenas (weights, gradients, moments), all with this one
 // layout: parameter i occupies elements [offset_elems[i], offset_elems[i] + elems), in the order in which
-// backward finishes their gradients, each start aligned to 128 elements (256 bytes of the narrowest dtype).
+// backward finishes their gradients, each start aligned to 512 elements: a block of the
+// gradient norm (kernels/optimizer.h), and 1 KiB of the narrowest dtype.
 // A model adds its parameters in that order, and refers to them by what add() returned.
 class ParamLayout {
  public:
-  static constexpr std::int64_t kAlignmentElems = 128;
+  static constexpr std::int64_t kAlignmentElems = 512;
 
   ParamLayout() = default;
   // `specs` in the order in which backward makes gradients final.
@@ -116,8 +118,15 @@ class ParamLayout {
   // In layout order, together the whole layout. A change of how gradients are reduced, or of when they are final,
   // begins a new one.
   std::vector<Section> sections() const;
-  // In layout order. Every rank holds all of every parameter.
-  std::vector<OwnedRange> owned() const;
+  // The parts of parameters that lie in a flat range, in layout order.
+  std::vector<OwnedRange> ranges(std::int64_t begin_elems, std::int64_t end_elems) const;
+  // Of a rank that holds all of every parameter.
+  std::vector<OwnedRange> owned() const { return ranges(0, total_elems()); }
+
+  // Moves parameters apart so that the flat range up to and with each of `ends`, from the end of the one before, is a
+  // multiple of `multiple_elems`. REQUIRES: `ends` ascend, the last parameter is the last of them; nothing was reserved
+  // by this layout yet.
+  void pad_behind(std::span<const ParamId> ends, std::int64_t multiple_elems);
 
  private:
   std::vector<ParamSpec> specs_;

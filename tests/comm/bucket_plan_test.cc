@@ -37,41 +37,41 @@ using Params = std::vector<std::vector<std::size_t>>;
 
 TEST(BucketPlan, FirstBucketIsAQuarter) {
   // 1024 bytes each; the cap is eight of them, the first bucket's two.
-  const BucketPlan plan = plan_buckets(layout_of(std::vector<std::int64_t>(13, 256)), DType::kF32, 8 * 1024);
+  const BucketPlan plan = plan_buckets(layout_of(std::vector<std::int64_t>(13, 1024)), DType::kF32, 8 * 4096);
   EXPECT_EQ(params_of(plan), (Params{{0, 1}, {2, 3, 4, 5, 6, 7, 8, 9}, {10, 11, 12}}));
 }
 
 TEST(BucketPlan, GapsBelongToTheParameterBefore) {
-  // 100 and 130 elements take 128 and 256 in the arena.
-  const ParamLayout layout = layout_of({100, 130, 1});
+  // 100 and 600 elements take 512 and 1024 in the arena.
+  const ParamLayout layout = layout_of({100, 600, 1});
   const BucketPlan plan = plan_buckets(layout, DType::kF32, 4);
   ASSERT_EQ(plan.buckets.size(), 3u);
   EXPECT_EQ(plan.buckets[0].begin_elems, 0);
-  EXPECT_EQ(plan.buckets[0].end_elems, 128);
-  EXPECT_EQ(plan.buckets[1].end_elems, 384);
-  EXPECT_EQ(plan.buckets[2].end_elems, 512);
+  EXPECT_EQ(plan.buckets[0].end_elems, 512);
+  EXPECT_EQ(plan.buckets[1].end_elems, 1536);
+  EXPECT_EQ(plan.buckets[2].end_elems, 2048);
   EXPECT_EQ(plan.buckets[2].end_elems, layout.total_elems());
 }
 
 TEST(BucketPlan, ALargeParameterIsABucketOfItsOwn) {
-  const BucketPlan plan = plan_buckets(layout_of({128, 128, 1280, 128, 128}), DType::kF32, 3 * 512);
+  const BucketPlan plan = plan_buckets(layout_of({512, 512, 5120, 512, 512}), DType::kF32, 3 * 2048);
   EXPECT_EQ(params_of(plan), (Params{{0}, {1}, {2}, {3, 4}}));
 }
 
 TEST(BucketPlan, WhatIsFinalOnlyAtTheEndSharesNoBucket) {
   const auto plan = [](std::size_t final_at_end, std::int64_t bytes) {
-    return params_of(plan_buckets(layout_of(std::vector<std::int64_t>(6, 128), final_at_end), DType::kF32, bytes));
+    return params_of(plan_buckets(layout_of(std::vector<std::int64_t>(6, 512), final_at_end), DType::kF32, bytes));
   };
   EXPECT_EQ(plan(2, 1 << 20), (Params{{0, 1, 2, 3}, {4, 5}}));
   // It is cut like the rest where it is larger than a bucket.
-  EXPECT_EQ(plan(3, 1024), (Params{{0}, {1, 2}, {3, 4}, {5}}));
+  EXPECT_EQ(plan(3, 4096), (Params{{0}, {1, 2}, {3, 4}, {5}}));
   EXPECT_EQ(plan(6, 1 << 20), (Params{{0, 1, 2, 3, 4, 5}}));
 }
 
 TEST(BucketPlan, NoBucketCrossesIntoAnotherGroupOfRanks) {
   ParamLayout layout;
   for (int i = 0; i < 6; ++i) {
-    ParamSpec spec{.name = "p" + std::to_string(i), .global_shape = {128}};
+    ParamSpec spec{.name = "p" + std::to_string(i), .global_shape = {512}};
     if (i == 2 || i == 3) spec.summed_over = {MeshAxis::kData};
     layout.add(spec);
   }
@@ -79,18 +79,41 @@ TEST(BucketPlan, NoBucketCrossesIntoAnotherGroupOfRanks) {
 }
 
 TEST(BucketPlan, SizesAreOfTheWireType) {
-  const ParamLayout layout = layout_of(std::vector<std::int64_t>(9, 128));
-  EXPECT_EQ(params_of(plan_buckets(layout, DType::kBF16, 1024)), (Params{{0}, {1, 2, 3, 4}, {5, 6, 7, 8}}));
-  EXPECT_EQ(params_of(plan_buckets(layout, DType::kF64, 4096)), (Params{{0}, {1, 2, 3, 4}, {5, 6, 7, 8}}));
+  const ParamLayout layout = layout_of(std::vector<std::int64_t>(9, 512));
+  EXPECT_EQ(params_of(plan_buckets(layout, DType::kBF16, 4096)), (Params{{0}, {1, 2, 3, 4}, {5, 6, 7, 8}}));
+  EXPECT_EQ(params_of(plan_buckets(layout, DType::kF64, 16384)), (Params{{0}, {1, 2, 3, 4}, {5, 6, 7, 8}}));
 }
 
 TEST(BucketPlan, FractionsOfAMebibyte) {
-  // comm.bucket_mib = 0.003 is 3145 bytes: six parameters of 512 bytes, not seven.
-  const auto bytes = static_cast<std::int64_t>(0.003 * (1 << 20));
-  const BucketPlan plan = plan_buckets(layout_of(std::vector<std::int64_t>(13, 128)), DType::kF32, bytes);
+  // comm.bucket_mib = 0.012 is 12582 bytes: six parameters of 2 KiB, not seven.
+  const auto bytes = static_cast<std::int64_t>(0.012 * (1 << 20));
+  const BucketPlan plan = plan_buckets(layout_of(std::vector<std::int64_t>(13, 512)), DType::kF32, bytes);
   EXPECT_EQ(params_of(plan), (Params{{0}, {1, 2, 3, 4, 5, 6}, {7, 8, 9, 10, 11, 12}}));
   // Less than an element: every parameter by itself.
   EXPECT_EQ(plan_buckets(layout_of({1, 1, 1}), DType::kF32, 1).buckets.size(), 3u);
+}
+
+// What ranks own of a bucket: equal pieces, whatever the number of ranks, cut where the blocks of the norm are.
+TEST(BucketPlan, PiecesAreEqualAndWhole) {
+  for (const int pieces : {1, 2, 3, 5, 7, 8, 64}) {
+    SCOPED_TRACE(pieces);
+    ParamLayout layout = layout_of({100, 3000, 1, 700, 5120}, 3);
+    const BucketPlan unpadded = plan_buckets(layout, DType::kF32, 16384);
+    const BucketPlan plan = plan_pieces(layout, DType::kF32, 16384, pieces);
+    EXPECT_EQ(params_of(plan), params_of(unpadded));
+    std::int64_t at = 0;
+    for (const Bucket& bucket : plan.buckets) {
+      EXPECT_EQ(bucket.begin_elems, at);
+      EXPECT_EQ(bucket.begin_elems, layout.offset_elems(bucket.first));
+      EXPECT_EQ(bucket.elems() % (pieces * ParamLayout::kAlignmentElems), 0);
+      EXPECT_GE(bucket.end_elems, layout.offset_elems(bucket.last) + layout.spec(bucket.last).elems());
+      at = bucket.end_elems;
+    }
+    EXPECT_EQ(at, layout.total_elems());
+    for (const ParamSpec& spec : layout.specs()) EXPECT_GT(spec.elems(), 0);
+    for (std::size_t i = 0; i < layout.size(); ++i)
+      EXPECT_EQ(layout.offset_elems(static_cast<ParamId>(i)) % ParamLayout::kAlignmentElems, 0);
+  }
 }
 
 TEST(BucketPlan, CoversEveryLayoutInOrderWithinTheCap) {

@@ -362,7 +362,8 @@ TEST_P(CudaKernels, Optimizer) {
        output({blocks}, Role::kSum), scalars(kOptions, 7)},
       {1, 2, 3, 4, 5},
       [&](Stream& stream, const std::vector<Tensor>& t) {
-        kernels::gradient_norm(stream, {"test"}, {t[4], t[5], t[6], t[0], segments, 1.0});
+        kernels::square_sums(stream, {"test"}, {t[6], t[0], segments});
+        kernels::gradient_norm(stream, {"test"}, {t[4], t[5], t[6], 1.0});
         // A bf16 gradient goes with a rounded copy of the weights: here over the gradient, read before.
         const bool bf16 = t[0].dtype() == DType::kBF16;
         kernels::adamw(stream, {"test"},
@@ -400,7 +401,8 @@ TEST_P(CudaKernels, OptimizerOfManyParameters) {
        output({blocks}, Role::kSum), scalars(kOptions, 1), rounded},
       {1, 2, 3, 4, 5, 6},
       [&](Stream& stream, const std::vector<Tensor>& t) {
-        kernels::gradient_norm(stream, {"test"}, {t[4], t[5], t[6], t[0], segments, 1.0});
+        kernels::square_sums(stream, {"test"}, {t[6], t[0], segments});
+        kernels::gradient_norm(stream, {"test"}, {t[4], t[5], t[6], 1.0});
         kernels::adamw(
             stream, {"test"},
             {t[1], t[2], t[3], t[0], t[5], t[7], segments, kOptions, t[0].dtype() == DType::kBF16 ? t[8] : Tensor()});
@@ -442,7 +444,8 @@ TEST_P(CudaKernels, ANormThatIsNotFiniteClipsToNaN) {
                                {.shape = {1}, .role = Role::kStat, .values = {1}},
                                output({1}, Role::kSum)},
                               [&](Stream& stream, const std::vector<Tensor>& t) {
-                                kernels::gradient_norm(stream, {"test"}, {t[1], t[2], t[3], t[0], segments, max_norm});
+                                kernels::square_sums(stream, {"test"}, {t[3], t[0], segments});
+                                kernels::gradient_norm(stream, {"test"}, {t[1], t[2], t[3], max_norm});
                               });
       EXPECT_FALSE(std::isfinite(out[1][0]));
       EXPECT_TRUE(std::isnan(out[2][0])) << out[2][0] << " for " << bad << ", clipped at " << max_norm;

@@ -122,15 +122,20 @@ class SmallJob {
   int runs_ = 0;
 };
 
-// The weights behind the last step enqueued. Blocks the host.
+// The weights behind the last step enqueued, parameter by parameter. Blocks the host.
 inline std::vector<float> weights_of(launch::Trainer& trainer, Device& device) {
+  const Tensor& weights = trainer.whole_weights();
   Arena arena("weights for the test", MemoryKind::kHost);
-  const Tensor copied = Tensor::reserve(arena, DType::kF32, {trainer.weights().elems()});
+  const Tensor copied = Tensor::reserve(arena, DType::kF32, {weights.elems()});
   arena.allocate(device);
-  trainer.compute().copy({"weights to the test"}, copied, trainer.weights());
+  trainer.compute().copy({"weights to the test"}, copied, weights);
   trainer.compute().synchronize();
-  const auto weights = host_span<float>(copied);
-  return {weights.begin(), weights.end()};
+  std::vector<float> values;
+  for (const OwnedRange& range : trainer.parameters().layout().owned()) {
+    const auto part = host_span<float>(copied.flat(range.flat_begin_elems, range.size_elems));
+    values.insert(values.end(), part.begin(), part.end());
+  }
+  return values;
 }
 
 // One rank of `config`, with its communicator and control.
