@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -97,6 +99,12 @@ struct Checkpointer::Impl {
     std::vector<std::vector<HeldRange>> held_by_rank;
     for (const std::string& text : control.all_gather(to_text(held))) {
       held_by_rank.push_back(held_ranges_from_text(text));
+    }
+    std::set<std::string_view> names;
+    for (const std::vector<HeldRange>& ranges : held_by_rank) {
+      for (const HeldRange& range : ranges) {
+        if (names.insert(range.name).second) held_anywhere.push_back(range);
+      }
     }
     const auto planned = plan_shards(held_by_rank)[static_cast<std::size_t>(control.rank())];
     const Staging reserved = reserve_staging(host, table, planned);
@@ -319,7 +327,7 @@ struct Checkpointer::Impl {
     const std::string text = agree_on_root(control, [&] { return serialize(read_manifest(files, folder)); });
     const Manifest manifest = parse_manifest(text, (folder / kManifestName).string());
     agree(control, [&] {
-      check_compatible(manifest, held, expected_model, ExtraTensors::kRefuse, folder.string());
+      check_compatible(manifest, held_anywhere, expected_model, ExtraTensors::kRefuse, folder.string());
       return std::string();
     });
     agree(control, [&] {
@@ -343,8 +351,9 @@ struct Checkpointer::Impl {
   const TensorTable table;
   Options options;
   Event snapshot_done;
-  std::unique_ptr<FolderLock> lock;  // rank 0
-  std::vector<HeldRange> held;
+  std::unique_ptr<FolderLock> lock;      // rank 0
+  std::vector<HeldRange> held;           // by this rank
+  std::vector<HeldRange> held_anywhere;  // a part of each tensor that any rank holds
   std::vector<Shard> shards;
   Tensor staging;  // of loading; may share the shards' staging memory
   H5Image image;

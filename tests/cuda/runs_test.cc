@@ -122,10 +122,34 @@ TEST_F(RunsOnTwoGpus, ACutRunEndsAsTheUncut) {
   }
 }
 
+// Two ranks' sums have one order, whichever collective makes them.
+TEST_F(RunsOnTwoGpus, ShardedAsReplicated) {
+  SmallJob job(kShape);
+  for (const auto& [dtype, accumulation] : {std::pair(ComputeType::kBF16, 1), std::pair(ComputeType::kF32, 2)}) {
+    SCOPED_TRACE(name_of_type(dtype));
+    std::optional<JobOutcome> expected;
+    for (Variant variant : sharded_variants(kGpuBuckets)) {
+      for (const models::Shard shard : {models::Shard::kNone, models::Shard::kOptimizer}) {
+        variant.shard = shard;
+        GpuRanks gpus(/*deterministic=*/true);
+        JobOutcome run = run_variant(gpu_config(job, 2, accumulation, dtype), 2, variant, on(gpus));
+        for (RankOutcome& rank : run.ranks) {
+          // Replicated ranks tell f32 weights, sharded ones what the model reads: losses and norms must do.
+          if (dtype == ComputeType::kBF16) rank.weights.assign(1, 0.0f);
+        }
+        if (!expected.has_value()) expected = run;
+        expect_equal_bits(run, *expected, kSteps);
+      }
+    }
+  }
+}
+
 TEST_F(RunsOnTwoGpus, EveryWaitIsLoadBearing) {
   SmallJob job(kShape);
   GpuRanks gpus(/*deterministic=*/true);
-  expect_every_wait_is_load_bearing(job, on(gpus));
+  for (const models::Shard shard : {models::Shard::kNone, models::Shard::kOptimizer}) {
+    expect_every_wait_is_load_bearing(job, shard, on(gpus));
+  }
 }
 
 TEST_F(RunsOnTwoGpus, AFlippedBitOnOneRankIsFoundBeforeTheNextCheckpoint) {

@@ -15,8 +15,9 @@
 
 namespace strake::test {
 
-// Every wait of a training run. A new one belongs here: it must be shown to be load-bearing.
-inline constexpr const char* kWaitSites[] = {
+// Every wait of a training run, by what ranks keep a part of. A new one belongs here: it must be shown to be
+// load-bearing.
+inline constexpr const char* kReplicatedWaitSites[] = {
     "communication waits for gradients",         // RAW
     "compute waits for reduced gradients",       // RAW
     "compute waits for the batch",               // RAW
@@ -24,6 +25,24 @@ inline constexpr const char* kWaitSites[] = {
     "evaluation waits for the batch",            // RAW
     "snapshot waits for the updated weights",    // RAW
 };
+
+inline constexpr const char* kShardedWaitSites[] = {
+    "communication waits for block sums",        // RAW
+    "communication waits for gradients",         // RAW
+    "communication waits for updated weights",   // RAW
+    "compute waits for added block sums",        // RAW
+    "compute waits for gathered weights",        // RAW
+    "compute waits for reduced gradients",       // RAW
+    "compute waits for the batch",               // RAW
+    "copy-in waits for the slot's last reader",  // WAR
+    "evaluation waits for the batch",            // RAW
+    "snapshot waits for the updated weights",    // RAW
+};
+
+inline std::vector<std::string> wait_sites(models::Shard shard) {
+  if (shard == models::Shard::kOptimizer) return {std::begin(kShardedWaitSites), std::end(kShardedWaitSites)};
+  return {std::begin(kReplicatedWaitSites), std::end(kReplicatedWaitSites)};
+}
 
 struct DroppedWait {
   std::vector<OrderChecker::Report> reports;         // of rank 0
@@ -33,10 +52,11 @@ struct DroppedWait {
 
 // `site` empty: none is dropped. Dropped are the passes from `from_pass` on: a slot's first use has no hazard.
 inline DroppedWait run_with_dropped_wait(
-    SmallJob& job, const std::string& site, std::int64_t from_pass,
+    SmallJob& job, models::Shard shard, const std::string& site, std::int64_t from_pass,
     const MakeDevice& make_device = [](int) { return make_cpu_device(); }) {
   launch::Config config = job.config(2, 2, 2, 8);
   config.comm.bucket_mib = kSomeBuckets;
+  config.train.shard = shard;
   config.checkpoint.every = 2;
   config.data.val = {job.val_tokens().string()};
   config.eval.every = 5;
@@ -65,17 +85,17 @@ inline DroppedWait run_with_dropped_wait(
 
 // Without any one of them the order checker reports, with all of them it is silent.
 inline void expect_every_wait_is_load_bearing(
-    SmallJob& job, const MakeDevice& make_device = [](int) { return make_cpu_device(); }) {
-  const DroppedWait clean = run_with_dropped_wait(job, "", 0, make_device);
+    SmallJob& job, models::Shard shard, const MakeDevice& make_device = [](int) { return make_cpu_device(); }) {
+  const DroppedWait clean = run_with_dropped_wait(job, shard, "", 0, make_device);
   for (const OrderChecker::Report& report : clean.reports) ADD_FAILURE() << report.describe();
   EXPECT_EQ(clean.waits_dropped, 0);
 
   std::vector<std::string> sites;
   for (const auto& [site, passes] : clean.waits_passed) sites.push_back(site);
-  EXPECT_EQ(sites, std::vector<std::string>(std::begin(kWaitSites), std::end(kWaitSites)));
+  EXPECT_EQ(sites, wait_sites(shard));
 
   for (const auto& [site, passes] : clean.waits_passed) {
-    const DroppedWait dropped = run_with_dropped_wait(job, site, passes / 2, make_device);
+    const DroppedWait dropped = run_with_dropped_wait(job, shard, site, passes / 2, make_device);
     EXPECT_GT(dropped.waits_dropped, 0) << site;
     EXPECT_FALSE(dropped.reports.empty()) << "'" << site << "' is not needed, or an access behind it is not declared";
     if (site != "copy-in waits for the slot's last reader") continue;

@@ -45,6 +45,29 @@ INSTANTIATE_TEST_SUITE_P(Cells, EqualBits, testing::ValuesIn(kCells), [](const a
   return "Ranks" + std::to_string(cell.param.first) + "Accumulation" + std::to_string(cell.param.second);
 });
 
+class EqualBitsOfShards : public testing::TestWithParam<std::pair<int, int>> {};
+
+TEST_P(EqualBitsOfShards, AsReplicated) {
+  const auto [ranks, accumulation] = GetParam();
+  SCOPED_TRACE(testing::Message() << "seed of delays " << kDelaySeed);
+  SmallJob job;
+  const JobOutcome expected =
+      run_variant(job.config(ranks, accumulation, 1, kSteps), ranks, {"replicated", false, kOneBucket});
+  for (const Variant& variant : sharded_variants()) {
+    SCOPED_TRACE(variant.name);
+    expect_equal_bits(run_variant(job.config(ranks, accumulation, 1, kSteps), ranks, variant), expected, kSteps);
+  }
+}
+
+#ifdef STRAKE_TSAN
+constexpr std::pair<int, int> kShardedCells[] = {{2, 2}, {3, 1}};
+#else
+constexpr std::pair<int, int> kShardedCells[] = {{1, 1}, {2, 2}, {3, 1}, {4, 2}, {5, 1}, {7, 1}, {8, 2}};
+#endif
+INSTANTIATE_TEST_SUITE_P(Cells, EqualBitsOfShards, testing::ValuesIn(kShardedCells), [](const auto& cell) {
+  return "Ranks" + std::to_string(cell.param.first) + "Accumulation" + std::to_string(cell.param.second);
+});
+
 TEST(EqualBitsBetweenRuns, ARunRepeatsItself) {
   SmallJob job;
   const Variant variant{"repeated", true, kSomeBuckets};
@@ -88,6 +111,10 @@ TEST(EqualBitsBetweenRuns, OnAWireOfAnotherType) {
     if (!expected.has_value()) expected = run;
     expect_equal_bits(run, *expected, kSteps);
   }
+  for (const Variant& variant : sharded_variants()) {
+    SCOPED_TRACE(variant.name);
+    expect_equal_bits(run_variant(config(launch::ComputeType::kBF16), 2, variant), *expected, kSteps);
+  }
   EXPECT_EQ(expected->losses().front(), wide.losses().front());
   EXPECT_NE(expected->ranks[0].steps[0].grad_norm, wide.ranks[0].steps[0].grad_norm);
   for (std::size_t step = 0; step < wide.losses().size(); ++step) {
@@ -103,6 +130,19 @@ TEST(EqualBitsBetweenRuns, ACutRunEndsAsTheUncut) {
   const MakeDevice make_device = [](int) { return make_cpu_device(); };
   expect_resumes_as(uncut, job.config(2, 2, 2, kSteps), 2, 2, variant, variant, make_device);
   expect_resumes_as(uncut, job.config(2, 2, 2, kSteps), 2, 5, variant, other, make_device);
+}
+
+// A checkpoint says nothing of who kept what.
+TEST(EqualBitsBetweenRuns, ACutRunEndsAsTheUncutHoweverItIsSharded) {
+  SmallJob job;
+  const Variant replicated{"replicated", true, kSomeBuckets};
+  Variant sharded = replicated, other{"sharded, a bucket a parameter", true, kOneBucketEach};
+  sharded.shard = other.shard = models::Shard::kOptimizer;
+  const JobOutcome uncut = run_variant(job.config(3, 1, 2, kSteps), 3, replicated);
+  const MakeDevice make_device = [](int) { return make_cpu_device(); };
+  expect_resumes_as(uncut, job.config(3, 1, 2, kSteps), 3, 2, sharded, other, make_device);
+  expect_resumes_as(uncut, job.config(3, 1, 2, kSteps), 3, 4, sharded, replicated, make_device);
+  expect_resumes_as(uncut, job.config(3, 1, 2, kSteps), 3, 4, replicated, sharded, make_device);
 }
 
 TEST(EqualBitsBetweenRuns, AnotherSeedIsAnotherRun) {

@@ -8,10 +8,15 @@
 namespace strake::test {
 namespace {
 
-TEST(LoadBearing, EveryWaitIs) {
+class LoadBearing : public testing::TestWithParam<models::Shard> {};
+
+TEST_P(LoadBearing, EveryWaitIs) {
   SmallJob job;
-  expect_every_wait_is_load_bearing(job);
+  expect_every_wait_is_load_bearing(job, GetParam());
 }
+
+INSTANTIATE_TEST_SUITE_P(Shards, LoadBearing, testing::Values(models::Shard::kNone, models::Shard::kOptimizer),
+                         [](const auto& shard) { return std::string(name_of(shard.param)); });
 
 }  // namespace
 }  // namespace strake::test

@@ -54,7 +54,7 @@ inline void write_tokens(const std::filesystem::path& path, std::int64_t tokens,
 struct RankOutcome {
   launch::TrainResult result;
   std::vector<launch::StepSummary> steps;
-  std::vector<float> weights;  // after the last step, alignment gaps included
+  std::vector<float> weights;  // after the last step, parameter by parameter
 };
 
 // Every loss, every gradient norm and every weight, bit for bit.
@@ -122,18 +122,24 @@ class SmallJob {
   int runs_ = 0;
 };
 
-// The weights behind the last step enqueued, parameter by parameter. Blocks the host.
+// The weights behind the last step enqueued, parameter by parameter: as they are updated where this rank has all of
+// those, else as the model reads them. Blocks the host.
 inline std::vector<float> weights_of(launch::Trainer& trainer, Device& device) {
-  const Tensor& weights = trainer.whole_weights();
+  const Tensor& read = trainer.whole_weights();
+  const Tensor weights = trainer.parameters().replicated() ? trainer.parameters().owned().front().weights : read;
   Arena arena("weights for the test", MemoryKind::kHost);
-  const Tensor copied = Tensor::reserve(arena, DType::kF32, {weights.elems()});
+  const Tensor copied = Tensor::reserve(arena, weights.dtype(), {weights.elems()});
   arena.allocate(device);
   trainer.compute().copy({"weights to the test"}, copied, weights);
   trainer.compute().synchronize();
   std::vector<float> values;
   for (const OwnedRange& range : trainer.parameters().layout().owned()) {
-    const auto part = host_span<float>(copied.flat(range.flat_begin_elems, range.size_elems));
-    values.insert(values.end(), part.begin(), part.end());
+    const Tensor part = copied.flat(range.flat_begin_elems, range.size_elems);
+    if (part.dtype() == DType::kBF16) {
+      for (const BFloat16 value : host_span<BFloat16>(part)) values.push_back(to_float(value));
+    } else {
+      values.insert(values.end(), host_span<float>(part).begin(), host_span<float>(part).end());
+    }
   }
   return values;
 }

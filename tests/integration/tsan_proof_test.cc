@@ -1,10 +1,13 @@
 // What the order checker says about the waits of a training run, said by ThreadSanitizer about the memory itself: a
 // whole run is clean, and without any one of its waits there is a race.
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "tests/integration/dropped_wait.h"
 #include "tests/support/tsan_child.h"
@@ -12,17 +15,32 @@
 namespace strake::test {
 namespace {
 
+// --drop=optimizer:compute waits for gathered weights
 constexpr std::string_view kDropArgument = "--drop=";
 
-TsanChild child(const std::string& site) { return TsanChild(std::string(kDropArgument) + site); }
+using Site = std::pair<models::Shard, std::string>;
 
-TEST(TrainingUnderTsan, IsClean) { child("").expect_clean(); }
+TsanChild child(const Site& site) {
+  return TsanChild(fmt::format("{}{}:{}", kDropArgument, name_of(site.first), site.second));
+}
 
-class TrainingUnderTsanWithout : public testing::TestWithParam<const char*> {};
+TEST(TrainingUnderTsan, IsClean) {
+  for (const models::Shard shard : {models::Shard::kNone, models::Shard::kOptimizer}) child({shard, ""}).expect_clean();
+}
+
+class TrainingUnderTsanWithout : public testing::TestWithParam<Site> {};
 
 TEST_P(TrainingUnderTsanWithout, TheWaitHasARace) { child(GetParam()).expect_race(); }
 
-INSTANTIATE_TEST_SUITE_P(Sites, TrainingUnderTsanWithout, testing::ValuesIn(kWaitSites),
+std::vector<Site> sites() {
+  std::vector<Site> sites;
+  for (const models::Shard shard : {models::Shard::kNone, models::Shard::kOptimizer}) {
+    for (const std::string& site : wait_sites(shard)) sites.emplace_back(shard, site);
+  }
+  return sites;
+}
+
+INSTANTIATE_TEST_SUITE_P(Sites, TrainingUnderTsanWithout, testing::ValuesIn(sites()),
                          [](const auto& site) { return std::to_string(site.index); });
 
 }  // namespace
@@ -33,7 +51,11 @@ int main(int argc, char** argv) {
   if (argc == 2 && std::string_view(argv[1]).starts_with(kDropArgument)) {
     strake::test::SmallJob job;
     // A slot's first use has no hazard; two passes of every site are behind it.
-    strake::test::run_with_dropped_wait(job, argv[1] + kDropArgument.size(), 2);
+    const std::string_view site = std::string_view(argv[1]).substr(kDropArgument.size());
+    const std::size_t colon = site.find(':');
+    using strake::models::Shard;
+    const Shard shard = site.substr(0, colon) == name_of(Shard::kOptimizer) ? Shard::kOptimizer : Shard::kNone;
+    strake::test::run_with_dropped_wait(job, shard, std::string(site.substr(colon + 1)), 2);
     return 0;
   }
   testing::InitGoogleTest(&argc, argv);

@@ -25,6 +25,7 @@ struct Variant {
   double bucket_mib;
   std::string late_stream = {};  // one operation in four of this stream waits; "all": of every stream
   bool late_host = false;        // the training thread too
+  models::Shard shard = models::Shard::kNone;
 };
 
 inline constexpr double kOneBucketEach = 1e-6;  // MiB: a parameter each
@@ -47,7 +48,18 @@ inline std::vector<Variant> variants(double some_buckets = kSomeBuckets) {
   };
 }
 
+// What ranks keep a part of makes no difference either, where sums are in the order of ranks.
+inline std::vector<Variant> sharded_variants(double some_buckets = kSomeBuckets) {
+  std::vector<Variant> sharded = variants(some_buckets);
+  for (Variant& variant : sharded) {
+    variant.name += ", sharded";
+    variant.shard = models::Shard::kOptimizer;
+  }
+  return sharded;
+}
+
 inline launch::Config with(launch::Config config, const Variant& variant) {
+  config.train.shard = variant.shard;
   config.comm.overlap = variant.overlap;
   config.comm.bucket_mib = variant.bucket_mib;
   return config;
