@@ -1,6 +1,9 @@
 #include "runtime/device/memory_lives.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
+#include <map>
 #include <optional>
 #include <tuple>
 #include <utility>
@@ -115,11 +118,13 @@ class OrderedBlock {
   // It has no lives of its own.
   bool whole_step() const { return whole_step_; }
   const std::vector<OrderedLife>& lives() const { return lives_; }
+  // Of all its operations; negative: several.
+  int stream() const { return stream_; }
 
   // May two blocks with lives that do not meet share bytes? Each block's own lives are ordered, so it is enough to look
   // where one block's turn follows the other's, and from the last turn of a step to the first of the next.
+  // Between blocks of one stream its order is enough: they need not be asked about.
   friend bool take_turns(const OrderedBlock& a, const OrderedBlock& b) {
-    if (a.stream_ == b.stream_ && a.stream_ != kSeveral) return true;  // stream order is enough
     const OrderedBlock* of_first = nullptr;
     const OrderedBlock* of_earlier = nullptr;
     const OrderedLife* earlier = nullptr;
@@ -143,7 +148,7 @@ class OrderedBlock {
   std::vector<OrderedLife> lives_;
   Clock begins_again_behind_;  // what the first life of the next step is behind
   bool whole_step_ = false;
-  int stream_ = kSeveral;  // of all its operations
+  int stream_ = kSeveral;
 };
 
 // visit(repetition, entry, operation, behind) for every operation of a step, and again for the step after.
@@ -191,6 +196,23 @@ std::vector<OrderedBlock> find_lives(const std::vector<MemoryBlock>& blocks, con
   return out;
 }
 
+void add_bit(std::vector<std::uint64_t>& bits, std::size_t index) {
+  bits[index / 64] |= std::uint64_t{1} << (index % 64);
+}
+
+// 64 rows of 64 bits. Quarters change places, then quarters of those.
+using Tile = std::array<std::uint64_t, 64>;
+void transpose(Tile& tile) {
+  std::uint64_t low_half = 0x0000'0000'ffff'ffff;  // of every column pair of this width
+  for (std::size_t width = 32; width != 0; width /= 2, low_half ^= low_half << width) {
+    for (std::size_t row = 0; row < tile.size(); row = (row + width + 1) & ~width) {
+      const std::uint64_t swap = (tile[row] >> width ^ tile[row + width]) & low_half;
+      tile[row] ^= swap << width;
+      tile[row + width] ^= swap;
+    }
+  }
+}
+
 }  // namespace
 
 bool MemoryBlock::alive_at(std::size_t entry) const {
@@ -199,7 +221,7 @@ bool MemoryBlock::alive_at(std::size_t entry) const {
 }
 
 MemoryLives::MemoryLives(std::vector<MemoryBlock>& blocks, const Arena& planning, const Recording& recording)
-    : words_((blocks.size() + 63) / 64), apart_(blocks.size() * words_) {
+    : words_((blocks.size() + 63) / 64), apart_(64 * words_ * words_) {
   const std::vector<OrderedBlock> found = find_lives(blocks, planning, recording);
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     std::vector<MemoryLife>& lives = blocks[i].lives;
@@ -211,15 +233,32 @@ MemoryLives::MemoryLives(std::vector<MemoryBlock>& blocks, const Arena& planning
     }
   }
   keep_apart_what_lives_together(blocks);
-  // What lives through the step has met everything that is used.
+  mirror();
+  // Those that the clocks are asked about. What lives through the step has met everything that is used.
+  std::vector<std::uint64_t> used(words_);
+  std::map<int, std::vector<std::uint64_t>> of_stream;
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    if (!found[i].used()) continue;
+    add_bit(used, i);
+    if (found[i].stream() >= 0) add_bit(of_stream.try_emplace(found[i].stream(), words_).first->second, i);
+  }
   for (std::size_t a = 0; a < blocks.size(); ++a) {
-    for (std::size_t b = 0; b < a; ++b) {
-      if (found[a].used() && found[b].used() && may_share(a, b) && !take_turns(found[a], found[b])) set_bit(a, b);
+    if (!found[a].used()) continue;
+    const auto stream = of_stream.find(found[a].stream());
+    for (std::size_t word = 0; word <= a / 64; ++word) {
+      std::uint64_t others = used[word] & ~apart_[a * words_ + word];
+      if (stream != of_stream.end()) others &= ~stream->second[word];
+      for (; others != 0; others &= others - 1) {
+        const std::size_t b = word * 64 + static_cast<std::size_t>(std::countr_zero(others));
+        if (b >= a || take_turns(found[a], found[b])) continue;
+        set_bit(a, b);
+        set_bit(b, a);
+      }
     }
   }
 }
 
-// Sweeps over the recording with the set of blocks alive.
+// Sweeps over the recording with the set of blocks alive: each meets those that live when it begins.
 void MemoryLives::keep_apart_what_lives_together(const std::vector<MemoryBlock>& blocks) {
   struct Turn {
     std::size_t entry;
@@ -243,6 +282,23 @@ void MemoryLives::keep_apart_what_lives_together(const std::vector<MemoryBlock>&
     }
     for (std::size_t word = 0; word < words_; ++word) apart_[turn.block * words_ + word] |= alive[word];
     alive[turn.block / 64] |= mask;
+  }
+}
+
+// Makes "a meets b" also "b meets a".
+void MemoryLives::mirror() {
+  Tile tile, mirrored;
+  for (std::size_t rows = 0; rows < words_; ++rows) {
+    for (std::size_t columns = 0; columns <= rows; ++columns) {
+      for (std::size_t i = 0; i < 64; ++i) {
+        tile[i] = apart_[(64 * rows + i) * words_ + columns];
+        mirrored[i] = apart_[(64 * columns + i) * words_ + rows];
+      }
+      transpose(tile);
+      for (std::size_t i = 0; i < 64; ++i) apart_[(64 * columns + i) * words_ + rows] |= tile[i];
+      transpose(mirrored);
+      for (std::size_t i = 0; i < 64; ++i) apart_[(64 * rows + i) * words_ + columns] |= mirrored[i];
+    }
   }
 }
 

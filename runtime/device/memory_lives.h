@@ -41,7 +41,7 @@ class MemoryLives {
   // Sets the lives of `blocks`, which were reserved in `planning` one after the other.
   MemoryLives(std::vector<MemoryBlock>& blocks, const Arena& planning, const Recording& recording);
 
-  bool may_share(std::size_t a, std::size_t b) const { return !bit(a, b) && !bit(b, a); }
+  bool may_share(std::size_t a, std::size_t b) const { return !bit(a, b); }
 
  private:
   bool bit(std::size_t row, std::size_t column) const {
@@ -51,9 +51,10 @@ class MemoryLives {
     apart_[row * words_ + column / 64] |= std::uint64_t{1} << (column % 64);
   }
   void keep_apart_what_lives_together(const std::vector<MemoryBlock>& blocks);
+  void mirror();
 
-  std::size_t words_;                 // of a row
-  std::vector<std::uint64_t> apart_;  // a bit for each two blocks, in either order
+  std::size_t words_;                 // of a row: blocks are looked at by 64, which the number of pairs asks for
+  std::vector<std::uint64_t> apart_;  // [blocks rounded up to 64][words]: a bit for each two blocks, in both orders
 };
 
 }  // namespace strake

@@ -17,20 +17,22 @@ std::size_t aligned(std::size_t size_bytes) {
 
 // Blocks in `order`, each at the lowest offset that is free; returns where the last one ends.
 std::size_t place(std::vector<MemoryBlock>& blocks, const MemoryLives& lives, const std::vector<std::size_t>& order) {
-  std::vector<std::size_t> placed;  // by offset
+  struct Placed {
+    std::size_t begin_bytes, end_bytes, block;
+  };
+  std::vector<Placed> placed;  // by offset
   std::size_t total_bytes = 0;
   for (const std::size_t index : order) {
     MemoryBlock& block = blocks[index];
     std::size_t offset_bytes = 0;
     if (!block.lives.empty()) {
-      for (const std::size_t other : placed) {
-        if (lives.may_share(index, other)) continue;
-        if (offset_bytes + block.size_bytes <= blocks[other].offset_bytes) break;
-        offset_bytes = std::max(offset_bytes, aligned(blocks[other].offset_bytes + blocks[other].size_bytes));
+      for (const Placed& other : placed) {
+        if (lives.may_share(index, other.block)) continue;
+        if (offset_bytes + block.size_bytes <= other.begin_bytes) break;
+        offset_bytes = std::max(offset_bytes, other.end_bytes);
       }
-      placed.insert(std::ranges::upper_bound(placed, offset_bytes, {},
-                                             [&](std::size_t other) { return blocks[other].offset_bytes; }),
-                    index);
+      placed.insert(std::ranges::upper_bound(placed, offset_bytes, {}, &Placed::begin_bytes),
+                    {offset_bytes, aligned(offset_bytes + block.size_bytes), index});
     }
     block.offset_bytes = offset_bytes;
     total_bytes = std::max(total_bytes, aligned(offset_bytes + block.size_bytes));
