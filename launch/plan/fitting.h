@@ -14,9 +14,11 @@
 namespace strake::launch {
 
 // The largest value from 1 to `most` that needs at most `limit_bytes`; 0: none does. `needed_bytes` grows with the
-// value, nearly in proportion: then it is asked about four times. nullopt: that value is not possible.
+// value, nearly in proportion: then it is asked about four times, of which `second` is one. nullopt: that value is not
+// possible.
 std::int64_t largest_that_fits(std::int64_t most, std::uint64_t limit_bytes,
-                               const std::function<std::optional<std::uint64_t>(std::int64_t)>& needed_bytes);
+                               const std::function<std::optional<std::uint64_t>(std::int64_t)>& needed_bytes,
+                               std::int64_t second = 2);
 
 std::string_view name_of(models::Recompute policy);
 
@@ -30,8 +32,9 @@ struct PolicyFit {
   std::optional<std::int64_t> largest_micro_batch_of_a_batch;  // that divides train.global_batch
 };
 
-// For every policy. `limit_bytes` 0: not known.
-std::vector<PolicyFit> fit_policies(Planner& planner, const Config& config, int ranks, std::uint64_t limit_bytes);
+// For every policy, where `plan` is planner.plan(config). `limit_bytes` 0: not known.
+std::vector<PolicyFit> fit_policies(Planner& planner, const Config& config, const RankPlan& plan,
+                                    std::uint64_t limit_bytes);
 
 // Throws what to change where not even the smallest of `fits` does.
 void require_a_fit(Planner& planner, const Config& config, const std::vector<PolicyFit>& fits, int ranks,

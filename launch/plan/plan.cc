@@ -82,7 +82,7 @@ int run_plan(const PlanArguments& arguments) {
                     .fits = {},
                     .limit_bytes = arguments.memory_bytes > 0 ? arguments.memory_bytes : here.memory_bytes,
                     .limit_of = arguments.memory_bytes > 0 ? "--memory" : here.memory_of};
-  report.fits = fit_policies(planner, config, arguments.ranks, report.limit_bytes);
+  report.fits = fit_policies(planner, config, report.plan, report.limit_bytes);
   std::cout << (arguments.json ? to_json(report).dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace)
                                : describe(report))
             << '\n';

@@ -1,6 +1,7 @@
 #include "launch/plan/planner.h"
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <span>
 #include <string_view>
@@ -13,6 +14,9 @@
 
 namespace strake::launch {
 namespace {
+
+// The first, one between, and the last.
+constexpr std::int64_t kTypicalMicroBatches = 3;
 
 // As many tokens as a source must have, and none that could be read.
 class NoTokens final : public data::TokenSource {
@@ -51,17 +55,32 @@ void read_peak(const MemoryPlan& memory, const Recording& recording, RankPlan& p
   std::ranges::stable_sort(plan.peak, std::ranges::greater(), &PeakShare::size_bytes);
 }
 
-void read_costs(const Recording& recording, RankPlan& plan) {
+// FLOPs of the model's products and of what is recomputed; bytes forward, backward, of the optimizer, to the device and
+// to other ranks.
+using Costs = std::array<double, 7>;
+
+Costs costs_of(const Recording& recording, int ranks) {
+  double flops = 0, recomputed_flops = 0, sent_bytes = 0;
   for (const RecordedEntry& entry : recording.entries) {
     // Of collectives that is what adds up gradients, which no rate of matrix products is meant for.
-    if (entry.phase != Phase::kComm) (entry.recomputed ? plan.recomputed_flops : plan.flops) += entry.flops;
+    if (entry.phase != Phase::kComm) (entry.recomputed ? recomputed_flops : flops) += entry.flops;
     const bool between_ranks = entry.phase == Phase::kComm && entry.kernel != "cast";
-    if (between_ranks && plan.target.ranks > 1) plan.bytes.sent += entry.bytes;
+    if (between_ranks && ranks > 1) sent_bytes += entry.bytes;
   }
-  plan.bytes.forward = recording.bytes(Phase::kForward);
-  plan.bytes.backward = recording.bytes(Phase::kBackward);
-  plan.bytes.optimizer = recording.bytes(Phase::kOptimizer);
-  plan.bytes.input = recording.bytes(Phase::kInput);
+  return {flops,
+          recomputed_flops,
+          recording.bytes(Phase::kForward),
+          recording.bytes(Phase::kBackward),
+          recording.bytes(Phase::kOptimizer),
+          recording.bytes(Phase::kInput),
+          sent_bytes};
+}
+
+// With `more` micro-batches than `many` has, which has one more than `few`, and more than two: the first and the last
+// are ones of their own, those between are alike.
+Costs with_more(Costs many, const Costs& few, std::int64_t more) {
+  for (std::size_t i = 0; i < many.size(); ++i) many[i] += static_cast<double>(more) * (many[i] - few[i]);
+  return many;
 }
 
 // The driver's and the libraries' part, and marks that are estimates.
@@ -108,13 +127,23 @@ RankPlan Planner::plan(const Config& config, std::int64_t most_micro_batches) {
     return target_.device != nullptr ? std::make_unique<PlanDevice>(*target_.device)
                                      : std::make_unique<PlanDevice>(target_.kind);
   };
-  Job declared = plan.job;
-  declared.derived.accumulation = std::min(declared.derived.accumulation, most_micro_batches);
-  const auto declaring = new_device(), placing = new_device();
-  StepPlan step = Trainer::plan(declared, communicator, sources, *declaring);
+  const auto declare = [&](std::int64_t micro_batches) {
+    Job declared = plan.job;
+    declared.derived.accumulation = micro_batches;
+    const auto declaring = new_device();
+    return Trainer::plan(declared, communicator, sources, *declaring);
+  };
+  const std::int64_t wanted = std::min(plan.job.derived.accumulation, most_micro_batches);
+  StepPlan step = declare(std::min(wanted, kTypicalMicroBatches));
+  Costs costs = costs_of(step.recording, target_.ranks);
+  if (wanted > kTypicalMicroBatches) {
+    const StepPlan few = declare(kTypicalMicroBatches - 1);
+    costs = with_more(costs, costs_of(few.recording, target_.ranks), wanted - kTypicalMicroBatches);
+  }
   if (target_.kind == DeviceKind::kCuda && target_.device == nullptr) {
     step.workspace_bytes = expected_workspace_bytes(plan.job);
   }
+  const auto placing = new_device();
   Trainer trainer(plan.job, *placing, communicator, sources, &step);
   // Of state that all ranks hold alike each writes a part; the first one's is no smaller than the others'.
   const std::vector<std::vector<checkpoint::HeldRange>> held(static_cast<std::size_t>(target_.ranks),
@@ -125,7 +154,9 @@ RankPlan Planner::plan(const Config& config, std::int64_t most_micro_batches) {
   plan.buckets = trainer.buckets();
   plan.memory = trainer.memory_table();
   complete_table(target_, plan.memory);
-  read_costs(step.recording, plan);
+  plan.flops = costs[0];
+  plan.recomputed_flops = costs[1];
+  plan.bytes = {costs[2], costs[3], costs[4], costs[5], costs[6]};
   read_peak(step.activations, step.recording, plan);
   return plan;
 }

@@ -49,7 +49,9 @@ void make_trainer(OpenRun& run, const Config& config, const RankParts& parts) {
   if (run.wrapped_tokens != nullptr) sources.train = run.wrapped_tokens.get();
   const Job& job = run.inputs.job;
   StepPlan plan;
-  agree(parts.control, [&] { plan = Trainer::plan(job, parts.communicator, sources, &parts.device); });
+  Job planned = job;
+  planned.derived.accumulation = std::min(planned.derived.accumulation, kMicroBatchesOfMemory);
+  agree(parts.control, [&] { plan = Trainer::plan(planned, parts.communicator, sources, &parts.device); });
   choose_kernels(config, parts);
   agree(parts.control,
         [&] { run.trainer = std::make_unique<Trainer>(job, parts.device, parts.communicator, sources, &plan); });

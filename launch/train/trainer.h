@@ -53,6 +53,9 @@ struct Job {
   DType wire_dtype = DType::kF32;
 };
 
+// As many tell the memory of a step, and the kernels it needs, however many more there are: those are like the last.
+inline constexpr std::int64_t kMicroBatchesOfMemory = 2;
+
 // Activations placed by a dry run, and the step it recorded.
 struct StepPlan {
   MemoryPlan activations;

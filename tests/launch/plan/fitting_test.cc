@@ -75,7 +75,7 @@ TEST(FitPolicies, LargestMicroBatchesAreThose) {
     Planner planner({.kind = kind, .ranks = kRanks}, 1000);
     Config config = small_config();
     const std::uint64_t limit = needed(planner, config, 9, 3, kRanks) + 1000;
-    const auto fits = fit_policies(planner, config, kRanks, limit);
+    const auto fits = fit_policies(planner, config, planner.plan(config), limit);
     ASSERT_EQ(fits.size(), 3u);
     EXPECT_EQ(fits[0].largest_micro_batch, 9);
     EXPECT_EQ(fits[0].more_flops, 0);
@@ -101,7 +101,8 @@ TEST(FitPolicies, LargestMicroBatchesAreThose) {
 
 TEST(FitPolicies, WithoutALimitNothingIsSearched) {
   Planner planner({}, 1000);
-  for (const PolicyFit& fit : fit_policies(planner, small_config(), 1, 0)) {
+  const Config config = small_config();
+  for (const PolicyFit& fit : fit_policies(planner, config, planner.plan(config), 0)) {
     EXPECT_FALSE(fit.largest_micro_batch.has_value());
     EXPECT_FALSE(fit.largest_micro_batch_of_a_batch.has_value());
     EXPECT_GT(fit.needed_bytes, 0u);
@@ -112,7 +113,7 @@ TEST(RequireAFit, SaysTheLeastAndWhatWouldFit) {
   Planner planner({}, 1000);
   Config config = small_config();
   const auto said = [&](std::uint64_t limit) {
-    const auto fits = fit_policies(planner, config, 1, limit);
+    const auto fits = fit_policies(planner, config, planner.plan(config), limit);
     return thrown_by<ConfigError>([&] { require_a_fit(planner, config, fits, 1, limit); });
   };
   config.train.recompute = models::Recompute::kBlock;

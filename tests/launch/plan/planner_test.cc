@@ -8,9 +8,11 @@
 #include <limits>
 #include <mutex>
 #include <ostream>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "comm/plan_communicator.h"
 #include "launch/job/job_inputs.h"
 #include "launch/plan/gpu_experience.h"
 #include "tests/integration/small_job.h"
@@ -106,6 +108,12 @@ std::size_t row_bytes(const RankPlan& plan, const std::string& name) {
   return found == rows.end() ? 0 : found->size_bytes;
 }
 
+struct UnreadTokens final : data::TokenSource {
+  std::int64_t tokens() const override { return 1 << 20; }
+  void read(std::int64_t, std::span<std::int32_t>) override { ADD_FAILURE() << "a plan reads no tokens"; }
+  std::string describe() const override { return "unread"; }
+};
+
 std::size_t resident_bytes() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
@@ -165,6 +173,42 @@ TEST(Planner, TwoMicroBatchesTellTheMemoryOfAll) {
   EXPECT_EQ(all.job.derived.accumulation, 7);
   EXPECT_EQ(all.memory.rows, two.memory.rows);
   EXPECT_NEAR(all.flops / two.flops, 3.5, 1e-9);
+}
+
+// Micro-batches between the first and the last are declared once, however many they are.
+TEST(Planner, CostsOfManyMicroBatchesAreThoseOfADryRunOfAll) {
+  constexpr std::int64_t kMicroBatches = 9;
+  for (const int ranks : {1, 2}) {
+    Config config = shape_config(3, 128, 2);
+    config.train.recompute = models::Recompute::kBlock;
+    config.train.global_batch = 2 * ranks * kMicroBatches;
+    const PlanTarget target{.kind = DeviceKind::kCuda, .ranks = ranks};
+    const RankPlan plan = Planner(target, config.model.vocab).plan(config);
+
+    comm::PlanCommunicator communicator(0, ranks);
+    UnreadTokens tokens;
+    PlanDevice device(DeviceKind::kCuda);
+    const Recording all = Trainer::plan(plan.job, communicator, {&tokens, nullptr}, device).recording;
+    EXPECT_EQ(plan.recomputed_flops, all.recomputed_flops());
+    EXPECT_EQ(plan.bytes.forward, all.bytes(Phase::kForward));
+    EXPECT_EQ(plan.bytes.backward, all.bytes(Phase::kBackward));
+    EXPECT_EQ(plan.bytes.optimizer, all.bytes(Phase::kOptimizer));
+    EXPECT_EQ(plan.bytes.input, all.bytes(Phase::kInput));
+    double flops = 0;
+    for (const RecordedEntry& entry : all.entries) {
+      flops += entry.recomputed || entry.phase == Phase::kComm ? 0 : entry.flops;
+    }
+    EXPECT_EQ(plan.flops, flops);
+  }
+}
+
+TEST(Planner, ThousandsOfMicroBatchesTakeNoMoreMemoryThanAFew) {
+  Config config = shape_config(12, 128, 1);
+  config.train.global_batch = 1 << 14;
+  const std::size_t before = resident_bytes();
+  const RankPlan plan = Planner({.kind = DeviceKind::kCuda}, config.model.vocab).plan(config);
+  EXPECT_EQ(plan.job.derived.accumulation, 1 << 14);
+  EXPECT_LT(resident_bytes() - before, std::size_t{1} << 30) << "each of them declared takes gigabytes";
 }
 
 TEST(Planner, SaysWhatIsAliveAtTheFullestOperation) {
