@@ -132,10 +132,10 @@ void require_a_fit(Planner& planner, const Config& config, const std::vector<Pol
         return needed_bytes(planner, smaller);
       });
   throw ConfigError(fmt::format(
-      "nothing fits into {}: the least is {}, with train.micro_batch = 1 and train.recompute = block; {}",
+      "nothing fits into {}: the least is {}, with train.micro_batch = 1 and train.recompute = block; lower {}"
+      "model.channels, model.mlp_channels, model.vocab or train.sequence",
       memory_size_text(limit_bytes), memory_size_text(least_bytes),
-      layers > 0 ? fmt::format("so would a model of model.layers = {}, or shorter sequences (train.sequence)", layers)
-                 : "choose a smaller model.channels or model.vocab, or more memory"));
+      layers > 0 ? fmt::format("model.layers ({} would fit), ", layers) : ""));
 }
 
 }  // namespace strake::launch

@@ -20,7 +20,8 @@ const std::vector<std::string> kNoTokenFile{"no token file"};
 
 std::int64_t vocab_of(const Config& config) {
   if (config.model.vocab != 0) return config.model.vocab;
-  const char* const remedy = "set model.vocab (256 for bytes, 50257 for GPT-2)";
+  const char* const remedy =
+      "add model.vocab=256 for tokens that `strake data prepare` makes of bytes, model.vocab=50257 for GPT-2's";
   if (config.data.train == kNoTokenFile) {
     throw ConfigError(
         fmt::format("model.vocab: is not set, and neither is data.train, whose tokenizer would tell; {}", remedy));

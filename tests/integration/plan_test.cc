@@ -99,7 +99,7 @@ TEST_F(Plan, WhereNothingFitsItSaysWhatWould) {
   const ProgramEnd small = plan(small_config(), {"--memory", "1MiB"});
   expect_error(small, "nothing fits into 1.00 MiB: the least is ");
   EXPECT_NE(small.output.find("memory of a rank"), std::string::npos) << "what it takes is said all the same";
-  expect_error(plan(kExamples + "llama-1b.toml", {"--device", "cuda", "--memory", "20GiB"}), "model.layers = ");
+  expect_error(plan(kExamples + "llama-1b.toml", {"--device", "cuda", "--memory", "20GiB"}), "lower model.layers (");
   // What does not fit as it is, but otherwise, is no mistake.
   const Json said =
       json(kExamples + "llama-1b.toml", {"--device", "cuda", "--memory", "48GiB", "train.recompute=none"});
@@ -110,8 +110,12 @@ TEST_F(Plan, NeedsNoTokensButAVocabulary) {
   const Json said = json(small_config(), {"data.train=/nowhere/train.bin", "data.val=/nowhere/val.bin"});
   EXPECT_EQ(said.at("config").at("data").at("train"), "/nowhere/train.bin");
   expect_error(plan(small_config(), {"model.vocab=0"}), "model.vocab: is not set, and neither is data.train");
-  expect_error(plan(small_config(), {"model.vocab=0", "data.train=/nowhere/train.bin"}),
-               "model.vocab: is not set, and data.train does not tell: ");
+  const ProgramEnd unknown = plan(small_config(), {"model.vocab=0", "data.train=/nowhere/train.bin"});
+  expect_error(unknown, "model.vocab: is not set, and data.train does not tell: ");
+  EXPECT_NE(unknown.output.find("; add model.vocab=256 for tokens that `strake data prepare` makes"), std::string::npos)
+      << unknown.output;
+  // With the key that it names.
+  json(small_config(), {"model.vocab=256", "data.train=/nowhere/train.bin"});
   // The tokenizer's, where the file is there.
   const auto text = folder_.path() / "text";
   std::ofstream(text) << std::string(5000, 'a');
