@@ -246,6 +246,7 @@ void Safetensors::add_index(Files& files, const fs::path& path) {
   const Json index = parse_object(read_file(files, path, kMaxIndexBytes), name);
   const auto map = index.find("weight_map");
   if (map == index.end() || !map->is_object()) damaged(name, "has no weight_map");
+  if (map->empty()) damaged(name, "its weight_map is empty: it names no tensor and no file");
   std::map<std::string, std::size_t> numbers;  // of the files
   for (const auto& [tensor, file] : map->items()) {
     if (!file.is_string() || !plain_name(file.get<std::string>())) {

@@ -137,7 +137,10 @@ Rotary read_rotary_object(ConfigKeys keys) {
   Rotary rotary;
   const Json of_old_key = keys.one_of("type", {"default", "llama3"});
   const Json kind = keys.has("rope_type") ? keys.one_of("rope_type", {"default", "llama3"}) : of_old_key;
-  if (keys.has("type") && kind != of_old_key) keys.problem("rope_type is not its type");
+  if (keys.has("type") && kind != of_old_key) {
+    keys.problem(fmt::format("rope_type is {}, its older name type is {}, possible is the same of both", shown(kind),
+                             shown(of_old_key)));
+  }
   if (keys.has("rope_theta")) rotary.base = keys.number("rope_theta", 1, kMostBase);
   keys.one_of("partial_rotary_factor", {1.0});
   if (kind == "llama3") {
@@ -145,8 +148,10 @@ Rotary read_rotary_object(ConfigKeys keys) {
                       .low_frequency_factor = keys.number("low_freq_factor", 1e-6, 1e6),
                       .high_frequency_factor = keys.number("high_freq_factor", 1e-6, 1e6),
                       .original_sequence = keys.integer("original_max_position_embeddings", kMostSequence)};
-    if (keys.sound() && rotary.scaling->low_frequency_factor >= rotary.scaling->high_frequency_factor)
-      keys.problem("low_freq_factor is not below high_freq_factor");
+    if (keys.sound() && rotary.scaling->low_frequency_factor >= rotary.scaling->high_frequency_factor) {
+      keys.problem(fmt::format("low_freq_factor is {}, possible is less than high_freq_factor = {}",
+                               rotary.scaling->low_frequency_factor, rotary.scaling->high_frequency_factor));
+    }
     keys.no_other_than({"type", "rope_type", "rope_theta", "partial_rotary_factor", "factor", "low_freq_factor",
                         "high_freq_factor", "original_max_position_embeddings"});
   } else if (keys.sound()) {
@@ -165,10 +170,11 @@ void read_rotary(ConfigKeys& keys, TransformerShape& shape) {
     if (!object.has_value()) continue;
     const Rotary said = read_rotary_object(*object);
     if (rotary.base && said.base && *rotary.base != *said.base)
-      keys.problem(fmt::format("rope_theta is not that of {}", key));
+      keys.problem(
+          fmt::format("rope_theta is {}, in {} {}, possible is the same in both", *rotary.base, key, *said.base));
     if (!rotary.base) rotary.base = said.base;
     if (!std::exchange(first, false) && rotary.scaling != said.scaling)
-      keys.problem("rope_parameters and rope_scaling differ");
+      keys.problem("rope_scaling is another scaling than rope_parameters says, possible is one of them");
     rotary.scaling = said.scaling;
   }
   shape.rotary_base = rotary.base.value_or(shape.rotary_base);

@@ -243,6 +243,7 @@ TEST_F(ShardedTest, IsReadAsOne) {
 
 TEST_F(ShardedTest, RefusesAnIndexThatIsWrong) {
   expect_index_refused("[]", "no weight_map");
+  expect_index_refused("{}", "its weight_map is empty");
   expect_index_refused(R"({"a":"one.safetensors","b":"one.safetensors"})", "lists tensors that its files do not hold");
   expect_index_refused(R"({"b":"one.safetensors","a":"two.safetensors"})", "not listed there");
   expect_index_refused(R"({"a":"one.safetensors","b":"../model/two.safetensors"})", "not in a file beside it");

@@ -376,16 +376,28 @@ TEST(HuggingFaceConfig, RotaryScalingInEveryDress) {
   };
   EXPECT_NE(refused("rope_type", "yarn").find("rope_scaling.rope_type is \"yarn\""), std::string::npos);
   EXPECT_NE(refused("type", "linear").find("rope_scaling.type is \"linear\""), std::string::npos);
-  EXPECT_NE(refused("type", "default").find("rope_scaling.rope_type is not its type"), std::string::npos);
+  EXPECT_NE(refused("type", "default").find("rope_scaling.rope_type is \"llama3\", its older name type is \"default\""),
+            std::string::npos);
   EXPECT_NE(refused("factor", 0).find("rope_scaling.factor is 0"), std::string::npos);
-  EXPECT_NE(refused("high_freq_factor", 1).find("low_freq_factor is not below"), std::string::npos);
+  EXPECT_NE(refused("high_freq_factor", 1)
+                .find("rope_scaling.low_freq_factor is 1, possible is less than high_freq_factor = 1"),
+            std::string::npos);
   EXPECT_NE(refused("attention_factor", 2).find("rope_scaling.attention_factor is not known"), std::string::npos);
   scaling.erase("original_max_position_embeddings");
   EXPECT_NE(refused("factor", 8).find("rope_scaling.original_max_position_embeddings is missing"), std::string::npos);
   EXPECT_NE(refusal(with(least("llama"), "rope_scaling", "llama3")).find("possible is null or an object"),
             std::string::npos);
   EXPECT_NE(refusal(with(with(least("llama"), "rope_theta", 1e4), "rope_parameters", {{"rope_theta", 1e5}}))
-                .find("rope_theta is not that of rope_parameters"),
+                .find("rope_theta is 10000, in rope_parameters 100000, possible is the same in both"),
+            std::string::npos);
+  const Json none{{"rope_type", "default"}};
+  EXPECT_NE(
+      refusal(with(with(least("llama"), "rope_parameters", none), "rope_scaling", with(none, "rope_type", "llama3")))
+          .find("rope_scaling.factor is missing"),
+      std::string::npos);
+  scaling = with(with(values, "rope_type", "llama3"), "original_max_position_embeddings", 4096);
+  EXPECT_NE(refusal(with(with(least("llama"), "rope_parameters", none), "rope_scaling", scaling))
+                .find("rope_scaling is another scaling than rope_parameters says"),
             std::string::npos);
 }
 
