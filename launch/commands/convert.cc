@@ -12,6 +12,7 @@
 #include "launch/report/run_report.h"
 #include "launch/run/checkpoint_source.h"
 #include "models/formats/counted_storage.h"
+#include "models/parameters/owned_ranges.h"
 #include "runtime/base/error.h"
 #include "runtime/device/host_memory.h"
 
@@ -72,6 +73,7 @@ std::unique_ptr<Converted> read_and_convert(Files& files, const checkpoint::Foun
 
 int convert_checkpoint(const ConvertArguments& arguments) {
   PosixFiles files;
+  require_new_run(files, arguments.run);
   CheckpointSource source(files, arguments.path);
   checkpoint::FoundCheckpoint found;
   std::unique_ptr<Converted> converted;
@@ -80,8 +82,9 @@ int convert_checkpoint(const ConvertArguments& arguments) {
     converted = read_and_convert(files, found);
   });
   TensorTable table;
-  for (std::size_t i = 0; i < std::size(kState); ++i)
-    converted->weights.append_to(table, std::string(kState[i]), converted->state[i]);
+  for (std::size_t i = 0; i < std::size(kState); ++i) {
+    models::append_ranges(table, kState[i], converted->weights.layout, converted->state[i]);
+  }
   checkpoint::Meta meta = found.manifest.meta;
   meta.model = converted->shape.to_json();
   start_run_from(files, arguments.run, converted->weights, std::move(table), meta);

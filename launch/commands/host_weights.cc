@@ -6,38 +6,18 @@
 
 #include "checkpoint/checkpointer.h"
 #include "comm/threads/threads_world.h"
-#include "models/parameters/owned_ranges.h"
 #include "models/transformer.h"
 #include "runtime/base/error.h"
 #include "runtime/device/cpu/cpu_device.h"
 
 namespace strake::launch {
-namespace {
-
 namespace fs = std::filesystem;
-
-// Takes a folder for weights that no run stands behind yet.
-RunFolder take_run_folder(Files& files, const fs::path& path) {
-  const fs::path checkpoints = checkpoint_folder(path);
-  if (files.exists(path / "manifest.json") || files.exists(metrics_path(path)) ||
-      !checkpoint::committed_steps(files, checkpoints).empty() ||
-      !checkpoint::set_aside_steps(files, checkpoints).empty()) {
-    throw ConfigError(fmt::format("--run: {} holds a run already; name a new folder", path.string()));
-  }
-  return RunFolder::start(files, path, Resume::kAuto);
-}
-
-}  // namespace
 
 HostWeights::HostWeights(const models::TransformerShape& shape)
     : layout(models::parameters_of(shape)),
       device(make_cpu_device()),
       stream(device->make_stream("copy", StreamPriority::kNormal)),
       flat(reserve()) {}
-
-void HostWeights::append_to(TensorTable& table, const std::string& prefix, const Tensor& flat_tensor) const {
-  models::append_ranges(table, prefix, layout, flat_tensor);
-}
 
 void read_into(Files& files, const checkpoint::FoundCheckpoint& found, const HostWeights& weights,
                const TensorTable& table) {
@@ -47,9 +27,42 @@ void read_into(Files& files, const checkpoint::FoundCheckpoint& found, const Hos
   checkpoint::read_tensors(files, found, table, found.manifest.meta.model, *weights.stream, staging);
 }
 
+// Whatever run they are of. Folders above that hold no checkpoints are not looked into: that may not be allowed.
+void require_outside_checkpoints(Files& files, std::string_view option, const fs::path& folder) {
+  std::error_code ignored;
+  fs::path at = fs::weakly_canonical(folder, ignored);
+  if (!at.has_filename()) at = at.parent_path();  // "ckpt/"
+  for (; at.has_relative_path(); at = at.parent_path()) {
+    if (!checkpoint::step_of(at.filename().string()) &&
+        !(at == checkpoint_folder(at.parent_path()) && !checkpoint::committed_steps(files, at).empty())) {
+      continue;
+    }
+    throw ConfigError(fmt::format("{}: {} is in a folder of checkpoints, which holds nothing else; name another folder",
+                                  option, folder.string()));
+  }
+}
+
+void require_new_run(Files& files, const fs::path& run) {
+  checkpoint::use_folder(fmt::format("--run: {}", run.string()), [&] {
+    fs::path there = run;
+    while (there.has_relative_path() && !files.exists(there)) there = there.parent_path();
+    if (files.exists(there) && !files.is_directory(there)) {
+      throw ConfigError(fmt::format("--run: {} is a file; name a new folder", there.string()));
+    }
+    const fs::path checkpoints = checkpoint_folder(run);
+    if (files.exists(run / "manifest.json") || files.exists(metrics_path(run)) ||
+        !checkpoint::committed_steps(files, checkpoints).empty() ||
+        !checkpoint::set_aside_steps(files, checkpoints).empty()) {
+      throw ConfigError(fmt::format("--run: {} holds a run already; name a new folder", run.string()));
+    }
+  });
+  require_outside_checkpoints(files, "--run", run);
+}
+
 void start_run_from(Files& files, const fs::path& run, const HostWeights& weights, TensorTable table,
                     checkpoint::Meta meta) {
-  const RunFolder folder = take_run_folder(files, run);
+  require_new_run(files, run);
+  const RunFolder folder = RunFolder::start(files, run, Resume::kAuto);
   Arena staging("staging", MemoryKind::kHost);
   comm::ThreadsWorld world(1);
   const std::unique_ptr<comm::Control> control = world.make_control(0);

@@ -1,12 +1,12 @@
 // Weights in host memory, on their way between a checkpoint and other files, and the run folder that they become a
 // checkpoint of.
 //
-// Threads: the main thread. Errors: ConfigError for a folder that holds a run; IoError.
+// Threads: the main thread. Errors: ConfigError for a folder that may not be written to; IoError.
 #pragma once
 
 #include <filesystem>
 #include <memory>
-#include <string>
+#include <string_view>
 
 #include "checkpoint/meta.h"
 #include "checkpoint/reader.h"
@@ -27,8 +27,6 @@ struct HostWeights {
     return layout.view(flat_tensor, id).reshape({layout.spec(id).elems()});
   }
   Tensor view(ParamId id) const { return view(flat, id); }
-  // Every parameter, named "param/h.0...", as checkpoints do.
-  void append_to(TensorTable& table, const std::string& prefix, const Tensor& flat_tensor) const;
 
   ParamLayout layout;
   std::unique_ptr<Device> device;
@@ -41,7 +39,11 @@ struct HostWeights {
 void read_into(Files& files, const checkpoint::FoundCheckpoint& found, const HostWeights& weights,
                const TensorTable& table);
 
-// Makes the run folder, which must hold no run yet, and writes the table, all of it in the memory of `weights`, as its
+// Folders of checkpoints hold nothing else. `option` names what says so.
+void require_outside_checkpoints(Files& files, std::string_view option, const std::filesystem::path& folder);
+// `run`, said by --run, may become a run folder: before hours are spent on what it will hold. What else is in it stays.
+void require_new_run(Files& files, const std::filesystem::path& run);
+// Makes the run folder, which must be new as above, and writes the table, all of it in the memory of `weights`, as its
 // only checkpoint, which any number of ranks may start from.
 void start_run_from(Files& files, const std::filesystem::path& run, const HostWeights& weights, TensorTable table,
                     checkpoint::Meta meta);

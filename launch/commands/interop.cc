@@ -22,6 +22,7 @@
 #include "launch/run/checkpoint_source.h"
 #include "launch/run/run_folder.h"
 #include "models/formats/hugging_face.h"
+#include "models/parameters/owned_ranges.h"
 #include "runtime/base/error.h"
 #include "runtime/device/host_memory.h"
 
@@ -114,22 +115,6 @@ void require_no_stranger(Files& files, const fs::path& folder, std::string_view 
                   (files.exists(config) ? config : weights).string(), family, kConfigName));
 }
 
-// Folders of checkpoints hold nothing else, whatever run they are of. Others above are not looked into: that may not be
-// allowed.
-void require_outside_checkpoints(Files& files, const fs::path& folder) {
-  std::error_code ignored;
-  fs::path at = fs::weakly_canonical(folder, ignored);
-  if (!at.has_filename()) at = at.parent_path();  // "ckpt/"
-  for (; at.has_relative_path(); at = at.parent_path()) {
-    if (!checkpoint::step_of(at.filename().string()) &&
-        !(at == checkpoint_folder(at.parent_path()) && !checkpoint::committed_steps(files, at).empty())) {
-      continue;
-    }
-    throw ConfigError(fmt::format(
-        "--out: {} is in a folder of checkpoints, which holds nothing else; name another folder", folder.string()));
-  }
-}
-
 data::TokenizerIdentity tokenizer_named(const std::string& name) {
   constexpr std::size_t kMostBytes = 256;  // of a name, as files keep it
   if (name.empty() || name.size() > kMostBytes) {
@@ -152,6 +137,7 @@ std::int64_t sequence_named(std::int64_t asked, const models::TransformerShape& 
 int import_weights(const ImportArguments& arguments) {
   PosixFiles files;
   const data::TokenizerIdentity tokenizer = tokenizer_named(arguments.tokenizer);
+  require_new_run(files, arguments.run);
   const fs::path source_path = arguments.source;
   if (!files.exists(source_path)) {
     throw ConfigError(
@@ -190,7 +176,7 @@ int import_weights(const ImportArguments& arguments) {
   }
 
   TensorTable table;
-  weights.append_to(table, "param/", weights.flat);
+  models::append_ranges(table, "param/", weights.layout, weights.flat);
   // Both moments of every parameter are these zeros: nothing was trained yet.
   for (const std::string_view prefix : {"adam_m/", "adam_v/"}) {
     for (const ParamSpec& spec : weights.layout.specs()) {
@@ -216,7 +202,7 @@ int import_weights(const ImportArguments& arguments) {
 
 int export_weights(const ExportArguments& arguments) {
   PosixFiles files;
-  require_outside_checkpoints(files, arguments.out);
+  require_outside_checkpoints(files, "--out", arguments.out);
   CheckpointSource source(files, arguments.path);
   checkpoint::FoundCheckpoint found;
   models::TransformerShape shape;
@@ -228,7 +214,7 @@ int export_weights(const ExportArguments& arguments) {
     read = std::make_unique<HostWeights>(shape);
     read->memory.allocate(*read->device);
     TensorTable table;
-    read->append_to(table, "param/", read->flat);
+    models::append_ranges(table, "param/", read->layout, read->flat);
     read_into(files, found, *read, table);
   });
   const HostWeights& weights = *read;

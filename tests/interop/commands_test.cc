@@ -11,6 +11,7 @@
 #include "launch/run/metrics.h"
 #include "launch/run/run_folder.h"
 #include "models/formats/counted_storage.h"
+#include "models/parameters/owned_ranges.h"
 #include "runtime/base/error.h"
 #include "runtime/device/host_memory.h"
 #include "tests/integration/strake_program.h"
@@ -294,7 +295,7 @@ class EarlierVersion : public InteropCommands {
         {"param/", weights.flat}, {"adam_m/", weights.reserve()}, {"adam_v/", weights.reserve()}};
     weights.memory.allocate(*weights.device);
     TensorTable today, earlier;
-    for (const auto& [prefix, flat] : state) weights.append_to(today, prefix, flat);
+    for (const auto& [prefix, flat] : state) models::append_ranges(today, prefix, weights.layout, flat);
     launch::read_into(tiny_.files(), found, weights, today);
     for (const auto& [prefix, flat] : state) {
       for (const models::ForeignTensor& tensor : models::counted_storage_tensors(shape)) {
@@ -346,6 +347,49 @@ TEST_F(EarlierVersion, IsRefusedNamingTheCommand) {
   expect_error(strake({"ckpt", "convert", path("old"), "--run", path("old")}), ExitCode::kConfig,
                "holds a run already");
   EXPECT_FALSE(fs::exists(tiny_.path("new")));
+}
+
+TEST_F(EarlierVersion, ConversionWritesWhereNothingCanBeLost) {
+  ASSERT_EQ(train("half", kAlone, {"train.stop_at=3"}).exit_code, 0);
+  store_as_earlier_version("half", "old");
+  const auto convert = [&](const std::string& run) {
+    return strake({"ckpt", "convert", path("old"), "--run", path(run)});
+  };
+  put("file", "text");
+  expect_error(convert("file"), ExitCode::kConfig, "file is a file");
+  expect_error(convert("file/run"), ExitCode::kConfig, "file is a file");
+  EXPECT_EQ(content("file"), "text");
+  for (const char* inside : {"old/ckpt", "old/ckpt/new", "old/ckpt/step-00000003", "half/ckpt/../ckpt/new"}) {
+    const ProgramEnd end = convert(inside);
+    EXPECT_EQ(end.exit_code, static_cast<int>(ExitCode::kConfig)) << inside << '\n' << end.output;
+    EXPECT_EQ(end.errors().size(), 1u) << end.output;
+  }
+  expect_error(import("hf", "old/ckpt/new"), ExitCode::kConfig, "is in a folder of checkpoints");
+  EXPECT_EQ(fs::exists(tiny_.path("old/ckpt/new")), false);
+  // What else is in a folder stays.
+  put("mine/notes.txt", "keep");
+  put("mine/ckpt/more.txt", "keep");
+  ASSERT_EQ(convert("mine").exit_code, 0);
+  EXPECT_EQ(content("mine/notes.txt") + content("mine/ckpt/more.txt"), "keepkeep");
+  EXPECT_TRUE(exported("mine") == exported("half"));
+  // What was there is as it was.
+  EXPECT_EQ(strake({"ckpt", "verify", path("old/ckpt/step-00000003")}).exit_code, 0);
+}
+
+// Neither a full disk nor a death leaves what looks like a checkpoint, nor anything in the way of the next attempt.
+TEST_F(EarlierVersion, AConversionThatDidNotEndIsDoneAgain) {
+  ASSERT_EQ(train("half", kAlone, {"train.stop_at=3"}).exit_code, 0);
+  store_as_earlier_version("half", "old");
+  const std::vector<std::string> arguments{"ckpt", "convert", path("old"), "--run", path("new")};
+  const ProgramEnd full = StrakeProgram::run(kAlone, arguments, tiny_.path("."), {.file_bytes = 4 * 1024});
+  expect_error(full, ExitCode::kStorage, "new/ckpt");
+  EXPECT_TRUE(checkpoint::committed_steps(tiny_.files(), tiny_.path("new/ckpt")).empty());
+  expect_error(strake({"export", path("new"), "--out", path("out")}), ExitCode::kNoCheckpoint, "no checkpoint");
+  put("new/ckpt/step-00000003.tmp-1/rank-0000.h5", "half of it");  // of one that was killed
+  const ProgramEnd again = strake(arguments);
+  ASSERT_EQ(again.exit_code, 0) << again.output;
+  EXPECT_FALSE(fs::exists(tiny_.path("new/ckpt/step-00000003.tmp-1")));
+  EXPECT_TRUE(exported("new") == exported("half"));
 }
 
 // A disk that is full ends in one error, and leaves neither a model nor a half one.

@@ -12,6 +12,7 @@
 #include "launch/commands/host_weights.h"
 #include "launch/run/metrics.h"
 #include "launch/run/run_folder.h"
+#include "models/parameters/owned_ranges.h"
 #include "runtime/device/cpu/cpu_device.h"
 #include "runtime/device/host_memory.h"
 #include "tests/integration/strake_program.h"
@@ -115,7 +116,7 @@ class Reference : public testing::TestWithParam<std::string> {
     launch::HostWeights moments(shape);
     moments.memory.allocate(*moments.device);
     TensorTable table;
-    moments.append_to(table, "adam_m/", moments.flat);
+    models::append_ranges(table, "adam_m/", moments.layout, moments.flat);
     launch::read_into(files_, found, moments, table);
     const double norm = steps().at(0).grad_norm, clip = told_.at("clip_norm"), beta1 = told_.at("beta1");
     const double scale = 1 / (1 - beta1) / std::min(1.0, clip / norm);
