@@ -38,6 +38,18 @@ void check_leading_operand(std::string_view operation, std::string_view operand,
                fmt::format("{}: {} ({}) must be contiguous", operation, operand, tensor.describe()));
 }
 
+void check_row_operands(std::string_view operation, const Tensor& x, const RowOperands& operands) {
+  check_leading_operand(operation, "x", x, 2);
+  const std::int64_t rows = x.size(0), channels = x.size(1);
+  for (const auto& [name, tensor] : operands.like_x)
+    check_operand(operation, name, tensor, x.dtype(), {rows, channels});
+  for (const auto& [name, tensor] : operands.of_rows) {
+    check_operand(operation, name, tensor, stats_dtype(x.dtype()), {rows});
+  }
+  for (const auto& [name, tensor] : operands.of_channels) check_operand(operation, name, tensor, x.dtype(), {channels});
+  for (const auto& [name, tensor] : operands.gradients) check_gradient(operation, name, tensor, x.dtype(), {channels});
+}
+
 void no_backend(std::string_view operation, const Stream& stream) {
   check_failed("backend", fmt::format("{}: this program has no kernel for stream {} on {}", operation, stream.name(),
                                       stream.device().description()));

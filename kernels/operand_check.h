@@ -22,6 +22,17 @@ void check_gradient(std::string_view operation, std::string_view operand, const 
 // rule the others.
 void check_leading_operand(std::string_view operation, std::string_view operand, const Tensor& tensor, int rank);
 
+// Of an operation over the rows of a leading operand x, [rows, channels]: `like_x` have its shape, `of_rows` a
+// statistic a row, `of_channels` and `gradients` (check_gradient) a value a channel.
+struct NamedOperand {
+  std::string_view name;
+  const Tensor& tensor;
+};
+struct RowOperands {
+  std::initializer_list<NamedOperand> like_x, of_rows, of_channels, gradients = {};
+};
+void check_row_operands(std::string_view operation, const Tensor& x, const RowOperands& operands);
+
 // The type of sums and statistics (mean, log-sum-exp, loss) of values of `dtype`: f32, and f64 for f64.
 constexpr DType stats_dtype(DType dtype) { return dtype == DType::kF64 ? DType::kF64 : DType::kF32; }
 

@@ -6,11 +6,8 @@ namespace strake::kernels {
 
 void rms_norm_forward(Stream& stream, Label label, const RmsNormForward& a) {
   constexpr std::string_view kName = "rms_norm_forward";
-  check_leading_operand(kName, "x", a.x, 2);
-  const std::int64_t rows = a.x.size(0), channels = a.x.size(1);
-  check_operand(kName, "y", a.y, a.x.dtype(), {rows, channels});
-  check_operand(kName, "rstd", a.rstd, stats_dtype(a.x.dtype()), {rows});
-  check_operand(kName, "weight", a.weight, a.x.dtype(), {channels});
+  check_row_operands(kName, a.x,
+                     {.like_x = {{"y", a.y}}, .of_rows = {{"rstd", a.rstd}}, .of_channels = {{"weight", a.weight}}});
 
   const Tensor reads[] = {a.x, a.weight};
   const Tensor writes[] = {a.y, a.rstd};
@@ -19,13 +16,10 @@ void rms_norm_forward(Stream& stream, Label label, const RmsNormForward& a) {
 
 void residual_rms_norm_forward(Stream& stream, Label label, const ResidualRmsNormForward& a) {
   constexpr std::string_view kName = "residual_rms_norm_forward";
-  check_leading_operand(kName, "x", a.x, 2);
-  const std::int64_t rows = a.x.size(0), channels = a.x.size(1);
-  check_operand(kName, "x_out", a.x_out, a.x.dtype(), {rows, channels});
-  check_operand(kName, "y", a.y, a.x.dtype(), {rows, channels});
-  check_operand(kName, "rstd", a.rstd, stats_dtype(a.x.dtype()), {rows});
-  check_operand(kName, "delta", a.delta, a.x.dtype(), {rows, channels});
-  check_operand(kName, "weight", a.weight, a.x.dtype(), {channels});
+  check_row_operands(kName, a.x,
+                     {.like_x = {{"x_out", a.x_out}, {"y", a.y}, {"delta", a.delta}},
+                      .of_rows = {{"rstd", a.rstd}},
+                      .of_channels = {{"weight", a.weight}}});
 
   const Tensor reads[] = {a.x, a.delta, a.weight};
   const Tensor writes[] = {a.x_out, a.y, a.rstd};
@@ -34,13 +28,11 @@ void residual_rms_norm_forward(Stream& stream, Label label, const ResidualRmsNor
 
 void rms_norm_backward(Stream& stream, Label label, const RmsNormBackward& a) {
   constexpr std::string_view kName = "rms_norm_backward";
-  check_leading_operand(kName, "x", a.x, 2);
-  const std::int64_t rows = a.x.size(0), channels = a.x.size(1);
-  check_operand(kName, "dx", a.dx, a.x.dtype(), {rows, channels});
-  check_gradient(kName, "dweight", a.dweight, a.x.dtype(), {channels});
-  check_operand(kName, "dy", a.dy, a.x.dtype(), {rows, channels});
-  check_operand(kName, "rstd", a.rstd, stats_dtype(a.x.dtype()), {rows});
-  check_operand(kName, "weight", a.weight, a.x.dtype(), {channels});
+  check_row_operands(kName, a.x,
+                     {.like_x = {{"dx", a.dx}, {"dy", a.dy}},
+                      .of_rows = {{"rstd", a.rstd}},
+                      .of_channels = {{"weight", a.weight}},
+                      .gradients = {{"dweight", a.dweight}}});
 
   const bool add = a.accumulate == Accumulate::kAdd;
   const Tensor reads[] = {a.dy, a.x, a.rstd, a.weight, a.dx, a.dweight};

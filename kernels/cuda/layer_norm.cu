@@ -4,7 +4,7 @@
 // Backward: a fixed number of blocks takes rows in a fixed pattern and keeps the sums for weight and bias in
 // registers; they meet in shared memory, then in a second kernel, always in the same order.
 #include "kernels/cuda/body.h"
-#include "kernels/cuda/device_code.cuh"
+#include "kernels/cuda/norm_rows.cuh"
 #include "kernels/layer_norm.h"
 
 namespace strake::kernels {
@@ -12,145 +12,109 @@ namespace {
 
 using namespace cuda;
 
-constexpr int kWarps = 4;             // rows at work in a block
 constexpr int kBackwardBlocks = 264;  // two a multiprocessor of the largest Hopper parts
 constexpr int kMostChunks = 16;       // of a row in the registers of a warp
 constexpr int kWideThreads = 512;     // of a row that is wider
 
-// Chunks: 16-byte vectors of a row that a lane holds; the row has at most Chunks * 32 * Vector<T>::kElems elements.
+template <typename T, int Chunks>
+using OneWarp = RowShare<T, 1, Chunks>;
+
 template <typename T, int Chunks, bool Residual>
-__global__ void __launch_bounds__(kWarps* kWarp)
+__global__ void __launch_bounds__(OneWarp<T, Chunks>::kThreads)
     forward_kernel(T* y, float* mean_out, float* rstd_out, T* x_out, const T* x, const T* delta, const T* weight,
                    const T* bias, std::int64_t rows, int channels, float epsilon) {
+  using S = OneWarp<T, Chunks>;
   using V = Vector<T>;
-  const int lane = threadIdx.x % kWarp;
-  const std::int64_t row = blockIdx.x * static_cast<std::int64_t>(kWarps) + threadIdx.x / kWarp;
+  const std::int64_t row = S::first_row();
   if (row >= rows) return;
   const std::int64_t base = row * channels;
 
-  float values[Chunks][V::kElems];
+  float values[Chunks][V::kElems] = {};  // zero where the row has ended: left undefined they take more registers
   float sum = 0;
+  S::for_chunks(channels, [&](int chunk, int column) {
+    const V in = load_sum<Residual>(x, delta, x_out, base + column);
 #pragma unroll
-  for (int chunk = 0; chunk < Chunks; ++chunk) {
-    const int column = (chunk * kWarp + lane) * V::kElems;
-    if (column < channels) {
-      V in = V::load(x + base + column);
-      if constexpr (Residual) {
-        const V more = V::load_streaming(delta + base + column);
-#pragma unroll
-        for (int i = 0; i < V::kElems; ++i)
-          in.values[i] = from_float<T>(to_float(in.values[i]) + to_float(more.values[i]));
-        in.store(x_out + base + column);
-      }
-#pragma unroll
-      for (int i = 0; i < V::kElems; ++i) {
-        values[chunk][i] = to_float(in.values[i]);  // what backward will read: rounded
-        sum += values[chunk][i];
-      }
-    } else {
-#pragma unroll
-      for (int i = 0; i < V::kElems; ++i) values[chunk][i] = 0;
+    for (int i = 0; i < V::kElems; ++i) {
+      values[chunk][i] = to_float(in.values[i]);
+      sum += values[chunk][i];
     }
-  }
+  });
   const float mean = warp_sum(sum) / static_cast<float>(channels);
   float squares = 0;
+  S::for_chunks(channels, [&](int chunk, int) {
 #pragma unroll
-  for (int chunk = 0; chunk < Chunks; ++chunk) {
-    const int column = (chunk * kWarp + lane) * V::kElems;
-    if (column < channels) {
-#pragma unroll
-      for (int i = 0; i < V::kElems; ++i) squares += (values[chunk][i] - mean) * (values[chunk][i] - mean);
-    }
-  }
+    for (int i = 0; i < V::kElems; ++i) squares += (values[chunk][i] - mean) * (values[chunk][i] - mean);
+  });
   const float rstd = rsqrtf(warp_sum(squares) / static_cast<float>(channels) + epsilon);
-  if (lane == 0) {
+  if (S::leads()) {
     mean_out[row] = mean;
     rstd_out[row] = rstd;
   }
+  S::for_chunks(channels, [&](int chunk, int column) {
+    const V w = V::load(weight + column), b = V::load(bias + column);
+    V out;
 #pragma unroll
-  for (int chunk = 0; chunk < Chunks; ++chunk) {
-    const int column = (chunk * kWarp + lane) * V::kElems;
-    if (column < channels) {
-      const V w = V::load(weight + column), b = V::load(bias + column);
-      V out;
-#pragma unroll
-      for (int i = 0; i < V::kElems; ++i) {
-        out.values[i] = from_float<T>((values[chunk][i] - mean) * rstd * to_float(w.values[i]) + to_float(b.values[i]));
-      }
-      out.store(y + base + column);
-    }
-  }
+    for (int i = 0; i < V::kElems; ++i)
+      out.values[i] = from_float<T>((values[chunk][i] - mean) * rstd * to_float(w.values[i]) + to_float(b.values[i]));
+    out.store(y + base + column);
+  });
 }
 
 // Partial sums of block b: partials[b][0][channels] for the weight, [b][1][channels] for the bias.
 template <typename T, int Chunks>
-__global__ void __launch_bounds__(kWarps* kWarp)
+__global__ void __launch_bounds__(OneWarp<T, Chunks>::kThreads)
     backward_kernel(T* dx, float* partials, const T* dy, const T* x, const float* mean_in, const float* rstd_in,
                     const T* weight, std::int64_t rows, int channels) {
+  using S = OneWarp<T, Chunks>;
   using V = Vector<T>;
-  extern __shared__ float shared[];  // [kWarps][channels]
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  extern __shared__ float shared[];  // [kRows][channels]
   float weight_sums[Chunks][V::kElems] = {}, bias_sums[Chunks][V::kElems] = {};
 
-  for (std::int64_t row = blockIdx.x * static_cast<std::int64_t>(kWarps) + warp; row < rows;
-       row += gridDim.x * static_cast<std::int64_t>(kWarps)) {
+  for (std::int64_t row = S::first_row(); row < rows; row += gridDim.x * static_cast<std::int64_t>(S::kRows)) {
     const std::int64_t base = row * channels;
     const float mean = mean_in[row], rstd = rstd_in[row];
     float normed[Chunks][V::kElems], scaled[Chunks][V::kElems];  // (x - mean) * rstd, dy * weight
     float sum = 0, dot = 0;
+    S::for_chunks(channels, [&](int chunk, int column) {
+      const V in = V::load_streaming(x + base + column), grad = V::load_streaming(dy + base + column);
+      const V w = V::load(weight + column);
 #pragma unroll
-    for (int chunk = 0; chunk < Chunks; ++chunk) {
-      const int column = (chunk * kWarp + lane) * V::kElems;
-      if (column < channels) {
-        const V in = V::load_streaming(x + base + column), grad = V::load_streaming(dy + base + column);
-        const V w = V::load(weight + column);
-#pragma unroll
-        for (int i = 0; i < V::kElems; ++i) {
-          const float g = to_float(grad.values[i]);
-          normed[chunk][i] = (to_float(in.values[i]) - mean) * rstd;
-          scaled[chunk][i] = g * to_float(w.values[i]);
-          weight_sums[chunk][i] += g * normed[chunk][i];
-          bias_sums[chunk][i] += g;
-          sum += scaled[chunk][i];
-          dot += scaled[chunk][i] * normed[chunk][i];
-        }
+      for (int i = 0; i < V::kElems; ++i) {
+        const float g = to_float(grad.values[i]);
+        normed[chunk][i] = (to_float(in.values[i]) - mean) * rstd;
+        scaled[chunk][i] = g * to_float(w.values[i]);
+        weight_sums[chunk][i] += g * normed[chunk][i];
+        bias_sums[chunk][i] += g;
+        sum += scaled[chunk][i];
+        dot += scaled[chunk][i] * normed[chunk][i];
       }
-    }
+    });
     const float mean_scaled = warp_sum(sum) / static_cast<float>(channels);
     const float mean_dot = warp_sum(dot) / static_cast<float>(channels);
+    S::for_chunks(channels, [&](int chunk, int column) {
+      V out = V::load(dx + base + column);
 #pragma unroll
-    for (int chunk = 0; chunk < Chunks; ++chunk) {
-      const int column = (chunk * kWarp + lane) * V::kElems;
-      if (column < channels) {
-        V out = V::load(dx + base + column);
-#pragma unroll
-        for (int i = 0; i < V::kElems; ++i) {
-          out.values[i] = from_float<T>(to_float(out.values[i]) +
-                                        (scaled[chunk][i] - mean_scaled - normed[chunk][i] * mean_dot) * rstd);
-        }
-        out.store(dx + base + column);
+      for (int i = 0; i < V::kElems; ++i) {
+        out.values[i] = from_float<T>(to_float(out.values[i]) +
+                                      (scaled[chunk][i] - mean_scaled - normed[chunk][i] * mean_dot) * rstd);
       }
-    }
+      out.store(dx + base + column);
+    });
   }
 
   // Warps of the block, in order; weight first, then bias through the same cells.
+  float* const own = shared + threadIdx.x / kWarp * channels;
   float* block_partials = partials + blockIdx.x * 2 * static_cast<std::int64_t>(channels);
   for (int which = 0; which < 2; ++which) {
+    S::for_chunks(channels, [&](int chunk, int column) {
 #pragma unroll
-    for (int chunk = 0; chunk < Chunks; ++chunk) {
-      const int column = (chunk * kWarp + lane) * V::kElems;
-      if (column < channels) {
-#pragma unroll
-        for (int i = 0; i < V::kElems; ++i) {
-          shared[warp * channels + column + i] = which == 0 ? weight_sums[chunk][i] : bias_sums[chunk][i];
-        }
-      }
-    }
+      for (int i = 0; i < V::kElems; ++i) own[column + i] = which == 0 ? weight_sums[chunk][i] : bias_sums[chunk][i];
+    });
     __syncthreads();
     for (int column = threadIdx.x; column < channels; column += blockDim.x) {
       float total = 0;
 #pragma unroll
-      for (int w = 0; w < kWarps; ++w) total += shared[w * channels + column];
+      for (int w = 0; w < S::kRows; ++w) total += shared[w * channels + column];
       block_partials[which * channels + column] = total;
     }
     __syncthreads();
@@ -170,14 +134,7 @@ __global__ void __launch_bounds__(kWideThreads)
   const T* const values = Residual ? x_out : x;  // a thread reads what it has written itself
   float sum = 0;
   for (int column = first; column < channels; column += kStride) {
-    V in = V::load(x + base + column);
-    if constexpr (Residual) {
-      const V more = V::load_streaming(delta + base + column);
-#pragma unroll
-      for (int i = 0; i < V::kElems; ++i)
-        in.values[i] = from_float<T>(to_float(in.values[i]) + to_float(more.values[i]));
-      in.store(x_out + base + column);
-    }
+    const V in = load_sum<Residual>(x, delta, x_out, base + column);
 #pragma unroll
     for (int i = 0; i < V::kElems; ++i) sum += to_float(in.values[i]);
   }
@@ -312,16 +269,11 @@ Body forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tens
       return;
     }
     with_chunks<T>(channels, [&]<int Chunks>() {
-      const auto run = [&](auto kernel) {
-        kernel<<<blocks_for(rows, kWarps), kWarps * kWarp, 0, stream>>>(
-            at<T>(y), at<float>(mean), at<float>(rstd), at<T>(x_out), at<const T>(x), at<const T>(delta),
-            at<const T>(weight), at<const T>(bias), rows, static_cast<int>(channels), static_cast<float>(epsilon));
-      };
-      if (delta.defined()) {
-        run(forward_kernel<T, Chunks, true>);
-      } else {
-        run(forward_kernel<T, Chunks, false>);
-      }
+      using S = OneWarp<T, Chunks>;
+      const auto kernel = delta.defined() ? forward_kernel<T, Chunks, true> : forward_kernel<T, Chunks, false>;
+      kernel<<<blocks_for(rows, S::kRows), S::kThreads, 0, stream>>>(
+          at<T>(y), at<float>(mean), at<float>(rstd), at<T>(x_out), at<const T>(x), at<const T>(delta),
+          at<const T>(weight), at<const T>(bias), rows, static_cast<int>(channels), static_cast<float>(epsilon));
     });
   });
 }
@@ -351,12 +303,13 @@ Body LayerNormBackward::on_cuda(Device&, Operation& operation) const {
                                                        at<const float>(rstd), rows, static_cast<int>(channels));
     } else {
       with_chunks<T>(channels, [&]<int Chunks>() {
-        const std::size_t shared_bytes = kWarps * static_cast<std::size_t>(channels) * sizeof(float);
+        using S = OneWarp<T, Chunks>;
+        const std::size_t shared_bytes = S::kRows * static_cast<std::size_t>(channels) * sizeof(float);
         if (shared_bytes > 48 * 1024) {
           STRAKE_CUDA(cudaFuncSetAttribute(backward_kernel<T, Chunks>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                            static_cast<int>(shared_bytes)));
         }
-        backward_kernel<T, Chunks><<<kBackwardBlocks, kWarps * kWarp, shared_bytes, stream>>>(
+        backward_kernel<T, Chunks><<<kBackwardBlocks, S::kThreads, shared_bytes, stream>>>(
             at<T>(dx), partials, at<const T>(dy), at<const T>(x), at<const float>(mean), at<const float>(rstd),
             at<const T>(weight), rows, static_cast<int>(channels));
       });

@@ -4,7 +4,7 @@
 // Backward: a fixed number of blocks takes rows in a fixed pattern and keeps the sums for the weight in registers; they
 // meet in a second kernel, always in the same order.
 #include "kernels/cuda/body.h"
-#include "kernels/cuda/device_code.cuh"
+#include "kernels/cuda/norm_rows.cuh"
 #include "kernels/rms_norm.h"
 
 namespace strake::kernels {
@@ -14,37 +14,11 @@ using namespace cuda;
 
 constexpr int kBackwardBlocks = 264;  // two a multiprocessor of the largest Hopper parts
 
-// `Warps` warps share a row, of which each thread holds `Chunks` vectors: the row has at most
-// Chunks * Warps * 32 * Vector<T>::kElems elements.
-template <typename T, int Warps, int Chunks>
-struct Share {
-  static constexpr int kWarps = Warps == 1 ? 4 : Warps;  // of a block
-  static constexpr int kThreads = kWarps * kWarp;
-  static constexpr int kRows = kWarps / Warps;  // at work in a block
-
-  static __device__ std::int64_t first_row() {
-    return blockIdx.x * static_cast<std::int64_t>(kRows) + threadIdx.x / kWarp / Warps;
-  }
-  // Calls body(chunk, column) for the thread's vectors.
-  template <typename Body>
-  static __device__ void for_chunks(int channels, Body body) {
-#pragma unroll
-    for (int chunk = 0; chunk < Chunks; ++chunk) {
-      const int column = (chunk * Warps * kWarp + threadIdx.x % (Warps * kWarp)) * Vector<T>::kElems;
-      if (column < channels) body(chunk, column);
-    }
-  }
-  // Over the row; every thread gets it. `cells`: shared memory of 32 values.
-  static __device__ float sum(float value, float* cells) {
-    return Warps == 1 ? warp_sum(value) : block_sum(value, cells);
-  }
-};
-
 template <typename T, int Warps, int Chunks, bool Residual>
-__global__ void __launch_bounds__(Share<T, Warps, Chunks>::kThreads)
+__global__ void __launch_bounds__(RowShare<T, Warps, Chunks>::kThreads)
     forward_kernel(T* y, float* rstd_out, T* x_out, const T* x, const T* delta, const T* weight, std::int64_t rows,
                    int channels, float epsilon) {
-  using S = Share<T, Warps, Chunks>;
+  using S = RowShare<T, Warps, Chunks>;
   using V = Vector<T>;
   __shared__ float cells[32];
   const std::int64_t row = S::first_row();
@@ -54,23 +28,15 @@ __global__ void __launch_bounds__(Share<T, Warps, Chunks>::kThreads)
   V values[Chunks];
   float squares = 0;
   S::for_chunks(channels, [&](int chunk, int column) {
-    V& in = values[chunk];
-    in = V::load(x + base + column);
-    if constexpr (Residual) {
-      const V more = V::load_streaming(delta + base + column);
-#pragma unroll
-      for (int i = 0; i < V::kElems; ++i)
-        in.values[i] = from_float<T>(to_float(in.values[i]) + to_float(more.values[i]));
-      in.store(x_out + base + column);
-    }
+    values[chunk] = load_sum<Residual>(x, delta, x_out, base + column);
 #pragma unroll
     for (int i = 0; i < V::kElems; ++i) {
-      const float value = to_float(in.values[i]);  // what backward will read: rounded
+      const float value = to_float(values[chunk].values[i]);
       squares += value * value;
     }
   });
   const float rstd = rsqrtf(S::sum(squares, cells) / static_cast<float>(channels) + epsilon);
-  if (threadIdx.x % (Warps * kWarp) == 0) rstd_out[row] = rstd;
+  if (S::leads()) rstd_out[row] = rstd;
   S::for_chunks(channels, [&](int chunk, int column) {
     const V w = V::load(weight + column);
     V out;
@@ -83,10 +49,10 @@ __global__ void __launch_bounds__(Share<T, Warps, Chunks>::kThreads)
 
 // partials[b][channels]: the sums for the weight of block b.
 template <typename T, int Warps, int Chunks>
-__global__ void __launch_bounds__(Share<T, Warps, Chunks>::kThreads)
+__global__ void __launch_bounds__(RowShare<T, Warps, Chunks>::kThreads)
     backward_kernel(T* dx, float* partials, const T* dy, const T* x, const float* rstd_in, const T* weight,
                     std::int64_t rows, int channels) {
-  using S = Share<T, Warps, Chunks>;
+  using S = RowShare<T, Warps, Chunks>;
   using V = Vector<T>;
   __shared__ float cells[32];
   extern __shared__ float warp_sums[];  // [kRows][channels], where a block has several rows
@@ -186,7 +152,7 @@ Body forward(const Tensor& y, const Tensor& rstd, const Tensor& x_out, const Ten
   return body(x.dtype(), [=]<typename T>(cudaStream_t stream, void*) {
     const std::int64_t rows = x.size(0), channels = x.size(1);
     with_share<T>(channels, [&]<int Warps, int Chunks>() {
-      using S = Share<T, Warps, Chunks>;
+      using S = RowShare<T, Warps, Chunks>;
       const auto kernel =
           delta.defined() ? forward_kernel<T, Warps, Chunks, true> : forward_kernel<T, Warps, Chunks, false>;
       kernel<<<blocks_for(rows, S::kRows), S::kThreads, 0, stream>>>(
@@ -213,7 +179,7 @@ Body RmsNormBackward::on_cuda(Device&, Operation& operation) const {
     const std::int64_t rows = x.size(0), channels = x.size(1);
     auto* const partials = static_cast<float*>(workspace);
     with_share<T>(channels, [&]<int Warps, int Chunks>() {
-      using S = Share<T, Warps, Chunks>;
+      using S = RowShare<T, Warps, Chunks>;
       const std::size_t shared_bytes =
           S::kRows == 1 ? 0 : S::kRows * static_cast<std::size_t>(channels) * sizeof(float);
       backward_kernel<T, Warps, Chunks><<<kBackwardBlocks, S::kThreads, shared_bytes, stream>>>(
