@@ -115,6 +115,15 @@ bool Planner::possible(const Config& config) const {
   }
 }
 
+const std::vector<checkpoint::PlannedRange>& Planner::first_shard(std::vector<checkpoint::HeldRange> held) {
+  if (shard_of_ != held) {
+    const std::vector<std::vector<checkpoint::HeldRange>> held_by_rank(static_cast<std::size_t>(target_.ranks), held);
+    first_shard_ = checkpoint::plan_shards(held_by_rank).front();
+    shard_of_ = std::move(held);
+  }
+  return first_shard_;
+}
+
 RankPlan Planner::plan(const Config& config, std::int64_t most_micro_batches) {
   RankPlan plan;
   plan.target = target_;
@@ -145,10 +154,7 @@ RankPlan Planner::plan(const Config& config, std::int64_t most_micro_batches) {
   }
   const auto placing = new_device();
   Trainer trainer(plan.job, *placing, communicator, sources, &step);
-  // Of state that all ranks hold alike each writes a part; the first one's is no smaller than the others'.
-  const std::vector<std::vector<checkpoint::HeldRange>> held(static_cast<std::size_t>(target_.ranks),
-                                                             checkpoint::held_ranges(trainer.state_table()));
-  trainer.reserve_checkpoints(checkpoint::plan_shards(held).front());
+  trainer.reserve_checkpoints(first_shard(checkpoint::held_ranges(trainer.state_table())));
 
   plan.parameters = models::parameters_of(plan.job.shape).param_elems();
   plan.buckets = trainer.buckets();

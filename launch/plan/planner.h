@@ -64,8 +64,14 @@ class Planner {
   bool possible(const Config& config) const;
 
  private:
+  // What the first rank writes of state that all ranks hold alike: no less than the others. Plans of one model have
+  // one.
+  const std::vector<checkpoint::PlannedRange>& first_shard(std::vector<checkpoint::HeldRange> held);
+
   PlanTarget target_;
   std::int64_t vocab_;
+  std::vector<checkpoint::HeldRange> shard_of_;
+  std::vector<checkpoint::PlannedRange> first_shard_;  // of those
 };
 
 }  // namespace strake::launch

@@ -1,5 +1,6 @@
 #include "launch/train/open_run.h"
 
+#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>

@@ -16,9 +16,12 @@
 #include "launch/job/job_inputs.h"
 #include "launch/plan/gpu_experience.h"
 #include "tests/integration/small_job.h"
+#include "tests/support/thrown_by.h"
 
 namespace strake::launch {
 namespace {
+
+using test::thrown_by;
 
 struct Cell {
   int ranks, accumulation;
@@ -236,7 +239,23 @@ TEST(Planner, RefusesWhatARunRefuses) {
   EXPECT_TRUE(gpu.possible(config));
   config.model.head_size = 300;
   EXPECT_FALSE(gpu.possible(config));
-  EXPECT_THROW(gpu.plan(config), ConfigError);
+  EXPECT_NE(thrown_by<ConfigError>([&] { gpu.plan(config); }).find("or set run.device = cpu"), std::string::npos);
+  config = shape_config(2, 128, 1 << 20);
+  config.train.sequence = 1 << 24;
+  const std::string of_cpu = thrown_by<ConfigError>([&] { cpu.plan(config); });
+  EXPECT_NE(of_cpu.find("too large for any device; change the model"), std::string::npos) << of_cpu;
+  EXPECT_EQ(of_cpu.find("run.device"), std::string::npos) << "it is the CPU: " << of_cpu;
+}
+
+// Shards of checkpoints are found once a model, and not kept for another.
+TEST(Planner, PlansOneModelAfterAnother) {
+  Planner planner({.kind = DeviceKind::kCuda, .ranks = 3}, 50257);
+  for (const int layers : {2, 4, 2, 2}) {
+    Config config = shape_config(layers, 128, 2);
+    config.train.global_batch = 6;
+    const PlanTarget target{.kind = DeviceKind::kCuda, .ranks = 3};
+    EXPECT_EQ(planner.plan(config).memory.rows, Planner(target, 50257).plan(config).memory.rows) << layers;
+  }
 }
 
 }  // namespace
