@@ -27,6 +27,14 @@ void read_into(Files& files, const checkpoint::FoundCheckpoint& found, const Hos
   checkpoint::read_tensors(files, found, table, found.manifest.meta.model, *weights.stream, staging);
 }
 
+void require_folder(Files& files, std::string_view option, const fs::path& folder) {
+  fs::path there = folder;
+  while (there.has_relative_path() && !files.exists(there)) there = there.parent_path();
+  if (files.exists(there) && !files.is_directory(there)) {
+    throw ConfigError(fmt::format("{}: {} is a file; name a folder", option, there.string()));
+  }
+}
+
 // Whatever run they are of. Folders above that hold no checkpoints are not looked into: that may not be allowed.
 void require_outside_checkpoints(Files& files, std::string_view option, const fs::path& folder) {
   std::error_code ignored;
@@ -44,11 +52,7 @@ void require_outside_checkpoints(Files& files, std::string_view option, const fs
 
 void require_new_run(Files& files, const fs::path& run) {
   checkpoint::use_folder(fmt::format("--run: {}", run.string()), [&] {
-    fs::path there = run;
-    while (there.has_relative_path() && !files.exists(there)) there = there.parent_path();
-    if (files.exists(there) && !files.is_directory(there)) {
-      throw ConfigError(fmt::format("--run: {} is a file; name a new folder", there.string()));
-    }
+    require_folder(files, "--run", run);
     const fs::path checkpoints = checkpoint_folder(run);
     if (files.exists(run / "manifest.json") || files.exists(metrics_path(run)) ||
         !checkpoint::committed_steps(files, checkpoints).empty() ||

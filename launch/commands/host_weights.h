@@ -39,7 +39,9 @@ struct HostWeights {
 void read_into(Files& files, const checkpoint::FoundCheckpoint& found, const HostWeights& weights,
                const TensorTable& table);
 
-// Folders of checkpoints hold nothing else. `option` names what says so.
+// No file is where `folder` or one above it should be. `option`, here and below, names what says so.
+void require_folder(Files& files, std::string_view option, const std::filesystem::path& folder);
+// Folders of checkpoints hold nothing else.
 void require_outside_checkpoints(Files& files, std::string_view option, const std::filesystem::path& folder);
 // `run`, said by --run, may become a run folder: before hours are spent on what it will hold. What else is in it stays.
 void require_new_run(Files& files, const std::filesystem::path& run);

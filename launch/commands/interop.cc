@@ -5,7 +5,7 @@
 #include <cstring>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <set>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -143,15 +143,18 @@ int import_weights(const ImportArguments& arguments) {
     throw ConfigError(
         fmt::format("{}: does not exist; name a folder with model.safetensors and config.json", source_path.string()));
   }
-  const Safetensors source = Safetensors::open(files, source_path);
+  std::optional<Safetensors> opened;
+  checkpoint::use_folder(source_path.string(), [&] { opened = Safetensors::open(files, source_path); });
+  const Safetensors& source = *opened;
   const fs::path config_path =
       (files.is_directory(source_path) ? source_path : source_path.parent_path()) / kConfigName;
   if (!files.exists(config_path)) {
     throw ConfigError(fmt::format("{}: is missing; it stands beside the weights and says what model they are of",
                                   config_path.string()));
   }
-  models::TransformerShape shape =
-      models::shape_from_hugging_face(read_file(files, config_path, kMaxConfigBytes), config_path.string());
+  std::string config;
+  checkpoint::use_folder(source_path.string(), [&] { config = read_file(files, config_path, kMaxConfigBytes); });
+  models::TransformerShape shape = models::shape_from_hugging_face(config, config_path.string());
   const std::vector<ForeignTensor> tensors = models::hugging_face_tensors(shape);
   const std::vector<const SafetensorsEntry*> entries = match(source, tensors, shape, source_path);
   if (shape.tied_head) {
@@ -202,7 +205,11 @@ int import_weights(const ImportArguments& arguments) {
 
 int export_weights(const ExportArguments& arguments) {
   PosixFiles files;
-  require_outside_checkpoints(files, "--out", arguments.out);
+  const std::string out = fmt::format("--out: {}", arguments.out.string());
+  checkpoint::use_folder(out, [&] {
+    require_folder(files, "--out", arguments.out);
+    require_outside_checkpoints(files, "--out", arguments.out);
+  });
   CheckpointSource source(files, arguments.path);
   checkpoint::FoundCheckpoint found;
   models::TransformerShape shape;
@@ -228,11 +235,13 @@ int export_weights(const ExportArguments& arguments) {
   std::vector<checkpoint::SafetensorsSpec> specs;
   for (const ForeignTensor& tensor : tensors)
     specs.push_back({.name = tensor.name, .dtype = arguments.dtype, .shape = tensor.shape});
-  files.make_directories(arguments.out);
   // "<|endoftext|>" of GPT-2's own vocabulary.
   const std::int64_t end_of_text = tokenizer.name == "gpt2" && shape.vocab == 50257 ? 50256 : -1;
-  write_file_durably(files, arguments.out / kConfigName,
-                     models::hugging_face_config(shape, arguments.dtype, end_of_text));
+  checkpoint::use_folder(out, [&] {
+    files.make_directories(arguments.out);
+    write_file_durably(files, arguments.out / kConfigName,
+                       models::hugging_face_config(shape, arguments.dtype, end_of_text));
+  });
   const fs::path path = arguments.out / checkpoint::kSafetensorsName;
   checkpoint::SafetensorsWriter writer(files, path, specs, {{"format", "pt"}});
   std::vector<float> theirs;

@@ -169,6 +169,12 @@ TEST_F(InteropCommands, WhatDoesNotFitIsNamedAndNothingIsMade) {
   put("none/config.json", config);
   put("none/model.safetensors", whole.substr(0, whole.size() - 1));
   expect_error(import("none", "run"), ExitCode::kNoCheckpoint, "none/model.safetensors");
+  fs::create_directories(tiny_.path("folder/model.safetensors"));
+  put("folder/config.json", config);
+  expect_error(import("folder", "run"), ExitCode::kConfig, "a folder of this name is in the way");
+  put("folder-config/model.safetensors", whole);
+  fs::create_directories(tiny_.path("folder-config/config.json"));
+  expect_error(import("folder-config", "run"), ExitCode::kConfig, "a folder of this name is in the way");
   // A head that differs from the token table in the last byte of the file.
   std::string bare = content("bare/model.safetensors");
   const auto source = checkpoint::Safetensors::open(tiny_.files(), tiny_.path("bare"));
@@ -199,6 +205,12 @@ TEST_F(InteropCommands, ExportLeavesFilesOfOthersAndCheckpointsAlone) {
     expect_error(out(folder), ExitCode::kConfig, "is in a folder of checkpoints");
   }
   EXPECT_FALSE(fs::exists(tiny_.path("run/ckpt/export")));
+  fs::create_directories(tiny_.path("blocked/config.json.tmp"));
+  expect_error(out("blocked"), ExitCode::kConfig, "--out: ");
+  put("file", "text");
+  expect_error(out("file"), ExitCode::kConfig, "file is a file");
+  expect_error(out("file/export"), ExitCode::kConfig, "file is a file");
+  EXPECT_EQ(content("file"), "text");
   EXPECT_EQ(out("again").exit_code, 0);
   EXPECT_EQ(out("again").exit_code, 0) << "an older export is replaced";
   EXPECT_EQ(out("run/export").exit_code, 0);
