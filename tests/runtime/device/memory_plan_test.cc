@@ -106,6 +106,44 @@ TEST_F(MemoryPlanTest, ALifeLastsToItsLastAccess) {
   EXPECT_EQ(lives(0), (Lives{{0, 3}}));
 }
 
+// More blocks than are looked at at once: each two of them against what their lives and streams say.
+TEST_F(MemoryPlanTest, EveryTwoOfManyBlocksShareOrNot) {
+  const std::uint64_t seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937_64 random(seed);
+  constexpr std::size_t kBlocks = 300;
+  std::vector<Tensor> tensors;
+  std::vector<std::size_t> streams, to_read;
+  for (std::size_t i = 0; i < kBlocks; ++i) {
+    tensors.push_back(block(256));
+    streams.push_back(random() % 2);
+  }
+  for (const Tensor& tensor : tensors) {
+    const auto index = static_cast<std::size_t>(&tensor - tensors.data());
+    write(tensor, streams[index]);
+    to_read.push_back(index);
+    while (random() % 2 == 0 && !to_read.empty()) {  // some live long
+      const auto at = to_read.begin() + static_cast<std::ptrdiff_t>(random() % to_read.size());
+      read(tensors[*at], streams[*at]);
+      to_read.erase(at);
+    }
+  }
+  std::vector<MemoryBlock> blocks = memory_.blocks();
+  const MemoryLives lives(blocks, planning_, device_.recording());
+  std::size_t shared = 0;
+  for (std::size_t a = 0; a < kBlocks; ++a) {
+    ASSERT_EQ(blocks[a].lives.size(), 1u);
+    for (std::size_t b = 0; b < kBlocks; ++b) {
+      if (a == b) continue;
+      const MemoryLife x = blocks[a].lives.front(), y = blocks[b].lives.front();
+      const bool apart_in_time = x.last_entry < y.first_entry || y.last_entry < x.first_entry;
+      ASSERT_EQ(lives.may_share(a, b), apart_in_time && streams[a] == streams[b]) << a << ", " << b;
+      shared += lives.may_share(a, b) ? 1 : 0;
+    }
+  }
+  EXPECT_GT(shared, kBlocks);
+}
+
 // What micro-batches do: between its lives nobody misses the bytes of a block.
 TEST_F(MemoryPlanTest, AFullOverwriteBeginsANewLife) {
   const Tensor a = block(256), b = block(256);
