@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <iterator>
+
 #include "comm/mpi/mpi_world.h"
 #include "tests/integration/small_job.h"
 #include "tests/integration/variants.h"
@@ -27,7 +30,9 @@ TEST_P(MpiEqualBits, WithinACellAndToThreads) {
         const auto device = make_cpu_device();
         run({.device = device.get()});
       });
-  for (const Variant& variant : variants()) {
+  std::vector<Variant> all = variants();
+  std::ranges::copy(sharded_variants(), std::back_inserter(all));
+  for (const Variant& variant : all) {
     SCOPED_TRACE(variant.name);
     const Watchdog watchdog("ranks under mpirun: " + variant.name);
     const auto cpu = make_cpu_device();

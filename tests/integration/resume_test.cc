@@ -158,6 +158,57 @@ TEST_F(Resume, OfALlamaThatRecomputes) {
   expect_equal_checkpoints(job_.checkpoint("llama", kSteps), job_.checkpoint("llama uncut", kSteps));
 }
 
+// Each rank keeps its own pieces of the optimizer: killed and stopped, the bits of the run in which all keep all.
+TEST_F(Resume, OfShards) {
+  const auto sharded = [](std::vector<std::string> more) {
+    more.insert(more.begin(), "train.shard=optimizer");
+    return more;
+  };
+  const ProgramEnd uncut = job_.train(kRanks, "sharded uncut", sharded({}));
+  ASSERT_EQ(uncut.exit_code, 0) << uncut.output;
+  expect_equal_metrics(job_.metrics("sharded uncut"), job_.metrics("uncut"));
+  {
+    StrakeProgram program(kRanks, job_.arguments("sharded", sharded({kSlow})), job_.folder());
+    EXPECT_TRUE(wait_until([&] { return job_.steps_done("sharded") >= 4 || !program.running(); }));
+    program.kill_ranks();
+    EXPECT_NE(program.wait().exit_code, 0);
+  }
+  {
+    StrakeProgram program(kRanks, job_.arguments("sharded", sharded({"comm.overlap=false", kSlow})), job_.folder());
+    const std::int64_t from = job_.steps_done("sharded");
+    EXPECT_TRUE(wait_until([&] { return job_.steps_done("sharded") > from || !program.running(); }));
+    program.send(SIGUSR1);
+    const ProgramEnd end = program.wait();
+    EXPECT_EQ(end.exit_code, exit_code(ExitCode::kPreempted)) << end.output;
+  }
+  EXPECT_LT(job_.steps_done("sharded"), kSteps);
+  finish("sharded", sharded({"checkpoint.resume=true"}));
+  EXPECT_EQ(job_.metrics("sharded").highest_attempt, 3);
+  expect_equal_metrics(job_.metrics("sharded"), job_.metrics("uncut"), 1);
+  expect_equal_checkpoints(job_.checkpoint("sharded", kSteps), job_.checkpoint("sharded uncut", kSteps));
+}
+
+// Four ranks' pieces become one rank's whole, and two ranks' pieces again.
+TEST_F(Resume, OfShardsByAnotherNumberOfRanks) {
+  const launch::Metrics uncut = job_.metrics("uncut");
+  const auto leg = [&](int ranks, const std::string& stop_at) {
+    return job_.train(ranks, "resharded", {"train.shard=optimizer", "train.micro_batch=1", "train.stop_at=" + stop_at});
+  };
+  for (const auto& [ranks, stop_at] : {std::pair(4, "5"), std::pair(0, "9"), std::pair(2, "0")}) {
+    const ProgramEnd end = leg(ranks, stop_at);
+    ASSERT_EQ(end.exit_code, 0) << end.output;
+  }
+  const launch::Metrics metrics = job_.metrics("resharded");
+  ASSERT_EQ(metrics.steps.size(), uncut.steps.size());
+  EXPECT_EQ(metrics.highest_attempt, 3);
+  for (std::size_t i = 0; i < metrics.steps.size(); ++i) {
+    EXPECT_NEAR(metrics.steps[i].loss, uncut.steps[i].loss, 2e-6 * uncut.steps[i].loss) << "step " << i + 1;
+  }
+  PosixFiles files;
+  const checkpoint::Manifest mine = checkpoint::verify_checkpoint(files, job_.checkpoint("resharded", kSteps));
+  EXPECT_EQ(mine.meta.tokens, uncut.steps.back().tokens);
+}
+
 TEST_F(Resume, AfterAStopOnRequest) {
   for (const int ranks : {0, kRanks}) {
     const std::string name = "stopped-" + std::to_string(ranks);
