@@ -20,6 +20,7 @@
 // naming the peer by its rank in the world; the caller aborts the job (other ranks may be blocked).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -36,7 +37,9 @@ class Communicator {
 
   virtual int rank() const = 0;  // in this group, 0..size()-1
   virtual int size() const = 0;
-  virtual std::string backend() const = 0;  // "threads", "mpi", "nccl"
+  virtual std::string backend() const = 0;  // "threads", "mpi", "nccl", "staged"
+  // Of host memory that the communicator keeps so that the device can copy to and from it: for the memory table.
+  virtual std::size_t staging_bytes() const { return 0; }
 
   // data = sum over ranks, in place. data: f32, f64 or bf16.
   void all_reduce(Stream& stream, Label label, const Tensor& data);
@@ -84,11 +87,16 @@ class Communicator {
                                const Tensor& in, std::vector<std::int64_t> send_elems) = 0;
   virtual Body barrier_body(const std::string& name) = 0;
 
+  // For who runs bodies on a thread of its own (staged/): the one that runs ends with CommError, and so does every
+  // later one, since this rank gives up; peers that wait for it learn it where the backend can tell them. Any thread.
+  virtual void interrupt() noexcept {}
+
   // Puts a collective on the stream: where wrappers add to it.
   virtual void launch(Stream& stream, const Operation& operation, Body body);
 
  private:
   friend class ForwardingCommunicator;  // asks the communicator inside for its bodies
+  friend class StagedCommunicator;      // likewise
 
   // `alone` and `together` give the body in a group of one and of more; only the one that is needed is called.
   template <typename Alone, typename Together>

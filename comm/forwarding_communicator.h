@@ -4,6 +4,7 @@
 // Threads, errors: as the communicator inside.
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <utility>
@@ -20,6 +21,7 @@ class ForwardingCommunicator : public Communicator {
   int rank() const override { return inner_->rank(); }
   int size() const override { return inner_->size(); }
   std::string backend() const override { return inner_->backend(); }
+  std::size_t staging_bytes() const override { return inner_->staging_bytes(); }
   std::string waits_for() const override { return inner_->waits_for(); }
   std::unique_ptr<Communicator> split(int color, int key) override { return inner_->split(color, key); }
   void check() override { inner_->check(); }
@@ -44,6 +46,7 @@ class ForwardingCommunicator : public Communicator {
     return inner_->all_to_all_body(name, out, std::move(recv_elems), in, std::move(send_elems));
   }
   Body barrier_body(const std::string& name) override { return inner_->barrier_body(name); }
+  void interrupt() noexcept override { inner_->interrupt(); }
   void launch(Stream& stream, const Operation& operation, Body body) override {
     inner_->launch(stream, operation, std::move(body));
   }

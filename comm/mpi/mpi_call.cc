@@ -1,10 +1,8 @@
 #include "comm/mpi/mpi_call.h"
 
 #include <fmt/format.h>
-#include <sys/prctl.h>
 
 #include <string>
-#include <thread>
 
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
@@ -32,10 +30,10 @@ void log_mpi(int result, std::string_view call) noexcept {
   if (result != MPI_SUCCESS) Logger().error("{} failed: {}", call, text_of(result));
 }
 
-void sleep_precisely(std::chrono::nanoseconds duration) {
-  // Of the calling thread: a communication stream's worker, or the training thread in control.
-  [[maybe_unused]] thread_local const int slack_is_set = prctl(PR_SET_TIMERSLACK, 5000UL);
-  std::this_thread::sleep_for(duration);
+void require_not_given_up(const std::atomic<bool>& given_up, std::string_view what) {
+  if (given_up.load(std::memory_order_relaxed)) [[unlikely]] {
+    throw CommError(fmt::format("'{}': this rank has given up its communicator", what), -1);
+  }
 }
 
 MPI_Comm duplicate(MPI_Comm parent, std::string_view what) {

@@ -10,6 +10,7 @@
 #include "comm/mpi/mpi_call.h"
 #include "comm/rank_order_sum.h"
 #include "runtime/base/error.h"
+#include "runtime/base/poll_until.h"
 #include "runtime/device/cpu/cpu_memory.h"
 
 namespace strake::comm {
@@ -42,11 +43,12 @@ int size_of(MPI_Comm comm) {
   return size;
 }
 
-void await(MPI_Request request, std::string_view call, const std::string& what) {
+void await(MPI_Request request, std::string_view call, const std::string& what, const std::atomic<bool>& given_up) {
   int result = MPI_SUCCESS;
   poll_until([&] {
     int complete = 0;
     result = MPI_Test(&request, &complete, MPI_STATUS_IGNORE);
+    require_not_given_up(given_up, what);
     return complete != 0 || result != MPI_SUCCESS;
   });
   check_mpi(result, call, what);
@@ -59,8 +61,8 @@ MpiCommunicator::MpiCommunicator(MPI_Comm comm)
       rank_(rank_in(comm)),
       size_(size_of(comm)),
       world_ranks_(ranks_in_world(comm, size_)),
-      raw_{{{comm, world_ranks_}, {comm, world_ranks_}}},
-      reduced_{{{comm, world_ranks_}, {comm, world_ranks_}}},
+      raw_{{{comm, world_ranks_, given_up_}, {comm, world_ranks_, given_up_}}},
+      reduced_{{{comm, world_ranks_, given_up_}, {comm, world_ranks_, given_up_}}},
       said_(static_cast<std::size_t>(size_)),
       heard_(static_cast<std::size_t>(size_)),
       arrived_(static_cast<std::size_t>(size_)) {}
@@ -296,7 +298,7 @@ void MpiCommunicator::run_broadcast(const std::string& name, const Tensor& data,
     MPI_Request request = MPI_REQUEST_NULL;
     const int part_bytes = static_cast<int>(std::min(kPartBytes, data_bytes - begin));
     check_mpi(MPI_Ibcast(cpu::bytes(data) + begin, part_bytes, MPI_BYTE, root, comm_, &request), "MPI_Ibcast", name);
-    await(request, "MPI_Ibcast", name);
+    await(request, "MPI_Ibcast", name, given_up_);
   }
 }
 

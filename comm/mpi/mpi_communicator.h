@@ -12,6 +12,7 @@
 #include <mpi.h>
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -46,6 +47,7 @@ class MpiCommunicator final : public HostCommunicator {
                       const Tensor& in, const std::vector<std::int64_t>& send_elems) override;
   void run_barrier(const std::string& name) override;
   Body watched(const std::string& name, Body body) override;
+  void interrupt() noexcept override { given_up_.store(true, std::memory_order_relaxed); }
 
  private:
   static constexpr std::int64_t kRoundBytes = std::int64_t{1} << 20;    // of a piece; fits a core's cache
@@ -87,6 +89,7 @@ class MpiCommunicator final : public HostCommunicator {
   int rank_ = 0;
   int size_ = 1;
   std::vector<int> world_ranks_;  // of the group's ranks
+  std::atomic<bool> given_up_{false};
   std::array<MpiExchange, 2> raw_;
   std::array<MpiExchange, 2> reduced_;
   std::vector<Note> said_, heard_;  // of the collective at hand, by rank

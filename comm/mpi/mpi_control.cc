@@ -13,6 +13,7 @@
 #include "runtime/base/check.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
+#include "runtime/base/poll_until.h"
 
 namespace strake::comm {
 

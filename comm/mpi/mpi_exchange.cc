@@ -6,6 +6,7 @@
 
 #include "comm/mpi/mpi_call.h"
 #include "runtime/base/error.h"
+#include "runtime/base/poll_until.h"
 
 namespace strake::comm {
 namespace {
@@ -36,11 +37,23 @@ void MpiExchange::send(const std::byte* from, std::int64_t size_bytes, int peer,
   } while (size_bytes > 0);
 }
 
+void MpiExchange::leave_if_given_up(const std::string& what) {
+  if (!given_up_.load(std::memory_order_relaxed)) [[likely]]
+    return;
+  for (std::size_t i = 0; i < requests_.size(); ++i) {
+    if (requests_[i] == MPI_REQUEST_NULL || !parts_[i].is_receive) continue;
+    log_mpi(MPI_Cancel(&requests_[i]), "MPI_Cancel");
+    log_mpi(MPI_Request_free(&requests_[i]), "MPI_Request_free");
+  }
+  require_not_given_up(given_up_, what);
+}
+
 void MpiExchange::wait(const std::string& what, const std::function<void(int peer)>& heard) {
   statuses_.resize(requests_.size());
   indices_.resize(requests_.size());
   std::size_t ended = 0;
   poll_until([&] {
+    leave_if_given_up(what);
     int count = 0;
     const int result =
         MPI_Testsome(static_cast<int>(requests_.size()), requests_.data(), &count, indices_.data(), statuses_.data());

@@ -9,6 +9,7 @@
 
 #include <mpi.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -19,8 +20,10 @@ namespace strake::comm {
 
 class MpiExchange {
  public:
-  // `world_ranks`: of the communicator's ranks, for messages. It and `comm` outlive this object.
-  MpiExchange(MPI_Comm comm, const std::vector<int>& world_ranks) : comm_(comm), world_ranks_(world_ranks) {}
+  // `world_ranks`: of the communicator's ranks, for messages. `given_up`: set by any thread, ends waiting. All outlive
+  // this object.
+  MpiExchange(MPI_Comm comm, const std::vector<int>& world_ranks, const std::atomic<bool>& given_up)
+      : comm_(comm), world_ranks_(world_ranks), given_up_(given_up) {}
   MpiExchange(const MpiExchange&) = delete;
   MpiExchange& operator=(const MpiExchange&) = delete;
 
@@ -41,8 +44,12 @@ class MpiExchange {
   // Message pieces: below INT_MAX, and a whole number of pages.
   static constexpr std::int64_t kMaxPartBytes = std::int64_t{1} << 30;
 
+  // Throws if this rank has given up: what has not arrived yet is not to be written any more.
+  void leave_if_given_up(const std::string& what);
+
   MPI_Comm comm_;
   const std::vector<int>& world_ranks_;
+  const std::atomic<bool>& given_up_;
   std::vector<MPI_Request> requests_;
   std::vector<Part> parts_;  // of requests_
   std::vector<MPI_Status> statuses_;

@@ -170,6 +170,10 @@ void ThreadsCommunicator::run_barrier(const std::string& name) {
   meet(name, {.kind = "barrier"}, [](const Notes&) {});
 }
 
+void ThreadsCommunicator::interrupt() noexcept {
+  world_.fail(group_.world_ranks()[static_cast<std::size_t>(rank_)], "it has given up its communicator");
+}
+
 std::unique_ptr<Communicator> ThreadsCommunicator::split(int color, int key) {
   const int number = splits_++;
   const std::string name = fmt::format("{}, split {}", group_.name(), number);

@@ -31,6 +31,7 @@ class ThreadsCommunicator final : public HostCommunicator {
                       const Tensor& in, const std::vector<std::int64_t>& send_elems) override;
   void run_barrier(const std::string& name) override;
   Body watched(const std::string& name, Body body) override;
+  void interrupt() noexcept override;  // the whole world's: its ranks fail together
 
  private:
   using Notes = std::vector<CollectiveNote>;

@@ -192,6 +192,10 @@ class Device {
   virtual Body publish_body(const Tensor& host_dst, const Tensor& src) { return copy_body(host_dst, src); }
   // As copy_body for f64 out of host memory that the host fills without ordering (ScalarRing).
   virtual Body fetch_body(const Tensor& dst, const Tensor& host_src) { return copy_body(dst, host_src); }
+  // A stream's side of a word of host memory (HostFlag, i32 [1]): it becomes 1 behind what the stream did before; the
+  // stream does not move on until it is not 0.
+  virtual Body raise_body(const Tensor& host_word) = 0;
+  virtual Body await_body(const Tensor& host_word) = 0;
 };
 
 }  // namespace strake

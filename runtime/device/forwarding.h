@@ -63,6 +63,8 @@ class ForwardingDevice : public Device {
   Body zero_body(const Tensor& dst) override { return inner_.zero_body(dst); }
   Body publish_body(const Tensor& host_dst, const Tensor& src) override { return inner_.publish_body(host_dst, src); }
   Body fetch_body(const Tensor& dst, const Tensor& host_src) override { return inner_.fetch_body(dst, host_src); }
+  Body raise_body(const Tensor& host_word) override { return inner_.raise_body(host_word); }
+  Body await_body(const Tensor& host_word) override { return inner_.await_body(host_word); }
 
  protected:
   Device& inner() const { return inner_; }

@@ -84,6 +84,8 @@ class PlanDevice final : public Device {
   void check() override {}
   Body copy_body(const Tensor&, const Tensor&) override { return {}; }
   Body zero_body(const Tensor&) override { return {}; }
+  Body raise_body(const Tensor&) override { return {}; }
+  Body await_body(const Tensor&) override { return {}; }
 
  private:
   const Device* target_ = nullptr;  // null: none of `kind_` that is here

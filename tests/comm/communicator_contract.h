@@ -59,7 +59,8 @@ class CpuMachine final : public Machine {
 struct RankWorld {
   int rank = 0;
   int size = 1;
-  std::function<std::unique_ptr<Communicator>()> make_communicator;
+  // `device`: of this rank, outlives the communicator.
+  std::function<std::unique_ptr<Communicator>(Device& device)> make_communicator;
   std::function<std::unique_ptr<Control>()> make_control;
   std::function<std::unique_ptr<Machine>()> make_machine = [] { return std::make_unique<CpuMachine>(); };
 };
@@ -85,7 +86,7 @@ class Rank {
   explicit Rank(RankWorld& world)
       : machine_(world.make_machine()),
         device_(machine_->device(), CheckedDevice::Policy::kCollect),
-        communicator(world.make_communicator()),
+        communicator(world.make_communicator(machine_->device())),
         stream(device_.make_stream("comm", StreamPriority::kHigh)) {}
   ~Rank() {
     for (const OrderChecker::Report& report : device_.checker().reports()) ADD_FAILURE() << report.describe();
@@ -94,6 +95,14 @@ class Rank {
   int rank() const { return communicator->rank(); }
   int size() const { return communicator->size(); }
   CheckedDevice& device() { return device_; }
+  std::unique_ptr<Communicator> make_communicator(RankWorld& world) {
+    return world.make_communicator(machine_->device());
+  }
+  // Until what is enqueued has run; throws what went wrong.
+  void finish() {
+    stream->synchronize();
+    communicator->check();
+  }
   test::StreamGate& make_gate() { return *gates_.emplace_back(machine_->make_gate()); }
 
   template <typename T>
@@ -464,7 +473,7 @@ TEST_P(CommunicatorContract, TwoCommunicatorsOnTwoStreams) {
   const bool any_order = GetParam().any_order;
   on_every_rank([any_order](RankWorld& world) {
     Rank rank(world);
-    const auto other = world.make_communicator();
+    const auto other = rank.make_communicator(world);
     const auto other_stream = rank.device().make_stream("other", StreamPriority::kNormal);
     const std::size_t elems = 60013;
     std::vector<Tensor> sums, gathered;
@@ -538,13 +547,17 @@ TEST_P(CommunicatorContract, SplitByColorOrderedByKey) {
 // Only one rank plans: whatever waited for the others would hang.
 TEST_P(CommunicatorContract, APlanDeviceExchangesNothing) {
   on_every_rank([](RankWorld& world) {
-    const auto communicator = world.make_communicator();
+    const auto machine = world.make_machine();
+    const auto communicator = world.make_communicator(machine->device());
     if (communicator->rank() == 0) expect_declarations(*communicator);
   });
 }
 
 TEST_P(CommunicatorContract, DeclaresAsEveryBackendDoes) {
-  on_every_rank([](RankWorld& world) { expect_declarations(*world.make_communicator()); });
+  on_every_rank([](RankWorld& world) {
+    const auto machine = world.make_machine();
+    expect_declarations(*world.make_communicator(machine->device()));
+  });
 }
 
 TEST_P(CommunicatorContract, CollectivesDeclareWhatTheyTouch) {
@@ -579,13 +592,19 @@ TEST_P(CommunicatorContract, RanksThatDisagreeGetAnError) {
     const Tensor whole = rank.tensor(std::vector<float>(static_cast<std::size_t>(mine * rank.size())));
     rank.communicator->all_gather(*rank.stream, {"weights of layer 3", Phase::kComm}, whole, piece);
     try {
-      rank.stream->synchronize();
+      rank.finish();
       ADD_FAILURE() << "rank " << rank.rank() << " took a piece of another size";
     } catch (const CommError& error) {
       EXPECT_NE(std::string(error.what()).find("weights of layer 3"), std::string::npos) << error.what();
       EXPECT_EQ(error.exit_code(), ExitCode::kFailure);  // trying again would end the same way
     }
-    EXPECT_THROW(rank.device().check(), CommError);
+    // And goes on to: what comes behind it is not to be trusted.
+    EXPECT_THROW(
+        {
+          rank.device().check();
+          rank.communicator->check();
+        },
+        CommError);
   });
 }
 
@@ -630,7 +649,7 @@ TEST_P(CommunicatorContract, NoCollectiveTakesMoreThanItHasRoomFor) {
       Rank rank(world);
       // What follows in the same stream must not get through either.
       call(rank, rank.rank() == 1);
-      EXPECT_THROW(rank.stream->synchronize(), DisagreementError);
+      EXPECT_THROW(rank.finish(), DisagreementError);
     });
   }
 }

@@ -1,5 +1,6 @@
-// The contract suite for MPI, with as many ranks as mpirun has started.
+// The contract suite for MPI, with as many ranks as mpirun has started, and for staged collectives on top of it.
 #include "comm/mpi/mpi_world.h"
+#include "comm/staged/staged_communicator.h"
 #include "tests/comm/communicator_contract.h"
 
 namespace strake::comm {
@@ -7,15 +8,25 @@ namespace {
 
 MpiWorld* the_world = nullptr;  // of this process, set by main before any test runs
 
-void run_as_this_rank(const std::function<void(RankWorld&)>& rank_main) {
-  RankWorld rank_world{.rank = the_world->rank(),
-                       .size = the_world->size(),
-                       .make_communicator = [] { return the_world->make_communicator(); },
-                       .make_control = [] { return the_world->make_control(); }};
-  rank_main(rank_world);
+using MakeCommunicator = std::function<std::unique_ptr<Communicator>(Device&)>;
+
+Backend backend(std::string name, MakeCommunicator make) {
+  return {.name = std::move(name), .run = [make](const std::function<void(RankWorld&)>& rank_main) {
+            RankWorld rank_world{
+                .rank = the_world->rank(), .size = the_world->size(), .make_communicator = make, .make_control = [] {
+                  return the_world->make_control();
+                }};
+            rank_main(rank_world);
+          }};
 }
 
-INSTANTIATE_TEST_SUITE_P(Mpi, CommunicatorContract, testing::Values(Backend{"MpiWorld", run_as_this_rank}),
+INSTANTIATE_TEST_SUITE_P(Mpi, CommunicatorContract,
+                         testing::Values(backend("MpiWorld", [](Device&) { return the_world->make_communicator(); }),
+                                         backend("Staged",
+                                                 [](Device& device) {
+                                                   return std::make_unique<StagedCommunicator>(
+                                                       the_world->make_communicator(), device, 65536);
+                                                 })),
                          name_of_backend);
 
 TEST(MpiWorld, NamesTheLibraryItRunsWith) { EXPECT_NE(MpiWorld::library().find('.'), std::string::npos); }

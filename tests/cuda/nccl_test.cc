@@ -67,7 +67,7 @@ Backend nccl_backend(int size) {
                   RankWorld rank_world{.rank = rank,
                                        .size = size,
                                        .make_communicator =
-                                           [&world, rank] {
+                                           [&world, rank](Device&) {
                                              const auto control = world.make_control(rank);
                                              return make_nccl_communicator(*control);
                                            },

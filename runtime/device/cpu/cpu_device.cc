@@ -14,6 +14,8 @@
 #include <unordered_map>
 
 #include "runtime/base/error.h"
+#include "runtime/base/poll_until.h"
+#include "runtime/base/sticky_error.h"
 #include "runtime/device/cpu/cpu_memory.h"
 #include "runtime/device/cpu/operation_queue.h"
 
@@ -22,25 +24,6 @@ namespace {
 
 using cpu::CpuEventState;
 using cpu::CpuMarkState;
-
-// The first error of any operation of a device. Workers publish it once; the host reads it on check().
-class StickyError {
- public:
-  bool raised() const { return raised_.load(std::memory_order_relaxed); }
-  void raise(std::exception_ptr error) {
-    if (claimed_.exchange(true, std::memory_order_relaxed)) return;
-    error_ = std::move(error);
-    raised_.store(true, std::memory_order_release);
-  }
-  void rethrow_if_raised() const {
-    if (raised_.load(std::memory_order_acquire)) std::rethrow_exception(error_);
-  }
-
- private:
-  std::atomic<bool> claimed_{false};
-  std::atomic<bool> raised_{false};
-  std::exception_ptr error_;
-};
 
 class CpuStream final : public Stream {
  public:
@@ -210,12 +193,24 @@ class CpuDevice final : public Device {
       }
     };
   }
+  Body raise_body(const Tensor& host_word) override {
+    return [host_word](NativeStream) {
+      std::atomic_ref(*cpu::data<std::int32_t>(host_word)).store(1, std::memory_order_release);
+    };
+  }
+  // Looked at, as a GPU does: whoever raises it need not know that a thread waits.
+  Body await_body(const Tensor& host_word) override {
+    return [host_word](NativeStream) {
+      const std::atomic_ref word(*cpu::data<std::int32_t>(host_word));
+      poll_until([&] { return word.load(std::memory_order_acquire) != 0; });
+    };
+  }
 
  private:
   static CpuEventState& state_of(const Event& event) { return static_cast<CpuEventState&>(event.state()); }
   static CpuMarkState& state_of(const Mark& mark) { return static_cast<CpuMarkState&>(mark.state()); }
 
-  StickyError error_;
+  StickyError error_;                 // the first of any operation
   std::deque<CpuEventState> events_;  // outlive every queued operation
   std::deque<CpuMarkState> marks_;    // likewise
   std::unordered_map<std::uintptr_t, std::size_t> sizes_;

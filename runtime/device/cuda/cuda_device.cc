@@ -17,6 +17,7 @@
 #include "runtime/device/cuda/cuda_call.h"
 #include "runtime/device/cuda/gpu_memory.h"
 #include "runtime/device/cuda/nvml.h"
+#include "runtime/device/cuda/stream_words.h"
 
 namespace strake {
 namespace cuda {
@@ -209,6 +210,16 @@ class CudaDevice final : public Device {
     return [dst](NativeStream native) {
       STRAKE_CUDA(cudaMemsetAsync(reinterpret_cast<void*>(dst.address().value), 0, dst.extent_bytes(),
                                   static_cast<cudaStream_t>(native.handle)));
+    };
+  }
+  Body raise_body(const Tensor& host_word) override {
+    return [host_word](NativeStream native) {
+      cuda::stream_stores(static_cast<cudaStream_t>(native.handle), host_word.address().value, 1);
+    };
+  }
+  Body await_body(const Tensor& host_word) override {
+    return [host_word](NativeStream native) {
+      cuda::stream_awaits_at_least(static_cast<cudaStream_t>(native.handle), host_word.address().value, 1);
     };
   }
 
