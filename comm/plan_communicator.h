@@ -3,6 +3,7 @@
 // Threads: the training thread. Errors: none.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -15,14 +16,16 @@ namespace strake::comm {
 
 class PlanCommunicator final : public Communicator {
  public:
-  // REQUIRES: 0 <= rank < size.
-  PlanCommunicator(int rank, int size) : rank_(rank), size_(size) {
+  // `staging_bytes`: that it would keep. REQUIRES: 0 <= rank < size.
+  PlanCommunicator(int rank, int size, std::size_t staging_bytes = 0)
+      : rank_(rank), size_(size), staging_bytes_(staging_bytes) {
     STRAKE_CHECK(rank >= 0 && rank < size, "no such rank in a group of that size");
   }
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
   std::string backend() const override { return "plan"; }
+  std::size_t staging_bytes() const override { return staging_bytes_; }
   // REQUIRES: nobody calls it: which ranks give the same color is for the others to say.
   std::unique_ptr<Communicator> split(int, int) override { check_failed("split", "a planned group cannot be split"); }
 
@@ -40,6 +43,7 @@ class PlanCommunicator final : public Communicator {
 
  private:
   int rank_, size_;
+  std::size_t staging_bytes_;
 };
 
 }  // namespace strake::comm

@@ -104,6 +104,12 @@ void bind_keys(ConfigReader& reader, Config& c) {
   reader.bind("optimizer.weight_decay", c.optimizer.weight_decay, {0, 10}, "On matrices only.");
   reader.bind("optimizer.clip_norm", c.optimizer.clip_norm, {0, 1e12}, "Largest gradient norm; 0: no clipping.");
 
+  reader.bind<CommBackend>(
+      "comm.backend", c.comm.backend,
+      {{"auto", CommBackend::kAuto}, {"nccl", CommBackend::kNccl}, {"staged", CommBackend::kStaged}},
+      "What connects the ranks; auto: NCCL between GPUs, MPI between CPU ranks; staged: through host memory, slow, for "
+      "ranks that share a GPU.",
+      kNoEffect);
   reader.bind("comm.overlap", c.comm.overlap, "Reduce gradients while backward runs.", kNoEffect);
   reader.bind("comm.bucket_mib", c.comm.bucket_mib, {1e-6, 65536}, "Size of a gradient bucket.", kNoEffect);
   reader.bind<ComputeType>("comm.wire_dtype", c.comm.wire_dtype,

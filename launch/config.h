@@ -26,6 +26,12 @@ enum class ComputeType : std::uint8_t {
   kF32,
   kBF16,
 };
+// What connects the ranks of a run.
+enum class CommBackend : std::uint8_t {
+  kAuto,    // NCCL between GPUs, MPI between CPU ranks
+  kNccl,    // a GPU each
+  kStaged,  // through host memory: ranks may share a GPU
+};
 // How a run tells people, and programs, what it does.
 enum class LogFormat : std::uint8_t {
   kAuto,   // a bar where standard error is a terminal, else lines
@@ -98,6 +104,7 @@ struct Config {
   } optimizer;
 
   struct Comm {
+    CommBackend backend = CommBackend::kAuto;
     bool overlap = true;
     double bucket_mib = 25;                       // as it travels
     ComputeType wire_dtype = ComputeType::kAuto;  // what gradients are summed over ranks in; auto: job_inputs.h

@@ -231,7 +231,7 @@ int bench_step(const BenchStepArguments& arguments, JobRank& job) {
   job.watch.set_limit(hang_limit(config));
   RankDevice device(config, control);
   const std::unique_ptr<comm::Communicator> communicator =
-      make_communicator(device.base(), control, std::move(job.host));
+      make_communicator(device.base(), control, std::move(job.host), config.comm.backend);
   const RankWatch::Communication communication(job.watch, *communicator);
   PosixFiles files;
   const Bench bench = measure(arguments, config, device, *communicator, control, job.watch, files);

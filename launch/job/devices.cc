@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "comm/staged/staged_communicator.h"
 #include "launch/machine/matmul_rate.h"
 #include "runtime/base/check.h"
 #include "runtime/base/error.h"
@@ -17,6 +18,7 @@
 #include "comm/nccl/nccl_communicator.h"
 #include "kernels/cuda/make_kernels.h"
 #include "runtime/device/cuda/cuda_device.h"
+#include "runtime/device/cuda/gpu_memory.h"
 #endif
 
 namespace strake::launch {
@@ -28,16 +30,19 @@ std::string rank_name(std::size_t rank, std::span<const GpuOffer> offers) {
   return offers.size() == 1 ? fmt::format("host {}", host) : fmt::format("rank {} on host {}", rank, host);
 }
 
-// Why not every rank has a GPU of its own; empty: each has.
-std::string why_no_gpus(std::span<const GpuOffer> offers) {
+// Why not every rank has a GPU, of its own unless they may share; empty: each has.
+std::string why_no_gpus(std::span<const GpuOffer> offers, GpuSharing sharing) {
   std::map<std::string_view, std::size_t> rank_of;  // by GPU
   for (std::size_t rank = 0; rank < offers.size(); ++rank) {
     const GpuOffer& offer = offers[rank];
     if (offer.uuid.empty())
       return fmt::format("{} has no GPU to compute on: {}", rank_name(rank, offers), offer.missing);
-    if (const auto [taken, is_new] = rank_of.emplace(offer.uuid, rank); !is_new) {
-      return fmt::format("ranks {} and {} would share one GPU of host {}: start a rank for each GPU at most",
-                         taken->second, rank, offer.host);
+    const auto [taken, is_new] = rank_of.emplace(offer.uuid, rank);
+    if (!is_new && sharing == GpuSharing::kRefused) {
+      return fmt::format(
+          "ranks {} and {} would share one GPU of host {}: start a rank for each GPU at most, or set comm.backend = "
+          "staged, which is slow",
+          taken->second, rank, offer.host);
     }
   }
   return "";
@@ -57,9 +62,9 @@ GpuOffer GpuOffer::from_text(const std::string& text) {
 }
 
 ChosenDevice choose_device(DeviceChoice choice, std::span<const GpuOffer> offers, std::string_view gpus_before,
-                           std::string_view setting) {
+                           std::string_view setting, GpuSharing sharing) {
   if (choice == DeviceChoice::kCpu) return {DeviceKind::kCpu, fmt::format("{}cpu", setting)};
-  std::string missing = why_no_gpus(offers);
+  std::string missing = why_no_gpus(offers, sharing);
   if (missing.empty()) return {DeviceKind::kCuda, ""};
   std::string because;  // GPUs are wanted
   const auto has_gpu =
@@ -74,6 +79,35 @@ ChosenDevice choose_device(DeviceChoice choice, std::span<const GpuOffer> offers
     return {DeviceKind::kCpu, std::move(missing)};
   }
   throw ConfigError(fmt::format("{} ({}). To compute on the CPU, on purpose, set {}cpu", missing, because, setting));
+}
+
+bool shares_gpu(std::size_t rank, std::span<const GpuOffer> offers) {
+  const std::string& uuid = offers[rank].uuid;
+  return !uuid.empty() && std::ranges::count(offers, uuid, &GpuOffer::uuid) > 1;
+}
+
+void require_backend_for(CommBackend backend, const ChosenDevice& device) {
+  if (backend != CommBackend::kNccl || device.kind == DeviceKind::kCuda) return;
+  throw ConfigError(fmt::format(
+      "comm.backend = nccl: NCCL connects GPUs, and the ranks compute on the CPU ({}); set comm.backend = auto",
+      device.no_gpus_because));
+}
+
+std::unique_ptr<comm::Communicator> make_communicator(Device& device, comm::Control& control,
+                                                      std::unique_ptr<comm::Communicator> host, CommBackend backend) {
+  if (control.size() == 1) return host;
+  if (backend == CommBackend::kStaged) return std::make_unique<comm::StagedCommunicator>(std::move(host), device);
+#ifdef STRAKE_HAS_CUDA
+  if (device.kind() == DeviceKind::kCuda) return comm::make_nccl_communicator(control);
+#endif
+  return host;
+}
+
+std::string why_slow(const comm::Communicator& communicator) {
+  if (communicator.backend() != "staged") return "";
+  return "comm.backend = staged: what ranks send each other goes through host memory, which is slow: for tests, and "
+         "for "
+         "trying several ranks on one GPU";
 }
 
 #ifdef STRAKE_HAS_CUDA
@@ -110,15 +144,11 @@ GpuOffer offer_gpu(DeviceChoice choice, const RankEnvironment& environment) {
   return offer;
 }
 
-std::unique_ptr<Device> make_device(DeviceKind kind, bool deterministic) {
+std::unique_ptr<Device> make_device(DeviceKind kind, bool deterministic, bool shared) {
   if (kind != DeviceKind::kCuda) return make_cpu_device();
-  return make_cuda_device(current_cuda_device(), kernels::cuda::make_kernels(deterministic));
-}
-
-std::unique_ptr<comm::Communicator> make_communicator(Device& device, comm::Control& control,
-                                                      std::unique_ptr<comm::Communicator> host) {
-  if (device.kind() != DeviceKind::kCuda || control.size() == 1) return host;
-  return comm::make_nccl_communicator(control);
+  const int ordinal = current_cuda_device();
+  if (shared) cuda::note_gpu_is_shared(ordinal);
+  return make_cuda_device(ordinal, kernels::cuda::make_kernels(deterministic));
 }
 
 double peak_flops(Device& device) {
@@ -144,11 +174,7 @@ std::unique_ptr<GpuSensor> make_gpu_sensor(Device& device) {
 GpuOffer offer_gpu(DeviceChoice, const RankEnvironment&) {
   return {"", "this program was built without CUDA; build it with STRAKE_CUDA=ON", host_name()};
 }
-std::unique_ptr<Device> make_device(DeviceKind, bool) { return make_cpu_device(); }
-std::unique_ptr<comm::Communicator> make_communicator(Device&, comm::Control&,
-                                                      std::unique_ptr<comm::Communicator> host) {
-  return host;
-}
+std::unique_ptr<Device> make_device(DeviceKind, bool, bool) { return make_cpu_device(); }
 double peak_flops(Device& device) { return measure_matmul_rate(device); }
 GpuMachine read_gpus() { return {.missing = "not built in"}; }
 std::unique_ptr<GpuSensor> make_gpu_sensor(Device&) { return nullptr; }

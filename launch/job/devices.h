@@ -33,21 +33,31 @@ struct ChosenDevice {
   DeviceKind kind;
   std::string no_gpus_because;  // on the CPU
 };
-// What all ranks compute on: GPUs if each rank has one of its own; the CPU if `choice` says so, or lets us choose and
-// nothing speaks for GPUs: no rank has one, and `gpus_before` is empty, else what has computed on GPUs so far
+// May several ranks compute on one GPU?
+enum class GpuSharing : bool { kRefused, kAllowed };
+// What all ranks compute on: GPUs if each rank has one, of its own unless `sharing` says otherwise; the CPU if `choice`
+// says so, or lets us choose and nothing speaks for GPUs: no rank has one, and `gpus_before` is empty, else what has
+// computed on GPUs so far
 // ("runs/a/ckpt/step-00000100"). One GPU that is missing must not put a job on CPUs that would take a hundred times as
 // long: then, and if kCuda cannot be had, ConfigError naming rank and host. `setting`: how people say the choice.
 // Pure, so that ranks that know the same choose the same.
 ChosenDevice choose_device(DeviceChoice choice, std::span<const GpuOffer> offers, std::string_view gpus_before = "",
-                           std::string_view setting = "run.device = ");
+                           std::string_view setting = "run.device = ", GpuSharing sharing = GpuSharing::kRefused);
+// Does another rank compute on the GPU that `rank` offers?
+bool shares_gpu(std::size_t rank, std::span<const GpuOffer> offers);
+// Throws ConfigError if what is to connect the ranks does not move the memory of their devices.
+void require_backend_for(CommBackend backend, const ChosenDevice& device);
 
 // This rank's device of that kind: the GPU it has offered, or the CPU. deterministic: kernels that repeat their bits.
-std::unique_ptr<Device> make_device(DeviceKind kind, bool deterministic);
+// shared: other ranks compute on the GPU too.
+std::unique_ptr<Device> make_device(DeviceKind kind, bool deterministic, bool shared = false);
 
-// Collective over all ranks of `control`. `host`: the communicator for CPU devices, kept if `device` is one or there is
-// one rank; several GPUs talk through NCCL.
+// Collective over all ranks of `control`. `host`: the communicator of host memory, kept if there is one rank; else what
+// `backend` says, of itself that one on CPU devices and NCCL between GPUs. `device` outlives what is made.
 std::unique_ptr<comm::Communicator> make_communicator(Device& device, comm::Control& control,
-                                                      std::unique_ptr<comm::Communicator> host);
+                                                      std::unique_ptr<comm::Communicator> host, CommBackend backend);
+// What people are told of a communicator that is slow by its kind; empty: it is not.
+std::string why_slow(const comm::Communicator& communicator);
 
 // Dense matmul rate in FLOP/s that MFU is a share of. GPUs: the vendor's bf16 figure; CPU: measured. 0: not known.
 double peak_flops(Device& device);

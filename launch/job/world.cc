@@ -70,9 +70,12 @@ RankDevice::RankDevice(const Config& config, comm::Control& control, const std::
     offers.push_back(GpuOffer::from_text(text));
   }
   agree(control, [&] {
-    const ChosenDevice chosen = choose_device(config.run.device, offers, gpus_before);
+    const ChosenDevice chosen = choose_device(
+        config.run.device, offers, gpus_before,
+        "run.device = ", config.comm.backend == CommBackend::kStaged ? GpuSharing::kAllowed : GpuSharing::kRefused);
+    require_backend_for(config.comm.backend, chosen);
     if (config.run.device == DeviceChoice::kAuto) no_gpus_because_ = chosen.no_gpus_because;
-    base_ = make_device(chosen.kind, config.train.deterministic);
+    base_ = make_device(chosen.kind, config.train.deterministic, shares_gpu(static_cast<std::size_t>(rank), offers));
   });
   outer_ = base_.get();
   if (config.debug.order_check) outer_ = &checked_.emplace(*outer_, CheckedDevice::Policy::kThrow);

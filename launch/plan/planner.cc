@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "comm/plan_communicator.h"
+#include "comm/staged/staged_communicator.h"
 #include "launch/job/job_inputs.h"
 #include "launch/plan/gpu_experience.h"
 #include "runtime/base/check.h"
@@ -83,8 +84,13 @@ Costs with_more(Costs many, const Costs& few, std::int64_t more) {
   return many;
 }
 
+// Do the ranks send each other what they send through host memory?
+bool is_staged(const PlanTarget& target, const Config& config) {
+  return config.comm.backend == CommBackend::kStaged && target.ranks > 1;
+}
+
 // The driver's and the libraries' part, and marks that are estimates.
-void complete_table(const PlanTarget& target, MemoryTable& table) {
+void complete_table(const PlanTarget& target, const Config& config, MemoryTable& table) {
   if (target.kind != DeviceKind::kCuda) return;
   std::optional<std::size_t> measured_bytes;
   if (target.device != nullptr) {
@@ -92,11 +98,12 @@ void complete_table(const PlanTarget& target, MemoryTable& table) {
   } else {
     for (MemoryRow& row : table.rows) row.estimated = row.estimated || row.name == "workspace";
   }
+  const int joined_ranks = is_staged(target, config) ? 1 : target.ranks;  // by NCCL
   const std::size_t context_bytes = measured_bytes.has_value()
-                                        ? *measured_bytes + expected_communicator_bytes(target.ranks)
-                                        : expected_context_bytes(target.ranks);
+                                        ? *measured_bytes + expected_communicator_bytes(joined_ranks)
+                                        : expected_context_bytes(joined_ranks);
   table.rows.push_back(
-      {kContextAndLibraries, MemoryKind::kDevice, context_bytes, !measured_bytes.has_value() || target.ranks > 1});
+      {kContextAndLibraries, MemoryKind::kDevice, context_bytes, !measured_bytes.has_value() || joined_ranks > 1});
 }
 
 }  // namespace
@@ -128,7 +135,8 @@ RankPlan Planner::plan(const Config& config, std::int64_t most_micro_batches) {
   RankPlan plan;
   plan.target = target_;
   plan.job = job_of(config, 0, target_.ranks, target_.kind, vocab_);
-  comm::PlanCommunicator communicator(0, target_.ranks);
+  comm::PlanCommunicator communicator(
+      0, target_.ranks, is_staged(target_, config) ? comm::StagedCommunicator::staging_bytes_of(target_.ranks) : 0);
   NoTokens train(config.train.sequence), val(config.train.sequence);
   const TokenSources sources{&train, config.data.val.empty() ? nullptr : &val};
 
@@ -159,7 +167,7 @@ RankPlan Planner::plan(const Config& config, std::int64_t most_micro_batches) {
   plan.parameters = models::parameters_of(plan.job.shape).param_elems();
   plan.buckets = trainer.buckets();
   plan.memory = trainer.memory_table();
-  complete_table(target_, plan.memory);
+  complete_table(target_, config, plan.memory);
   plan.flops = costs[0];
   plan.recomputed_flops = costs[1];
   plan.bytes = {costs[2], costs[3], costs[4], costs[5], costs[6]};

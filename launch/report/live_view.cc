@@ -134,6 +134,7 @@ void LiveView::start(const StartFacts& facts, const Work& work, std::int64_t eve
                   {"steps", facts.steps},
                   {"ranks", facts.ranks},
                   {"device", facts.device},
+                  {"communicator", facts.communicator},
                   {"model", facts.model},
                   {"parameters", facts.parameters},
                   {"dtype", strake::name_of(facts.dtype)},

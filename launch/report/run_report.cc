@@ -190,8 +190,10 @@ std::string start_text(const StartFacts& facts) {
   std::string out = fmt::format("{}: {}, {}, {} parameters; {}\n", facts.model, counted(facts.layers, "layer"),
                                 counted(facts.channels, "channel"), count_text(static_cast<double>(facts.parameters)),
                                 types_text(facts));
-  out += fmt::format("device: {}{}\n", facts.ranks > 1 ? fmt::format("{} ranks, rank 0 on ", facts.ranks) : "",
-                     facts.device);
+  const bool several = facts.ranks > 1;
+  out +=
+      fmt::format("device: {}{}{}\n", several ? fmt::format("{} ranks, rank 0 on ", facts.ranks) : "", facts.device,
+                  several && !facts.communicator.empty() ? fmt::format(", connected by {}", facts.communicator) : "");
   out += fmt::format("memory: {}\n", memory_text(facts));
   out += fmt::format("batch: {} x {} rank{} x {} accumulated = {} of {}, {} a step\n", facts.micro_batch, facts.ranks,
                      facts.ranks == 1 ? "" : "s", facts.accumulation, counted(facts.global_batch, "sequence"),

@@ -21,6 +21,7 @@ struct StartFacts {
   std::int64_t attempt = 1;
   std::string device;  // of rank 0
   int ranks = 1;
+  std::string communicator;  // what connects them: "nccl"
 
   std::string model;  // "gpt2"
   std::int64_t layers = 0, channels = 0, parameters = 0;

@@ -16,6 +16,7 @@ StartFacts start_facts(const Config& config, const RankParts& parts, const OpenR
           .attempt = run.folder.attempt,
           .device = parts.device.description(),
           .ranks = parts.control.size(),
+          .communicator = parts.communicator.backend(),
           .model = config.model.kind,
           .layers = job.shape.layers,
           .channels = job.shape.channels,

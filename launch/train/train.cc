@@ -35,7 +35,7 @@ int train(const TrainArguments& arguments, JobRank& job) {
   require_same_on_all_ranks(control, config_facts(config), kSameConfig);
   RankDevice device(config, control, arguments.print_schedule ? "" : config.run.dir);
   const std::unique_ptr<comm::Communicator> communicator =
-      make_communicator(device.base(), control, std::move(job.host));
+      make_communicator(device.base(), control, std::move(job.host), config.comm.backend);
   const RankWatch::Communication communication(job.watch, *communicator);
   if (arguments.print_schedule) {
     agree(control, [&] { print_schedule(config, device.base(), *communicator, rank, ranks); });
@@ -44,6 +44,9 @@ int train(const TrainArguments& arguments, JobRank& job) {
 
   if (rank == 0 && !device.no_gpus_because().empty()) {
     say_early(config.log.format, Logger(), LogLevel::kInfo, "computing on the CPU: " + device.no_gpus_because());
+  }
+  if (const std::string slow = why_slow(*communicator); rank == 0 && !slow.empty()) {
+    say_early(config.log.format, Logger(), LogLevel::kWarning, slow);
   }
   PosixFiles files;
   const TrainHooks hooks{.stop_requested = {},

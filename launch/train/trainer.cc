@@ -255,6 +255,9 @@ StepReport Trainer::report(std::int64_t step) const {
 MemoryTable Trainer::memory_table() const {
   const bool taken = arenas_.weights.allocated();
   MemoryTable table = arenas_.table();
+  if (const std::size_t staging_bytes = communicator_.staging_bytes(); staging_bytes > 0) {
+    table.rows.push_back({"communication staging", MemoryKind::kHost, staging_bytes});
+  }
   const std::optional<std::size_t> now_bytes = device_.driver_bytes();
   if (const auto outside = taken ? outside_bytes_ : now_bytes; outside.has_value()) {
     table.rows.push_back({kContextAndLibraries, MemoryKind::kDevice, *outside});

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # run.sh PACK [OUT]: every GPU test on a machine with one or more GPUs, from what pack.sh put into PACK. Prints a line an item,
-# PASS, FAIL or SKIP with the reason; the logs are in OUT (default: ./gpu-tests). Exits 1 if anything failed. About 4 minutes.
+# PASS, FAIL or SKIP with the reason; the logs are in OUT (default: ./gpu-tests). Exits 1 if anything failed. About 6 minutes.
 # What needs one GPU only runs while the sanitizers take another, where there is one.
 set -uo pipefail
 pack=$(cd "$1" && pwd)
@@ -161,12 +161,33 @@ resumed_run() {
   train "run.dir=$out/run-cut" checkpoint.every=8 checkpoint.resume=true comm.overlap=false comm.bucket_mib=10
   python3 "$here/compare_runs.py" "$out/run-uncut" "$out/run-cut"
 }
+# Ranks are processes that share a GPU, which is refused unless it is asked for: overlapped, serial with other buckets, and
+# cut and resumed, a run has every bit of the uncut one.
+staged_run() {  # RANKS
+  set -e
+  local ranks=$1 refused
+  export CUDA_VISIBLE_DEVICES=0
+  train() {
+    mpirun --bind-to none --oversubscribe -n "$ranks" "$pack/bin/strake" train "$out/small.toml" train.steps=8 \
+      train.global_batch=$((8 * ranks)) comm.bucket_mib=0.2 checkpoint.every=8 "$@"
+  }
+  rm -rf "$out/run-staged-$ranks"-*
+  refused=$(train "run.dir=$out/run-staged-$ranks-refused" 2>&1) && { echo "ranks shared a GPU unasked"; return 1; }
+  grep -q 'set comm.backend = staged' <<<"$refused" || { echo "$refused"; return 1; }
+  train "run.dir=$out/run-staged-$ranks-uncut" comm.backend=staged
+  train "run.dir=$out/run-staged-$ranks-serial" comm.backend=staged comm.overlap=false comm.bucket_mib=100
+  train "run.dir=$out/run-staged-$ranks-cut" comm.backend=staged train.stop_at=3
+  train "run.dir=$out/run-staged-$ranks-cut" comm.backend=staged checkpoint.resume=true comm.bucket_mib=0.05
+  python3 "$here/compare_runs.py" "$out/run-staged-$ranks-uncut" "$out/run-staged-$ranks-serial"
+  python3 "$here/compare_runs.py" "$out/run-staged-$ranks-uncut" "$out/run-staged-$ranks-cut"
+}
 # One of two ranks is stopped or killed in the middle of a run: the run ends by itself, with its code and words, in time.
-lost_rank() {  # SIGNAL WANTED_CODE WORDS
+lost_rank() {  # SIGNAL WANTED_CODE WORDS [key=value...]
   local signal=$1 wanted=$2 words=$3 log=$out/lost-$1-run.log code=0 pid victim begin
+  shift 3
   rm -rf "$out/run-lost"
-  mpirun --bind-to none -n 2 "$pack/bin/strake" train "$out/small.toml" "run.dir=$out/run-lost" train.steps=1000000 \
-    train.global_batch=16 run.hang_s=10 > "$log" 2>&1 &
+  mpirun --bind-to none --oversubscribe -n 2 "$pack/bin/strake" train "$out/small.toml" "run.dir=$out/run-lost" \
+    train.steps=1000000 train.global_batch=16 run.hang_s=10 "$@" > "$log" 2>&1 &
   pid=$!
   until [ -s "$out/run-lost/metrics.jsonl" ] && [ "$(wc -l < "$out/run-lost/metrics.jsonl")" -ge 20 ]; do
     kill -0 "$pid" 2> /dev/null || { echo "the run ended before step 20: $(tail -1 "$log")"; return 1; }
@@ -185,7 +206,7 @@ lost_rank() {  # SIGNAL WANTED_CODE WORDS
   grep -Eq "$words" "$log" || { echo "ended with $code, but nothing in the log says '$words'"; return 1; }
   echo "ended with $code $((SECONDS - begin)) s after SIG$signal: $(grep -E -m1 "$words" "$log")"
 }
-export -f resumed_run lost_rank
+export -f resumed_run staged_run lost_rank
 export pack out here gpus
 
 rm -rf "$out"/run-*
@@ -216,6 +237,24 @@ else
   # Ten seconds of run.hang_s, and as many for whatever is being waited for to be given up.
   item stopped-rank 60 by_exit_code bash -c "lost_rank STOP 15 'hang: nothing moves at.*No answer from rank [01]'"
   item killed-rank 60 by_exit_code bash -c "lost_rank KILL any 'signal 9|Killed|rank [01]'"
+fi
+# On one GPU also where there are more.
+for ranks in 2 4; do
+  if [ "$gpus" -eq 0 ]; then
+    result SKIP "staged-contract-$ranks" 0 "no GPU"
+    result SKIP "staged-runs-$ranks" 0 "no GPU"
+  else
+    item "staged-contract-$ranks" 240 by_gtest mpirun --bind-to none --oversubscribe -n "$ranks" "$pack/bin/cuda_staged_tests"
+    item "staged-runs-$ranks" 240 by_exit_code bash -c "staged_run $ranks"
+  fi
+done
+if [ "$gpus" -eq 0 ]; then
+  result SKIP staged-stopped-rank 0 "no GPU"
+  result SKIP staged-killed-rank 0 "no GPU"
+else
+  item staged-stream 60 by_gtest "$pack/bin/cuda_staged_tests" --gtest_filter='StagedOnAGpu.*'
+  item staged-stopped-rank 60 by_exit_code env CUDA_VISIBLE_DEVICES=0 bash -c "lost_rank STOP 15 'hang: nothing moves at.*No answer from rank [01]' comm.backend=staged"
+  item staged-killed-rank 60 by_exit_code env CUDA_VISIBLE_DEVICES=0 bash -c "lost_rank KILL any 'signal 9|Killed|rank [01]' comm.backend=staged"
 fi
 item breakdown 150 by_bench "$pack/bin/breakdown_bench" --device cuda --repeats 3
 rm -rf "$out"/run-* "$out/tokens.bin"

@@ -53,8 +53,10 @@ struct DroppedWait {
 // `site` empty: none is dropped. Dropped are the passes from `from_pass` on: a slot's first use has no hazard.
 inline DroppedWait run_with_dropped_wait(
     SmallJob& job, models::Shard shard, const std::string& site, std::int64_t from_pass,
-    const MakeDevice& make_device = [](int) { return make_cpu_device(); }) {
+    const MakeDevice& make_device = [](int) { return make_cpu_device(); },
+    launch::CommBackend backend = launch::CommBackend::kAuto) {
   launch::Config config = job.config(2, 2, 2, 8);
+  config.comm.backend = backend;
   config.comm.bucket_mib = kSomeBuckets;
   config.train.shard = shard;
   config.checkpoint.every = 2;
@@ -85,8 +87,9 @@ inline DroppedWait run_with_dropped_wait(
 
 // Without any one of them the order checker reports, with all of them it is silent.
 inline void expect_every_wait_is_load_bearing(
-    SmallJob& job, models::Shard shard, const MakeDevice& make_device = [](int) { return make_cpu_device(); }) {
-  const DroppedWait clean = run_with_dropped_wait(job, shard, "", 0, make_device);
+    SmallJob& job, models::Shard shard, const MakeDevice& make_device = [](int) { return make_cpu_device(); },
+    launch::CommBackend backend = launch::CommBackend::kAuto) {
+  const DroppedWait clean = run_with_dropped_wait(job, shard, "", 0, make_device, backend);
   for (const OrderChecker::Report& report : clean.reports) ADD_FAILURE() << report.describe();
   EXPECT_EQ(clean.waits_dropped, 0);
 
@@ -95,7 +98,7 @@ inline void expect_every_wait_is_load_bearing(
   EXPECT_EQ(sites, wait_sites(shard));
 
   for (const auto& [site, passes] : clean.waits_passed) {
-    const DroppedWait dropped = run_with_dropped_wait(job, shard, site, passes / 2, make_device);
+    const DroppedWait dropped = run_with_dropped_wait(job, shard, site, passes / 2, make_device, backend);
     EXPECT_GT(dropped.waits_dropped, 0) << site;
     EXPECT_FALSE(dropped.reports.empty()) << "'" << site << "' is not needed, or an access behind it is not declared";
     if (site != "copy-in waits for the slot's last reader") continue;

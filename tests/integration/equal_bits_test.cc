@@ -95,6 +95,24 @@ TEST(EqualBitsBetweenRuns, OfALlamaWithEveryRecomputation) {
   }
 }
 
+// Through staging memory and a proxy thread, in whatever chunks: the sums of the host communicator.
+TEST_P(EqualBits, StagedAsDirect) {
+  const auto [ranks, accumulation] = GetParam();
+  SmallJob job;
+  const auto config = [&](launch::CommBackend backend) {
+    launch::Config made = job.config(ranks, accumulation, 2, kSteps);
+    made.comm.backend = backend;
+    return made;
+  };
+  const JobOutcome direct = run_variant(config(launch::CommBackend::kAuto), ranks, {"direct", true, kSomeBuckets});
+  for (const Variant& variant :
+       {Variant{"serial, one bucket", false, kOneBucket}, Variant{"overlapped, some buckets", true, kSomeBuckets},
+        Variant{"all late", true, kOneBucketEach, "all"}}) {
+    SCOPED_TRACE(variant.name);
+    expect_equal_bits(run_variant(config(launch::CommBackend::kStaged), ranks, variant), direct, kSteps);
+  }
+}
+
 // Gradients of two micro-batches add up in f32 and travel in bf16.
 TEST(EqualBitsBetweenRuns, OnAWireOfAnotherType) {
   SmallJob job;

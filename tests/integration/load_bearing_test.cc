@@ -15,6 +15,13 @@ TEST_P(LoadBearing, EveryWaitIs) {
   expect_every_wait_is_load_bearing(job, GetParam());
 }
 
+// What a collective does between its streams and its proxy hides none of them.
+TEST_P(LoadBearing, EveryWaitIsWithStagedRanks) {
+  SmallJob job;
+  expect_every_wait_is_load_bearing(
+      job, GetParam(), [](int) { return make_cpu_device(); }, launch::CommBackend::kStaged);
+}
+
 INSTANTIATE_TEST_SUITE_P(Shards, LoadBearing, testing::Values(models::Shard::kNone, models::Shard::kOptimizer),
                          [](const auto& shard) { return std::string(name_of(shard.param)); });
 

@@ -259,6 +259,34 @@ TEST_F(Stop, AStoppedRankEndsTheJobWithAVerdict) {
   EXPECT_TRUE(named) << end.output;
 }
 
+// Its peer waits in a proxy thread, of which neither the training thread nor the streams know.
+TEST_F(Stop, AStoppedRankOfStagedOnesEndsTheJobWithAVerdict) {
+  std::vector<std::string> words = keys();
+  words.insert(words.end(), {"run.hang_s=2", "train.steps=100000", "comm.backend=staged"});
+  StrakeProgram program(kRanks, job_->arguments("stands-staged", words), job_->folder());
+  EXPECT_TRUE(wait_until([&] { return job_->steps_done("stands-staged") >= 3 || !program.running(); }));
+  const std::vector<pid_t> ranks = program.rank_processes();
+  ASSERT_EQ(ranks.size(), 2u);
+  ::kill(ranks[1], SIGSTOP);
+  const ProgramEnd end = program.wait(std::chrono::seconds(60));
+  EXPECT_FALSE(end.hung);
+  EXPECT_EQ(end.exit_code, exit_code(ExitCode::kHang)) << end.output;
+  EXPECT_NE(end.output.find("No answer from rank 1"), std::string::npos) << end.output;
+}
+
+TEST_F(Stop, AKilledRankOfStagedOnesEndsTheJob) {
+  std::vector<std::string> words = keys();
+  words.insert(words.end(), {"train.steps=100000", "comm.backend=staged"});
+  StrakeProgram program(kRanks, job_->arguments("dies-staged", words), job_->folder());
+  EXPECT_TRUE(wait_until([&] { return job_->steps_done("dies-staged") >= 3 || !program.running(); }));
+  const std::vector<pid_t> ranks = program.rank_processes();
+  ASSERT_EQ(ranks.size(), 2u);
+  ::kill(ranks[1], SIGKILL);
+  const ProgramEnd end = program.wait(std::chrono::seconds(60));
+  EXPECT_FALSE(end.hung);
+  EXPECT_NE(end.exit_code, 0) << end.output;
+}
+
 TEST_F(Stop, AShortStandstillIsNoHang) {
   std::vector<std::string> words = keys();
   words.push_back("run.hang_s=30");

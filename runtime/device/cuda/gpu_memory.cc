@@ -46,6 +46,11 @@ void note_gpu_memory_before_use(int ordinal) {
   if (!used_before_bytes.contains(ordinal)) used_before_bytes[ordinal] = used_bytes(ordinal);
 }
 
+void note_gpu_is_shared(int ordinal) {
+  const std::lock_guard lock(mutex);
+  used_before_bytes[ordinal] = std::nullopt;
+}
+
 std::optional<std::size_t> gpu_memory_of_this_process(int ordinal) {
   if (!nvml().has_value()) return std::nullopt;
   if (const auto listed = nvml()->memory_of_process(pci_bus_id(ordinal), static_cast<unsigned>(getpid())))

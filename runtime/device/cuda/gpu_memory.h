@@ -14,6 +14,8 @@ namespace strake::cuda {
 
 // Before the process makes a context on the GPU; later calls for the same GPU do nothing.
 void note_gpu_memory_before_use(int ordinal);
+// Other processes of this job take memory of the GPU too: then only the driver's list tells, if this one is on it.
+void note_gpu_is_shared(int ordinal);
 std::optional<std::size_t> gpu_memory_of_this_process(int ordinal);
 
 }  // namespace strake::cuda

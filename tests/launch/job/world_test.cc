@@ -71,6 +71,39 @@ TEST(ChooseDevice, RanksThatWouldShareAGpuAreAnError) {
   EXPECT_EQ(choose_device(DeviceChoice::kCpu, offers).kind, DeviceKind::kCpu);
 }
 
+// Only what connects such ranks allows it, and only where that was asked for.
+TEST(ChooseDevice, RanksShareAGpuIfTheyMay) {
+  const std::vector offers{gpu("GPU-a", "n3"), gpu("GPU-b", "n3"), gpu("GPU-a", "n3")};
+  const std::string refused = refusal([&] { choose_device(DeviceChoice::kAuto, offers); });
+  EXPECT_NE(refused.find("or set comm.backend = staged, which is slow"), std::string::npos) << refused;
+  for (const DeviceChoice choice : {DeviceChoice::kAuto, DeviceChoice::kCuda}) {
+    EXPECT_EQ(choose_device(choice, offers, "", "run.device = ", GpuSharing::kAllowed).kind, DeviceKind::kCuda);
+  }
+  EXPECT_TRUE(shares_gpu(0, offers));
+  EXPECT_FALSE(shares_gpu(1, offers));
+  EXPECT_TRUE(shares_gpu(2, offers));
+  // A rank without any is none that shares.
+  const std::vector lacking{gpu("GPU-a"), none("busy"), none("busy")};
+  EXPECT_FALSE(shares_gpu(1, lacking));
+  EXPECT_NE(refusal([&] {
+              choose_device(DeviceChoice::kAuto, lacking, "", "run.device = ", GpuSharing::kAllowed);
+            }).find("rank 1 on host n1 has no GPU to compute on: busy"),
+            std::string::npos);
+}
+
+TEST(ChooseDevice, NcclDoesNotConnectCpus) {
+  const ChosenDevice cpu{DeviceKind::kCpu, "run.device = cpu"}, cuda{DeviceKind::kCuda, ""};
+  EXPECT_EQ(refusal([&] { require_backend_for(CommBackend::kNccl, cpu); }),
+            "comm.backend = nccl: NCCL connects GPUs, and the ranks compute on the CPU (run.device = cpu); set "
+            "comm.backend = auto");
+  for (const CommBackend backend : {CommBackend::kAuto, CommBackend::kStaged}) {
+    EXPECT_NO_THROW(require_backend_for(backend, cpu));
+  }
+  for (const CommBackend backend : {CommBackend::kAuto, CommBackend::kNccl, CommBackend::kStaged}) {
+    EXPECT_NO_THROW(require_backend_for(backend, cuda));
+  }
+}
+
 TEST(ChooseDevice, WithoutAnyGpuTheCpuIsTaken) {
   const std::vector offers{none("no driver", "n1"), none("no driver", "n2")};
   const ChosenDevice chosen = choose_device(DeviceChoice::kAuto, offers);

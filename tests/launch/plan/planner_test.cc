@@ -13,6 +13,8 @@
 #include <vector>
 
 #include "comm/plan_communicator.h"
+#include "comm/staged/staged_communicator.h"
+#include "launch/job/devices.h"
 #include "launch/job/job_inputs.h"
 #include "launch/plan/gpu_experience.h"
 #include "tests/integration/small_job.h"
@@ -28,11 +30,12 @@ struct Cell {
   models::Recompute recompute;
   bool evaluates;
   const char* kind = "gpt2";
+  CommBackend backend = CommBackend::kAuto;
 };
 
 void PrintTo(const Cell& cell, std::ostream* out) {
   *out << cell.kind << ", " << cell.ranks << " ranks, " << cell.accumulation << " micro-batches"
-       << (cell.evaluates ? ", evaluates" : "");
+       << (cell.evaluates ? ", evaluates" : "") << (cell.backend == CommBackend::kStaged ? ", staged" : "");
 }
 
 class PlanOfARun : public testing::TestWithParam<Cell> {};
@@ -45,6 +48,7 @@ TEST_P(PlanOfARun, IsWhatItTakes) {
   config.model.kind = cell.kind;
   config.train.recompute = cell.recompute;
   config.comm.bucket_mib = 0.01;
+  config.comm.backend = cell.backend;
   if (cell.evaluates) config.data.val = {job.val_tokens().string()};
   Config without_files = config;
   without_files.data.train = {"/nowhere/train.bin"};
@@ -55,9 +59,9 @@ TEST_P(PlanOfARun, IsWhatItTakes) {
   comm::ThreadsWorld world(cell.ranks);
   std::mutex mutex;
   test::run_ranks(world, [&](int rank) {
-    const auto communicator = world.make_communicator(rank);
     const auto control = world.make_control(rank);
     const auto cpu = make_cpu_device();
+    const auto communicator = make_communicator(*cpu, *control, world.make_communicator(rank), cell.backend);
     PosixFiles files;
     const JobInputs inputs = JobInputs::open(config, rank, cell.ranks);
     const StepPlan step = Trainer::plan(inputs.job, *communicator, inputs.sources());
@@ -85,7 +89,8 @@ INSTANTIATE_TEST_SUITE_P(Cells, PlanOfARun,
                                          Cell{1, 3, models::Recompute::kBlock, true},
                                          Cell{2, 1, models::Recompute::kNormActivation, true},
                                          Cell{3, 2, models::Recompute::kNone, false},
-                                         Cell{2, 2, models::Recompute::kBlock, true, "llama"}));
+                                         Cell{2, 2, models::Recompute::kBlock, true, "llama"},
+                                         Cell{3, 1, models::Recompute::kNone, false, "gpt2", CommBackend::kStaged}));
 
 Config shape_config(std::int64_t layers, std::int64_t channels, std::int64_t batch) {
   Config config;
@@ -152,6 +157,15 @@ TEST(Planner, PlansForAGpuThatIsNotHere) {
   EXPECT_NEAR(gpu.flops / static_cast<double>(4 * 1024), gpu.job.shape.model_flops_per_token(),
               0.1 * gpu.job.shape.model_flops_per_token())
       << "MFU's convention counts causal attention by half";
+}
+
+TEST(Planner, RanksThatShareAGpuTakeHostMemoryAndNothingForNccl) {
+  Config config = shape_config(2, 128, 2);
+  config.comm.backend = CommBackend::kStaged;
+  const RankPlan plan = plan_on({.kind = DeviceKind::kCuda, .ranks = 4}, config);
+  EXPECT_EQ(row_bytes(plan, "communication staging"), comm::StagedCommunicator::staging_bytes_of(4));
+  EXPECT_EQ(row_bytes(plan, kContextAndLibraries), expected_context_bytes(1));
+  EXPECT_EQ(row_bytes(plan_on({.kind = DeviceKind::kCuda, .ranks = 1}, config), "communication staging"), 0u);
 }
 
 TEST(Planner, AnyNumberOfRanks) {

@@ -46,6 +46,7 @@ TEST(StartText, OfResumedRanksOnGpus) {
   facts.attempt = 3;
   facts.device = "cuda:0 (NVIDIA H100, PCI 0000:18:00.0)";
   facts.ranks = 8;
+  facts.communicator = "nccl";
   facts.accumulation = 1;
   facts.global_batch = 128;
   facts.tokens_per_step = 16384;
@@ -57,7 +58,7 @@ TEST(StartText, OfResumedRanksOnGpus) {
   facts.first_sample = 200 * 128;
   EXPECT_EQ(start_text(facts),
             "gpt2: 4 layers, 128 channels, 124M parameters; bf16, gradients f32\n"
-            "device: 8 ranks, rank 0 on cuda:0 (NVIDIA H100, PCI 0000:18:00.0)\n"
+            "device: 8 ranks, rank 0 on cuda:0 (NVIDIA H100, PCI 0000:18:00.0), connected by nccl\n"
             "memory: 13.5 GiB a rank (12.0 of the device, 1.5 of the host); gradients in 8 buckets\n"
             "batch: 16 x 8 ranks x 1 accumulated = 128 sequences of 128 tokens, 16384 a step\n"
             "steps 201 to 1000 are 3.01 epochs of train.bin (34.0k sequences)\n"
