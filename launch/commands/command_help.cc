@@ -37,6 +37,9 @@ constexpr Example kExamples[] = {
      "  strake plan quickstart.toml train.micro_batch=32 --json"},
     {"strake bench", "  strake bench step quickstart.toml --random-data"},
     {"strake bench step", "  strake bench step quickstart.toml --random-data --steps 50 train.micro_batch=8"},
+    {"strake bench comm",
+     "  mpirun --allow-run-as-root --bind-to none --oversubscribe -n 2 strake bench comm --max 64MiB\n"
+     "  strake bench comm --threads 4 --only all_reduce,all_gather --json"},
     {"strake data", "  strake data prepare book.txt --train train.bin --val val.bin"},
     {"strake data prepare", "  strake data prepare book.txt --train train.bin --val val.bin"},
     {"strake generate", "  strake generate runs/book --prompt \"Once upon a time\" --tokens 400 --seed 7"},

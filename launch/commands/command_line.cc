@@ -16,6 +16,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "launch/bench/bench_comm.h"
 #include "launch/bench/bench_step.h"
 #include "launch/commands/command_help.h"
 #include "launch/commands/commands.h"
@@ -64,7 +65,7 @@ CLI::Validator memory_size() {
   return CLI::Validator(
       [](const std::string& text) {
         if (memory_size_from(text).has_value()) return std::string();
-        return fmt::format("{} is not accepted; write a number and MiB, GiB, TiB, MB, GB or TB, as in 80GiB",
+        return fmt::format("{} is not accepted; write a number and KiB, MiB, GiB, TiB, KB, MB, GB or TB, as in 80GiB",
                            json_quote(text));
       },
       "");
@@ -165,6 +166,59 @@ int run_command_line(int argc, char** argv) {
   step_command->callback([&] {
     bench.command_line = words(argc, argv);
     run = [&] { return run_bench_step(bench); };
+  });
+
+  BenchCommArguments comm;
+  std::string comm_least, comm_most, comm_dtype = "f32";
+  std::vector<std::string> comm_only, comm_names;
+  for (const Collective collective : kCollectives) comm_names.emplace_back(name_of(collective));
+  CLI::App* comm_command = bench_command->add_subcommand(
+      "comm", "Measure the collectives between ranks, under mpirun or as threads of one process");
+  comm_command->add_option("overrides", comm.overrides, "Keys that say what connects which devices")
+      ->type_name("key=value");
+  comm_command->add_option("--only", comm_only, "Collectives to measure; else all")
+      ->check(one_of(comm_names))
+      ->delimiter(',')
+      ->type_name("NAMES");
+  comm_command->add_option("--min", comm_least, "Smallest size")
+      ->check(memory_size())
+      ->type_name("SIZE")
+      ->default_str("1KiB");
+  comm_command->add_option("--max", comm_most, "Largest size")
+      ->check(memory_size())
+      ->type_name("SIZE")
+      ->default_str("1GiB");
+  comm_command->add_option("--factor", comm.factor, "Of each size to the one before")
+      ->check(number_from(std::int64_t{2}, std::int64_t{1'000'000}))
+      ->capture_default_str();
+  comm_command->add_option("--warmup", comm.warmup, "Iterations before the first that counts")
+      ->check(number_from(std::int64_t{1}, std::int64_t{1'000'000}))
+      ->capture_default_str();
+  comm_command->add_option("--iterations", comm.iterations, "Iterations of each size, at most")
+      ->check(number_from(std::int64_t{1}, std::int64_t{1'000'000}))
+      ->capture_default_str();
+  comm_command
+      ->add_option("--seconds", comm.seconds, "Time for the iterations of a size, of which three are made at least")
+      ->check(number_from(1e-3, 1e6))
+      ->capture_default_str();
+  comm_command->add_option("--dtype", comm_dtype, "Type of the elements")
+      ->check(one_of({"f32", "f64", "bf16"}))
+      ->type_name("f32|f64|bf16")
+      ->capture_default_str();
+  comm_command->add_option("--threads", comm.threads, "Ranks that are threads of this process, on the CPU")
+      ->check(number_from(std::int64_t{1}, std::int64_t{256}));
+  comm_command->add_flag("--json", comm.json, "Print one JSON object (docs/formats.md)");
+  comm_command->callback([&] {
+    comm.command_line = words(argc, argv);
+    if (!comm_least.empty()) comm.least_bytes = static_cast<std::int64_t>(*memory_size_from(comm_least));
+    if (!comm_most.empty()) comm.most_bytes = static_cast<std::int64_t>(*memory_size_from(comm_most));
+    comm.dtype = comm_dtype == "f64" ? DType::kF64 : comm_dtype == "bf16" ? DType::kBF16 : DType::kF32;
+    if (!comm_only.empty()) {
+      std::erase_if(comm.collectives, [&](Collective collective) {
+        return std::find(comm_only.begin(), comm_only.end(), name_of(collective)) == comm_only.end();
+      });
+    }
+    run = [&] { return run_bench_comm(comm); };
   });
 
   data::PrepareOptions prepare;

@@ -9,8 +9,9 @@
 namespace strake::launch {
 
 std::optional<std::uint64_t> memory_size_from(std::string_view text) {
-  constexpr std::pair<std::string_view, double> kUnits[] = {{"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40},
-                                                            {"MB", 1e6},     {"GB", 1e9},     {"TB", 1e12}};
+  constexpr std::pair<std::string_view, double> kUnits[] = {{"KiB", 0x1p10}, {"KB", 1e3},     {"MiB", 0x1p20},
+                                                            {"GiB", 0x1p30}, {"TiB", 0x1p40}, {"MB", 1e6},
+                                                            {"GB", 1e9},     {"TB", 1e12}};
   double number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number, std::chars_format::fixed);
   if (error != std::errc()) return std::nullopt;

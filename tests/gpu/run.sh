@@ -256,6 +256,15 @@ else
   item staged-stopped-rank 60 by_exit_code env CUDA_VISIBLE_DEVICES=0 bash -c "lost_rank STOP 15 'hang: nothing moves at.*No answer from rank [01]' comm.backend=staged"
   item staged-killed-rank 60 by_exit_code env CUDA_VISIBLE_DEVICES=0 bash -c "lost_rank KILL any 'signal 9|Killed|rank [01]' comm.backend=staged"
 fi
+# Every collective and size, of one rank at least; results are checked.
+bench_comm() {
+  set -e
+  CUDA_VISIBLE_DEVICES=0 mpirun --bind-to none --oversubscribe -n 2 "$pack/bin/strake" bench comm run.device=cuda comm.backend=staged \
+    --max 64MiB --factor 16 --seconds 1
+  mpirun --bind-to none --oversubscribe -n "$gpus" "$pack/bin/strake" bench comm run.device=cuda --max 256MiB --factor 16 --seconds 1
+}
+export -f bench_comm
+if [ "$gpus" -eq 0 ]; then result SKIP bench-comm 0 "no GPU"; else item bench-comm 120 by_exit_code bash -c bench_comm; fi
 item breakdown 150 by_bench "$pack/bin/breakdown_bench" --device cuda --repeats 3
 rm -rf "$out"/run-* "$out/tokens.bin"
 echo "$(grep -c '^PASS' "$out/results") passed, $(grep -c '^FAIL' "$out/results") failed, $(grep -c '^SKIP' "$out/results") skipped in $SECONDS s; logs in $out"

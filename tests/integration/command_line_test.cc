@@ -124,7 +124,7 @@ INSTANTIATE_TEST_SUITE_P(
     Values, BadLineTest,
     testing::Values(
         BadLine{"generate r --device gpu", "--device: \"gpu\" is not accepted; write auto, cpu or cuda; see"},
-        BadLine{"plan c.toml --memory 80", "--memory: \"80\" is not accepted; write a number and MiB, GiB, TiB"},
+        BadLine{"plan c.toml --memory 80", "--memory: \"80\" is not accepted; write a number and KiB, MiB, GiB, TiB"},
         BadLine{"plan c.toml --memory -1GiB", "--memory: \"-1GiB\" is not accepted"},
         BadLine{"plan c.toml --memory 0GiB", "--memory: \"0GiB\" is not accepted"},
         BadLine{"plan c.toml --memory 9e99GiB", "--memory: \"9e99GiB\" is not accepted"},

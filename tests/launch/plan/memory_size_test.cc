@@ -16,6 +16,8 @@ TEST(MemorySize, IsANumberAndAUnit) {
   EXPECT_EQ(memory_size_from("80GB"), 80'000'000'000u);
   EXPECT_EQ(memory_size_from("2TB"), 2'000'000'000'000u);
   EXPECT_EQ(memory_size_from("7MB"), 7'000'000u);
+  EXPECT_EQ(memory_size_from("1KiB"), 1024u);
+  EXPECT_EQ(memory_size_from("3KB"), 3000u);
 }
 
 TEST(MemorySize, NothingElseIs) {

@@ -1,0 +1,38 @@
+// `strake bench comm`: how fast the ranks' collectives are, size by size, and whether their results are right: alone,
+// under mpirun on one host or several, or as threads of one process.
+//
+// A collective is timed by marks around it on its stream, enqueued back to back; the figure is the median of the rank
+// whose median is largest. Before it is timed, each is run once on values whose result is known, and all of that is
+// compared.
+// Threads: the main thread, and one for each rank that is a thread. Errors: as `strake train`; wrong results end it
+// with ExitCode::kFailure, behind the table.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "launch/bench/comm_figures.h"
+#include "runtime/base/dtype.h"
+
+namespace strake::launch {
+
+struct BenchCommArguments {
+  std::vector<std::string> overrides;  // run.device, comm.backend, run.hang_s, ...
+  std::vector<std::string> command_line;
+  std::vector<Collective> collectives{kCollectives.begin(), kCollectives.end()};
+  std::int64_t least_bytes = std::int64_t{1} << 10;
+  std::int64_t most_bytes = std::int64_t{1} << 30;
+  std::int64_t factor = 4;
+  std::int64_t warmup = 3;
+  std::int64_t iterations = 20;  // at most
+  double seconds = 5;            // of all iterations of a size; at least three are made
+  DType dtype = DType::kF32;
+  std::int64_t threads = 0;  // ranks as threads of this process, on the CPU; 0: as they were started
+  bool json = false;
+};
+
+// Returns the exit code.
+int run_bench_comm(const BenchCommArguments& arguments);
+
+}  // namespace strake::launch
