@@ -203,8 +203,41 @@ TEST_F(Staged, AbortLetsAStreamThroughThatComesLater) {
   });
 }
 
+// As a GPU's streams do, which have been told everything before the failure.
+TEST_F(Staged, ReleasedFlagsHoldUpNobodyEverAgain) {
+  const auto device = make_cpu_device();
+  Arena memory("flags", MemoryKind::kHost);
+  StagingFlags flags(memory);
+  memory.allocate(*device);
+  Event done = device->make_event("done");
+  test::Gate gate;
+  const auto stream = device->make_stream("comm", StreamPriority::kHigh);
+  const auto launch = [&](Body body) {
+    stream->launch({.label = {"flag"}, .kind = "flag", .reads = {}, .writes = {}}, std::move(body));
+  };
+  for (std::int64_t chunk = 0; chunk < 10; ++chunk) {
+    if (chunk == 5) launch(gate.body());
+    launch(flags.hand_over_body(*device, chunk));
+    launch(flags.take_back_body(*device, chunk));
+  }
+  stream->record(done);
+  for (std::int64_t chunk = 0; chunk < 4; ++chunk) {
+    EXPECT_TRUE(flags.await(chunk));
+    EXPECT_FALSE(device->complete(done));
+    flags.give_back(chunk);
+  }
+  EXPECT_TRUE(flags.await(4));
+  std::thread([&] { flags.release(); }).join();
+  flags.give_back(4);  // the proxy learns it late
+  EXPECT_FALSE(flags.await(5));
+  gate.open();
+  EXPECT_TRUE(test::wait_until([&] { return device->complete(done); })) << "a later chunk is waited for";
+  flags.release();
+}
+
 TEST_F(Staged, ADroppedCollectiveIsAFailedRank) {
   ThreadsWorld world(2);
+  std::atomic<bool> told{false};  // rank 0; else it might learn it from rank 1's end
   test::run_ranks(world, [&](int me) {
     Rank rank(world, me);
     if (me == 1) {
@@ -219,9 +252,11 @@ TEST_F(Staged, ADroppedCollectiveIsAFailedRank) {
       EXPECT_TRUE(test::wait_until([&] {
         return test::thrown_by<CommError>([&] { rank.communicator->check(); }).find("'gradients'") != std::string::npos;
       }));
+      EXPECT_TRUE(test::wait_until([&] { return told.load(); }));
     } else {
       const std::string said = test::thrown_by<CommError>([&] { rank.stream->synchronize(); });
       EXPECT_NE(said.find("rank 1 has failed"), std::string::npos) << said;
+      told = true;
     }
   });
 }
