@@ -254,7 +254,6 @@ struct Results {
   int ranks = 0;
 };
 
-// On every rank; the figures are rank 0's to say. `watch`: null: nobody notices hangs.
 Results measure(const BenchCommArguments& arguments, Device& device, comm::Communicator& communicator,
                 comm::Control& control, RankWatch* watch) {
   Results results{.figures = {},
@@ -263,26 +262,7 @@ Results measure(const BenchCommArguments& arguments, Device& device, comm::Commu
                   .hosts = {},
                   .ranks = control.size()};
   for (const std::string& host : control.all_gather(host_name())) results.hosts.insert(host);
-  RankBench bench(arguments, device, communicator, control);
-  for (const Collective collective : arguments.collectives) {
-    std::vector<std::int64_t> sizes = sizes_between(arguments.least_bytes, arguments.most_bytes, arguments.factor);
-    if (collective == Collective::kBarrier) sizes = {0};
-    for (const std::int64_t size : sizes) {
-      const std::int64_t elems = elems_of(collective, size, arguments.dtype, control.size());
-      std::optional<RankWatch::Section> section;
-      if (watch != nullptr)
-        section.emplace(watch->enter(fmt::format("{} of {} bytes", name_of(collective), size), Patience::kLong));
-      if (watch != nullptr && watch->asked_to_stop() != 0)
-        throw std::runtime_error(fmt::format("stopped by signal {}", watch->asked_to_stop()));
-      const CommMeasurement own = bench.measure(collective, elems);
-      std::vector<CommMeasurement> all;
-      for (const std::string& text : control.all_gather(Json{own.times_us, own.wrong_elems}.dump())) {
-        const Json told = Json::parse(text);
-        all.push_back({told.at(0).get<std::vector<double>>(), told.at(1).get<std::int64_t>()});
-      }
-      results.figures.push_back(figure_of(collective, elems, arguments.dtype, all));
-    }
-  }
+  results.figures = measure_collectives(arguments, device, communicator, control, watch);
   return results;
 }
 
@@ -383,6 +363,35 @@ int bench_threads(const BenchCommArguments& arguments) {
 }
 
 }  // namespace
+
+std::vector<CommFigure> measure_collectives(const BenchCommArguments& arguments, Device& device,
+                                            comm::Communicator& communicator, comm::Control& control,
+                                            RankWatch* watch) {
+  RankBench bench(arguments, device, communicator, control);
+  std::vector<CommFigure> figures;
+  for (const Collective collective : arguments.collectives) {
+    std::vector<std::int64_t> sizes = sizes_between(arguments.least_bytes, arguments.most_bytes, arguments.factor);
+    if (collective == Collective::kBarrier) sizes = {0};
+    for (const std::int64_t size : sizes) {
+      std::optional<RankWatch::Section> section;
+      if (watch != nullptr) {
+        section.emplace(watch->enter(fmt::format("{} of {} bytes", name_of(collective), size), Patience::kLong));
+        if (const int signal = watch->asked_to_stop(); signal != 0) {
+          throw std::runtime_error(fmt::format("stopped by signal {}", signal));
+        }
+      }
+      const std::int64_t elems = elems_of(collective, size, arguments.dtype, control.size());
+      const CommMeasurement own = bench.measure(collective, elems);
+      std::vector<CommMeasurement> all;
+      for (const std::string& text : control.all_gather(Json{own.times_us, own.wrong_elems}.dump())) {
+        const Json told = Json::parse(text);
+        all.push_back({told.at(0).get<std::vector<double>>(), told.at(1).get<std::int64_t>()});
+      }
+      figures.push_back(figure_of(collective, elems, arguments.dtype, all));
+    }
+  }
+  return figures;
+}
 
 int run_bench_comm(const BenchCommArguments& arguments) {
   if (arguments.least_bytes > arguments.most_bytes) throw ConfigError("--min is larger than --max");

@@ -12,8 +12,12 @@
 #include <string>
 #include <vector>
 
+#include "comm/communicator.h"
+#include "comm/control.h"
 #include "launch/bench/comm_figures.h"
+#include "launch/job/watch.h"
 #include "runtime/base/dtype.h"
+#include "runtime/device/device.h"
 
 namespace strake::launch {
 
@@ -31,6 +35,11 @@ struct BenchCommArguments {
   std::int64_t threads = 0;  // ranks as threads of this process, on the CPU; 0: as they were started
   bool json = false;
 };
+
+// Measures and checks, as one rank of `control`, and returns the figures of all. Collective.
+std::vector<CommFigure> measure_collectives(const BenchCommArguments& arguments, Device& device,
+                                            comm::Communicator& communicator, comm::Control& control,
+                                            RankWatch* watch = nullptr);  // null: nobody notices hangs
 
 // Returns the exit code.
 int run_bench_comm(const BenchCommArguments& arguments);
