@@ -178,8 +178,20 @@ staged_run() {  # RANKS
   train "run.dir=$out/run-staged-$ranks-serial" comm.backend=staged comm.overlap=false comm.bucket_mib=100
   train "run.dir=$out/run-staged-$ranks-cut" comm.backend=staged train.stop_at=3
   train "run.dir=$out/run-staged-$ranks-cut" comm.backend=staged checkpoint.resume=true comm.bucket_mib=0.05
-  python3 "$here/compare_runs.py" "$out/run-staged-$ranks-uncut" "$out/run-staged-$ranks-serial"
-  python3 "$here/compare_runs.py" "$out/run-staged-$ranks-uncut" "$out/run-staged-$ranks-cut"
+  local sharded=(comm.backend=staged train.shard=optimizer)
+  train "run.dir=$out/run-staged-$ranks-sharded" "${sharded[@]}"
+  train "run.dir=$out/run-staged-$ranks-sharded-serial" "${sharded[@]}" comm.overlap=false comm.bucket_mib=100
+  train "run.dir=$out/run-staged-$ranks-sharded-cut" "${sharded[@]}" train.stop_at=3
+  train "run.dir=$out/run-staged-$ranks-sharded-cut" comm.backend=staged checkpoint.resume=true
+  for other in serial cut sharded sharded-serial sharded-cut; do
+    python3 "$here/compare_runs.py" "$out/run-staged-$ranks-uncut" "$out/run-staged-$ranks-$other"
+  done
+  # The pieces of these ranks in the hands of one, and of two.
+  train "run.dir=$out/run-staged-$ranks-resharded" "${sharded[@]}" train.stop_at=3
+  "$pack/bin/strake" train "$out/small.toml" "run.dir=$out/run-staged-$ranks-resharded" train.steps=8 \
+    train.global_batch=$((8 * ranks)) checkpoint.every=8 train.shard=optimizer train.stop_at=5
+  mpirun --bind-to none --oversubscribe -n 2 "$pack/bin/strake" train "$out/small.toml" \
+    "run.dir=$out/run-staged-$ranks-resharded" train.steps=8 train.global_batch=$((8 * ranks)) checkpoint.every=8 "${sharded[@]}"
 }
 # One of two ranks is stopped or killed in the middle of a run: the run ends by itself, with its code and words, in time.
 lost_rank() {  # SIGNAL WANTED_CODE WORDS [key=value...]
