@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <csignal>
 #include <numeric>
 #include <span>
@@ -15,8 +16,8 @@ namespace strake::models {
 namespace {
 
 constexpr std::int64_t kChunkElems = std::int64_t{8} << 20;
-// Less is not worth a thread.
-constexpr std::int64_t kThreadElems = std::int64_t{1} << 15;
+// What a thread takes at once; less is not worth one.
+constexpr std::int64_t kPieceElems = std::int64_t{1} << 15;
 
 // Stored elements from some index on whose counted indices follow each other too.
 struct Run {
@@ -62,6 +63,25 @@ void fill_normal(std::span<T> values, std::int64_t first, double standard_deviat
   if (i < values.size()) values[i] = scaled(random.normal(index));
 }
 
+// As many whole pairs of rows of a transposed weight as `values`, which begins with an even row, holds; returns their
+// elements. Neighbours in the order of counting lie in neighbouring rows, and are made together.
+template <typename T>
+std::size_t fill_row_pairs(std::span<T> values, const ParamSpec& spec, std::int64_t stored, const Philox& random) {
+  const std::int64_t rows = spec.global_shape[0], columns = spec.elems() / rows;
+  const std::int64_t first_row = stored / columns;
+  if (rows % 2 != 0 || first_row % 2 != 0 || stored % columns != 0) return 0;
+  const std::int64_t pairs = std::ssize(values) / columns / 2;
+  T* at = values.data();
+  for (std::int64_t row = first_row; row < first_row + 2 * pairs; row += 2, at += 2 * columns) {
+    for (std::int64_t column = 0; column < columns; ++column) {
+      const auto pair = random.normal_pair(static_cast<std::uint64_t>(column * rows + row) / 2);
+      at[column] = static_cast<T>(spec.initial.standard_deviation * pair[0]);
+      at[columns + column] = static_cast<T>(spec.initial.standard_deviation * pair[1]);
+    }
+  }
+  return static_cast<std::size_t>(2 * pairs * columns);
+}
+
 // The stored elements of `spec` from `stored` on.
 template <typename T>
 void fill_parameter(std::span<T> values, const ParamSpec& spec, std::int64_t stored, std::uint64_t seed) {
@@ -75,6 +95,11 @@ void fill_parameter(std::span<T> values, const ParamSpec& spec, std::int64_t sto
     case InitialValue::Kind::kNormal: {
       const Philox random(random_key(seed, spec.name));
       while (!values.empty()) {
+        if (const std::size_t done = spec.initial.transposed ? fill_row_pairs(values, spec, stored, random) : 0) {
+          values = values.subspan(done);
+          stored += static_cast<std::int64_t>(done);
+          continue;
+        }
         const Run run = run_at(spec, stored);
         const auto part = values.first(static_cast<std::size_t>(std::min<std::int64_t>(run.elems, std::ssize(values))));
         fill_normal(part, run.first, spec.initial.standard_deviation, random);
@@ -111,20 +136,24 @@ template <typename T>
 void fill_on_threads(std::span<T> values, std::int64_t begin, const ParamLayout& layout, std::uint64_t seed,
                      int threads) {
   const std::int64_t elems = std::ssize(values);
-  const std::int64_t pieces = std::clamp<std::int64_t>(elems / kThreadElems, 1, threads);
-  const auto fill_piece = [&](std::int64_t piece) {
-    const std::int64_t from = elems * piece / pieces, to = elems * (piece + 1) / pieces;
-    fill_flat(values.subspan(static_cast<std::size_t>(from), static_cast<std::size_t>(to - from)), begin + from, layout,
-              seed);
+  // Whoever is done takes the next piece: zeros cost nothing, and what other threads run is not known.
+  std::atomic<std::int64_t> next{0};
+  const auto fill_pieces = [&] {
+    for (std::int64_t from; (from = next.fetch_add(kPieceElems, std::memory_order_relaxed)) < elems;) {
+      const std::int64_t count = std::min(kPieceElems, elems - from);
+      fill_flat(values.subspan(static_cast<std::size_t>(from), static_cast<std::size_t>(count)), begin + from, layout,
+                seed);
+    }
   };
   // Signals are for the training thread.
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   std::vector<std::jthread> others;
-  for (std::int64_t piece = 1; piece < pieces; ++piece) others.emplace_back(fill_piece, piece);
+  const std::int64_t wanted = std::clamp<std::int64_t>(elems / kPieceElems, 1, threads);
+  for (std::int64_t thread = 1; thread < wanted; ++thread) others.emplace_back(fill_pieces);
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  fill_piece(0);
+  fill_pieces();
 }
 
 }  // namespace
