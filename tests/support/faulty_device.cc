@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "runtime/base/error.h"
-#include "tests/support/pause_stream.h"
+#include "kernels/pause_stream.h"
 
 namespace strake::test {
 
@@ -60,7 +60,7 @@ Body FaultyDevice::with_faults(std::string_view stream, const Operation& operati
   if (on_host.count() > 0) std::this_thread::sleep_for(on_host);
   if (on_stream.count() == 0) return body;
   return [kind = kind(), on_stream, body = std::move(body)](NativeStream native) {
-    pause_stream(kind, native, on_stream);
+    kernels::pause_stream(kind, native, on_stream);
     body(native);
   };
 }

@@ -6,8 +6,8 @@
 
 #include "runtime/device/device.h"
 
-namespace strake::test {
+namespace strake::kernels {
 
 void pause_stream(DeviceKind kind, NativeStream native, std::chrono::nanoseconds duration);
 
-}  // namespace strake::test
+}  // namespace strake::kernels

@@ -1,4 +1,4 @@
-#include "tests/support/pause_stream.h"
+#include "kernels/pause_stream.h"
 
 #include <thread>
 
@@ -8,12 +8,12 @@
 #include "kernels/cuda/test_kernels.h"
 #endif
 
-namespace strake::test {
+namespace strake::kernels {
 
 void pause_stream(DeviceKind kind, [[maybe_unused]] NativeStream native, std::chrono::nanoseconds duration) {
   if (kind == DeviceKind::kCuda) {
 #ifdef STRAKE_HAS_CUDA
-    kernels::cuda::spin(static_cast<cudaStream_t>(native.handle), duration.count());
+    cuda::spin(static_cast<cudaStream_t>(native.handle), duration.count());
     return;
 #endif
   }
@@ -21,4 +21,4 @@ void pause_stream(DeviceKind kind, [[maybe_unused]] NativeStream native, std::ch
   std::this_thread::sleep_for(duration);
 }
 
-}  // namespace strake::test
+}  // namespace strake::kernels
