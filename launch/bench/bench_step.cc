@@ -17,6 +17,7 @@
 #include "launch/job/agreement.h"
 #include "launch/job/devices.h"
 #include "launch/job/job_inputs.h"
+#include "launch/job/random_tokens.h"
 #include "launch/job/rank_environment.h"
 #include "launch/job/same_on_all_ranks.h"
 #include "launch/job/world.h"
@@ -32,26 +33,15 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// What data.train says where the bench makes tokens itself.
-const std::vector<std::string> kRandomTokens{"random tokens"};
-
 // The config that is measured, as the user means it: what a step does not need is off unless the command line has it.
 Config load(const BenchStepArguments& arguments) {
-  Config defaults;
-  defaults.data.train = kRandomTokens;
   std::vector<std::string> overrides{"checkpoint.at_end=false", "eval.every=0", "data.val="};
   const bool checkpoints_by_time =
       std::any_of(arguments.overrides.begin(), arguments.overrides.end(),
                   [](const std::string& each) { return each.starts_with("checkpoint.every_minutes="); });
   if (!checkpoints_by_time) overrides.emplace_back("checkpoint.every=0");  // else the two contradict each other
   overrides.insert(overrides.end(), arguments.overrides.begin(), arguments.overrides.end());
-  if (arguments.random_data) overrides.push_back("data.train=" + kRandomTokens.front());
-  const Config config = load_config(arguments.config_path, overrides, defaults);
-  if (config.data.train == kRandomTokens && config.model.vocab == 0) {
-    throw ConfigError(
-        "model.vocab: random tokens have no vocabulary of their own; set model.vocab (256 for bytes, 50257 for GPT-2)");
-  }
-  return config;
+  return load_config_with_tokens(arguments.config_path, std::move(overrides), arguments.random_data);
 }
 
 // A new folder beside run.dir; rank 0 makes and removes it, for all. A bench that is killed leaves it behind.
@@ -89,25 +79,18 @@ class BenchFolder {
   std::filesystem::path path_;
 };
 
-// Uniform ids: enough that no sequence comes back soon, few enough to be written in a moment.
-void write_random_tokens(Files& files, const std::filesystem::path& path, const Config& config) {
-  constexpr std::int64_t kStepsUntilAgain = 16, kMostTokens = std::int64_t{1} << 26, kAtOnce = 1 << 16;
-  const std::int64_t step_tokens = config.train.global_batch * config.train.sequence;
-  const std::int64_t tokens =
-      std::max(std::min(kStepsUntilAgain * step_tokens, kMostTokens), config.train.sequence) + 1;
+void write_tokens(Files& files, const std::filesystem::path& path, RandomTokens tokens, std::int64_t vocab) {
+  constexpr std::int64_t kAtOnce = 1 << 16;
   data::TokenFileInfo info;
-  info.vocab = config.model.vocab;
+  info.vocab = vocab;
   info.type = info.vocab <= 1 << 16 ? data::TokenType::kU16 : data::TokenType::kU32;
   info.source = "random ids, by strake bench";
   data::TokenFileWriter writer(files, path, info);
-  const Philox random(random_key(static_cast<std::uint64_t>(config.run.seed), "bench tokens"));
   std::vector<std::int32_t> ids;
-  for (std::int64_t i = 0; i < tokens; ++i) {
-    ids.push_back(
-        static_cast<std::int32_t>(random.uniform(static_cast<std::uint64_t>(i)) * static_cast<double>(info.vocab)));
-    if (static_cast<std::int64_t>(ids.size()) < kAtOnce && i + 1 < tokens) continue;
+  for (std::int64_t begin = 0; begin < tokens.tokens(); begin += kAtOnce) {
+    ids.resize(static_cast<std::size_t>(std::min(kAtOnce, tokens.tokens() - begin)));
+    tokens.read(begin, ids);
     writer.append(ids);
-    ids.clear();
   }
   writer.finish();
   writer.publish();
@@ -130,11 +113,11 @@ Bench measure(const BenchStepArguments& arguments, const Config& config, RankDev
   run.checkpoint.resume = Resume::kAuto;
   run.train.steps = arguments.warmup + arguments.steps * arguments.repeats;
   run.train.stop_at = 0;
-  if (config.data.train == kRandomTokens) {
+  if (asks_for_random_tokens(config)) {
     const std::filesystem::path tokens = folder.path() / "random.bin";
     run.data.train = {tokens.string()};
     agree(control, [&] {
-      if (rank == 0) write_random_tokens(files, tokens, run);
+      if (rank == 0) write_tokens(files, tokens, RandomTokens(run), run.model.vocab);
     });
   }
 
