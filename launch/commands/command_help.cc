@@ -40,6 +40,10 @@ constexpr Example kExamples[] = {
     {"strake bench comm",
      "  mpirun --allow-run-as-root --bind-to none --oversubscribe -n 2 strake bench comm --max 64MiB\n"
      "  strake bench comm --threads 4 --only all_reduce,all_gather --json"},
+    {"strake verify-overlap",
+     "  strake verify-overlap quickstart.toml --ranks 3\n"
+     "  strake verify-overlap quickstart.toml --random-data model.vocab=256 --variants \"late\" --variants "
+     "\"recompute\""},
     {"strake data", "  strake data prepare book.txt --train train.bin --val val.bin"},
     {"strake data prepare", "  strake data prepare book.txt --train train.bin --val val.bin"},
     {"strake generate", "  strake generate runs/book --prompt \"Once upon a time\" --tokens 400 --seed 7"},

@@ -26,6 +26,7 @@
 #include "launch/plan/memory_size.h"
 #include "launch/plan/plan.h"
 #include "launch/train/train.h"
+#include "launch/verify/verify_overlap.h"
 #include "runtime/base/error.h"
 #include "runtime/base/home_path.h"
 #include "runtime/base/text.h"
@@ -219,6 +220,34 @@ int run_command_line(int argc, char** argv) {
       });
     }
     run = [&] { return run_bench_comm(comm); };
+  });
+
+  VerifyOverlapArguments verify_overlap;
+  CLI::App* verify_overlap_command = app.add_subcommand(
+      "verify-overlap", "Show that overlap, buckets, sharding and delays change no bit of a config's results");
+  verify_overlap_command->add_option("config", verify_overlap.config_path, "TOML file")
+      ->required()
+      ->type_name("CONFIG.toml");
+  verify_overlap_command->add_option("overrides", verify_overlap.overrides, "Keys that replace those of the file")
+      ->type_name("key=value");
+  verify_overlap_command
+      ->add_option("--ranks", verify_overlap.ranks, "Ranks that are threads of this process; not under mpirun or srun")
+      ->check(number_from(std::int64_t{1}, std::int64_t{256}))
+      ->capture_default_str();
+  verify_overlap_command->add_option("--steps", verify_overlap.steps, "Steps of each variant")
+      ->check(number_from(std::int64_t{1}, std::int64_t{1'000'000}))
+      ->capture_default_str();
+  verify_overlap_command
+      ->add_option("--variants", verify_overlap.only, "Only those whose names have this in them; may be repeated")
+      ->type_name("TEXT")
+      ->expected(1)
+      ->take_all();
+  verify_overlap_command->add_flag("--random-data", verify_overlap.random_data,
+                                   "Random tokens, also if the config names a token file");
+  verify_overlap_command->add_flag("--json", verify_overlap.json, "Print one JSON object (docs/formats.md)");
+  verify_overlap_command->callback([&] {
+    verify_overlap.command_line = words(argc, argv);
+    run = [&] { return run_verify_overlap(verify_overlap); };
   });
 
   data::PrepareOptions prepare;

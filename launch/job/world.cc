@@ -56,7 +56,8 @@ int run_as_rank(const RankWork& work, std::chrono::milliseconds hang_limit) {
   return run_in(world.make_communicator(0), *control, watch, work);
 }
 
-RankDevice::RankDevice(const Config& config, comm::Control& control, const std::filesystem::path& run_folder) {
+RankDevice::RankDevice(const Config& config, comm::Control& control, const std::filesystem::path& run_folder,
+                       const RankEnvironment& environment) {
   const int rank = control.rank();
   std::string gpus_before;
   agree(control, [&] {
@@ -65,8 +66,7 @@ RankDevice::RankDevice(const Config& config, comm::Control& control, const std::
   });
   gpus_before = control.broadcast(gpus_before, 0);
   std::vector<GpuOffer> offers;
-  for (const std::string& text :
-       control.all_gather(offer_gpu(config.run.device, RankEnvironment::detect()).to_text())) {
+  for (const std::string& text : control.all_gather(offer_gpu(config.run.device, environment).to_text())) {
     offers.push_back(GpuOffer::from_text(text));
   }
   agree(control, [&] {

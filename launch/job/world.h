@@ -12,6 +12,7 @@
 #include "comm/communicator.h"
 #include "comm/control.h"
 #include "launch/config.h"
+#include "launch/job/rank_environment.h"
 #include "launch/job/watch.h"
 #include "runtime/device/device.h"
 #include "runtime/device/jitter_device.h"
@@ -38,7 +39,9 @@ class RankDevice {
  public:
   // Collective: the ranks agree on the kind of device. `run_folder`: of the run that goes on if it has a checkpoint,
   // which then does not leave GPUs unasked; empty: none.
-  RankDevice(const Config& config, comm::Control& control, const std::filesystem::path& run_folder = {});
+  // `environment`: how this rank was started.
+  RankDevice(const Config& config, comm::Control& control, const std::filesystem::path& run_folder = {},
+             const RankEnvironment& environment = RankEnvironment::detect());
   RankDevice(const RankDevice&) = delete;
   RankDevice& operator=(const RankDevice&) = delete;
 

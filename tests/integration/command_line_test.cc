@@ -48,8 +48,8 @@ TEST(Help, EveryCommandHasItWithAnExample) {
   const std::string all = shell("strake --help").output;
   int commands = 0;
   for (const char* command :
-       {"", "train", "plan", "bench", "bench step", "data", "data prepare", "generate", "import", "export", "ckpt",
-        "ckpt list", "ckpt verify", "ckpt convert", "info", "completion", "help"}) {
+       {"", "train", "plan", "bench", "bench step", "verify-overlap", "data", "data prepare", "generate", "import",
+        "export", "ckpt", "ckpt list", "ckpt verify", "ckpt convert", "info", "completion", "help"}) {
     const std::string name = command;
     const ShellEnd help = shell("strake " + name + " --help");
     EXPECT_EQ(help.exit_code, 0) << command;
@@ -108,7 +108,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadLine{"help data nosuch", "strake data: \"nosuch\" is not known; write one of prepare"},
         BadLine{"help --nosuch", "strake: \"--nosuch\" is not known; write one of train"},
         BadLine{"help train extra", "strake train: \"extra\" is not known"}, BadLine{"help ''", "\"\" is not known"},
-        BadLine{"frobnicate", "write one of train, plan, bench, data"}, BadLine{"data prepar", "did you mean prepare?"},
+        BadLine{"frobnicate", "write one of train, plan, bench, verify-overlap, data"},
+        BadLine{"data prepar", "did you mean prepare?"},
         BadLine{"ckpt",
                 "strake ckpt: a command is missing; write one of list, verify, convert; see `strake ckpt --help`"},
         BadLine{"train", "strake train: CONFIG.toml is missing"},

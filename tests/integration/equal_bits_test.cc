@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <map>
+#include <optional>
 
 #include "tests/integration/small_job.h"
 #include "tests/integration/variants.h"

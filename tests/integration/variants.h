@@ -1,102 +1,40 @@
-// Variants of a run that must not change a bit of its results: overlap, bucket sizes, late streams; and their runs, on
-// the devices that a test makes.
+// Runs in the variants that must not change a bit of their results (launch/verify/variant.h), on the devices that a
+// test makes.
 #pragma once
 
-#include <chrono>
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "launch/config.h"
-#include "runtime/device/jitter_device.h"
+#include "launch/verify/variant.h"
+#include "launch/verify/variant_device.h"
 #include "runtime/device/order_checker.h"
 #include "tests/integration/small_job.h"
-#include "tests/support/faulty_device.h"
 #include "tests/support/watchdog.h"
 
 namespace strake::test {
 
-struct Variant {
-  std::string name;
-  bool overlap;
-  double bucket_mib;
-  std::string late_stream = {};  // one operation in four of this stream waits; "all": of every stream
-  bool late_host = false;        // the training thread too
-  models::Shard shard = models::Shard::kNone;
-};
+using launch::Variant;
+using launch::VariantDevice;
+using launch::with;
 
-inline constexpr double kOneBucketEach = 1e-6;  // MiB: a parameter each
-inline constexpr double kSomeBuckets = 0.008;
-inline constexpr double kOneBucket = 100;  // for all but the embeddings, which share no bucket with the rest
+inline constexpr double kOneBucketEach = launch::kBucketEachMib;
+inline constexpr double kSomeBuckets = 0.008;  // MiB
+inline constexpr double kOneBucket =
+    launch::kOneBucketMib;  // for all but the embeddings, which share none with the rest
 
 // `some_buckets`: MiB that cut the model's gradients into more than six.
 inline std::vector<Variant> variants(double some_buckets = kSomeBuckets) {
-  return {
-      {"serial, one bucket", false, kOneBucket},
-      {"serial, a bucket a parameter", false, kOneBucketEach},
-      {"overlapped, one bucket", true, kOneBucket},
-      {"overlapped, some buckets", true, some_buckets},
-      {"overlapped, a bucket a parameter", true, kOneBucketEach},
-      {"compute late", true, some_buckets, "compute"},
-      {"communication late", true, some_buckets, "comm"},
-      {"input late", true, some_buckets, "copy-in"},
-      {"host late", true, some_buckets, "", true},
-      {"all late", true, kOneBucketEach, "all"},
-  };
+  return launch::schedules(some_buckets, models::Shard::kNone);
 }
 
 // What ranks keep a part of makes no difference either, where sums are in the order of ranks.
 inline std::vector<Variant> sharded_variants(double some_buckets = kSomeBuckets) {
-  std::vector<Variant> sharded = variants(some_buckets);
-  for (Variant& variant : sharded) {
-    variant.name += ", sharded";
-    variant.shard = models::Shard::kOptimizer;
-  }
-  return sharded;
+  return launch::schedules(some_buckets, models::Shard::kOptimizer);
 }
-
-inline launch::Config with(launch::Config config, const Variant& variant) {
-  config.train.shard = variant.shard;
-  config.comm.overlap = variant.overlap;
-  config.comm.bucket_mib = variant.bucket_mib;
-  return config;
-}
-
-// A rank's devices: faults outermost, then the order checker, then the one that computes.
-class VariantDevice {
- public:
-  VariantDevice(Device& base, const Variant& variant, int rank, std::uint64_t seed)
-      : checked_(base, CheckedDevice::Policy::kCollect), faulty_(checked_, seed + static_cast<std::uint64_t>(rank)) {
-    const std::chrono::microseconds longest(400);
-    device_ = &faulty_;
-    if (variant.late_stream == "all" && base.kind() == DeviceKind::kCuda) {
-      // Jitter is a sleep in each body, so of the host; here the streams themselves are late too.
-      faulty_.faults().delays = {{.random = longest / 2}, {.random = longest / 8, .where = Delay::Where::kHost}};
-    } else if (variant.late_stream == "all") {
-      device_ = &jittery_.emplace(checked_, longest, seed + static_cast<std::uint64_t>(rank));
-    } else if (!variant.late_stream.empty()) {
-      // Odd ranks are later than even ones.
-      faulty_.faults().delays.push_back(
-          {.target = {.stream = variant.late_stream}, .random = rank % 2 == 0 ? longest / 8 : longest});
-    }
-    if (variant.late_host) {
-      faulty_.faults().delays.push_back(
-          {.random = rank % 2 == 0 ? longest / 8 : longest / 2, .where = Delay::Where::kHost});
-    }
-  }
-
-  Device& device() { return *device_; }
-  const OrderChecker& checker() { return checked_.checker(); }
-
- private:
-  CheckedDevice checked_;
-  FaultyDevice faulty_;
-  std::optional<JitterDevice> jittery_;
-  Device* device_;
-};
 
 // Called on each rank's thread; the device outlives the rank's run only.
 using MakeDevice = std::function<std::unique_ptr<Device>(int rank)>;
