@@ -11,8 +11,11 @@
 #include <optional>
 #include <utility>
 
+#include "comm/stub_communicator.h"
 #include "data/token_file_writer.h"
+#include "launch/bench/calibration.h"
 #include "launch/bench/gpu_sampler.h"
+#include "launch/bench/step_blocks.h"
 #include "launch/bench/step_figures.h"
 #include "launch/job/agreement.h"
 #include "launch/job/devices.h"
@@ -42,6 +45,21 @@ Config load(const BenchStepArguments& arguments) {
   if (!checkpoints_by_time) overrides.emplace_back("checkpoint.every=0");  // else the two contradict each other
   overrides.insert(overrides.end(), arguments.overrides.begin(), arguments.overrides.end());
   return load_config_with_tokens(arguments.config_path, std::move(overrides), arguments.random_data);
+}
+
+// What the command line may not ask for where nothing travels between ranks.
+void require_possible(Communication communication, const Config& config, int ranks) {
+  if (communication == Communication::kReal) return;
+  const char* option = communication == Communication::kStubbed ? "--stub-comm" : "--calibrate";
+  if (config.checkpoint.every != 0 || config.checkpoint.at_end) {
+    throw ConfigError(fmt::format(
+        "{}: ranks that are told nothing of each other hold different weights, which no checkpoint keeps; leave out "
+        "checkpoint.*",
+        option));
+  }
+  if (communication == Communication::kCalibrated && ranks == 1) {
+    throw ConfigError("--calibrate: one rank communicates with nobody; start several (mpirun -n 2 strake bench step)");
+  }
 }
 
 // A new folder beside run.dir; rank 0 makes and removes it, for all. A bench that is killed leaves it behind.
@@ -100,18 +118,23 @@ struct Bench {
   Config config;  // as the user means it
   StepJob job;
   RankMeasurement own;
+  RankMeasurement own_stubbed;                 // of steps alone; none unless calibrated
   std::map<std::string, std::string> kernels;  // chosen by measurement
 };
 
 // Trains and measures.
 Bench measure(const BenchStepArguments& arguments, const Config& config, RankDevice& device,
-              comm::Communicator& communicator, comm::Control& control, RankWatch& watch, Files& files) {
+              comm::StubCommunicator& communicator, comm::Control& control, RankWatch& watch, Files& files) {
   const int rank = control.rank(), ranks = control.size();
   BenchFolder folder(files, config, control);
   Config run = config;
   run.run.dir = (folder.path() / "run").string();
   run.checkpoint.resume = Resume::kAuto;
-  run.train.steps = arguments.warmup + arguments.steps * arguments.repeats;
+  const StepBlocks blocks{.warmup = arguments.warmup,
+                          .steps = arguments.steps,
+                          .repeats = arguments.repeats,
+                          .communication = arguments.communication};
+  run.train.steps = blocks.total();
   run.train.stop_at = 0;
   if (asks_for_random_tokens(config)) {
     const std::filesystem::path tokens = folder.path() / "random.bin";
@@ -121,7 +144,8 @@ Bench measure(const BenchStepArguments& arguments, const Config& config, RankDev
     });
   }
 
-  Bench bench{.config = config, .job = {}, .own = {}, .kernels = {}};
+  Bench bench{.config = config, .job = {}, .own = {}, .own_stubbed = {}, .kernels = {}};
+  bench.job.stub_comm = arguments.communication == Communication::kStubbed;
   bench.job.warmup = arguments.warmup;
   bench.job.steps = arguments.steps;
   bench.job.repeats = arguments.repeats;
@@ -147,7 +171,7 @@ Bench measure(const BenchStepArguments& arguments, const Config& config, RankDev
             throw std::runtime_error(fmt::format("stopped by signal {}: nothing was measured", watch.asked_to_stop()));
           },
       .wrap_train_source = {},
-      .before_step = {},
+      .before_step = [&](std::int64_t step) { communicator.stub(blocks.stubbed(step)); },
       .before_first_step =
           [&](Trainer& started) {
             trainer = &started;
@@ -161,7 +185,9 @@ Bench measure(const BenchStepArguments& arguments, const Config& config, RankDev
       .on_report =
           [&](const StepReport& report) {  // a step has ended, and the next runs
             if (sampler.has_value() && report.step + 1 == arguments.warmup) sampler->start();
-            if (report.step >= arguments.warmup) bench.own.steps.push_back(rank_step(report.times, report.comm_busy));
+            RankMeasurement& measured =
+                blocks.stubbed(report.step) && !bench.job.stub_comm ? bench.own_stubbed : bench.own;
+            if (blocks.counted(report.step)) measured.steps.push_back(rank_step(report.times, report.comm_busy));
             if (report.step + 1 < run.train.steps) return;
             if (sampler.has_value()) bench.own.gpu = sampler->stop();
             bench.own.memory = trainer->memory_table();
@@ -174,11 +200,13 @@ Bench measure(const BenchStepArguments& arguments, const Config& config, RankDev
   return bench;
 }
 
-Json report_json(const BenchStepArguments& arguments, const Bench& bench, const StepFigures& figures) {
+Json report_json(const BenchStepArguments& arguments, const Bench& bench, const StepFigures& figures,
+                 const std::optional<Calibration>& calibration) {
   Json out{{"format", "strake-bench-step-1"},          {"measured", utc_now()},
            {"command_line", arguments.command_line},   {"config", Json::parse(config_to_json(bench.config))},
            {"config_hash", config_hash(bench.config)}, {"launcher", RankEnvironment::detect().launcher_name()}};
   out.update(to_json(figures));
+  out["calibration"] = calibration.has_value() ? to_json(*calibration) : Json();
   out["kernels"] = bench.kernels;
   out["build"] = build_json();
   out["hardware"] = hardware_json(read_gpus());
@@ -186,7 +214,8 @@ Json report_json(const BenchStepArguments& arguments, const Bench& bench, const 
   return out;
 }
 
-std::string report_text(const BenchStepArguments& arguments, const Bench& bench, const StepFigures& figures) {
+std::string report_text(const BenchStepArguments& arguments, const Bench& bench, const StepFigures& figures,
+                        const std::optional<Calibration>& calibration) {
   const Build build = build_description();
   std::string libraries;
   for (const auto& [name, version] : library_versions()) {
@@ -200,34 +229,46 @@ std::string report_text(const BenchStepArguments& arguments, const Bench& bench,
       "  {:<15}{}{}",
       arguments.config_path, figures.ranks.size(), figures.ranks.size() == 1 ? "" : "s", figures.hosts,
       figures.hosts == 1 ? "" : "s", figures.ranks.front().device, links, "data",
-      fmt::format("{}", fmt::join(bench.config.data.train, ", ")), config_hash(bench.config), table(figures), "strake",
-      build.version, build.commit, build.type, "libraries", libraries,
-      gpus.driver.empty() ? "" : ", driver " + gpus.driver);
+      fmt::format("{}", fmt::join(bench.config.data.train, ", ")), config_hash(bench.config),
+      table(figures) + (calibration.has_value() ? "\n" + table(*calibration) : ""), "strake", build.version,
+      build.commit, build.type, "libraries", libraries, gpus.driver.empty() ? "" : ", driver " + gpus.driver);
+}
+
+std::vector<RankMeasurement> measured_by_all(comm::Control& control, const RankMeasurement& own) {
+  std::vector<RankMeasurement> out;
+  for (const std::string& text : control.all_gather(own.to_text())) out.push_back(RankMeasurement::from_text(text));
+  return out;
 }
 
 int bench_step(const BenchStepArguments& arguments, JobRank& job) {
   comm::Control& control = job.control;
   Config config;
-  agree(control, [&] { config = load(arguments); });
+  agree(control, [&] {
+    config = load(arguments);
+    require_possible(arguments.communication, config, control.size());
+  });
   require_same_on_all_ranks(control, program_facts("bench step"), kSameProgram);
   require_same_on_all_ranks(control, config_facts(config), kSameConfig);
   job.watch.set_limit(hang_limit(config));
   RankDevice device(config, control);
-  const std::unique_ptr<comm::Communicator> communicator =
-      make_communicator(device.base(), control, std::move(job.host), config.comm.backend);
-  const RankWatch::Communication communication(job.watch, *communicator);
+  comm::StubCommunicator communicator(
+      make_communicator(device.base(), control, std::move(job.host), config.comm.backend));
+  const RankWatch::Communication communication(job.watch, communicator);
   PosixFiles files;
-  const Bench bench = measure(arguments, config, device, *communicator, control, job.watch, files);
-  std::vector<RankMeasurement> ranks;
-  for (const std::string& text : control.all_gather(bench.own.to_text())) {
-    ranks.push_back(RankMeasurement::from_text(text));
+  const Bench bench = measure(arguments, config, device, communicator, control, job.watch, files);
+  std::vector<RankMeasurement> ranks = measured_by_all(control, bench.own);
+  std::optional<Calibration> calibration;
+  if (arguments.communication == Communication::kCalibrated) {
+    calibration =
+        calibration_of(arguments.steps, arguments.repeats, ranks, measured_by_all(control, bench.own_stubbed));
   }
   if (control.rank() != 0) return 0;
   const StepFigures figures = figures_of(bench.job, std::move(ranks));
-  std::cout << (arguments.json
-                    ? report_json(arguments, bench, figures).dump(2, ' ', false, Json::error_handler_t::replace)
-                    : report_text(arguments, bench, figures))
-            << '\n';
+  std::cout
+      << (arguments.json
+              ? report_json(arguments, bench, figures, calibration).dump(2, ' ', false, Json::error_handler_t::replace)
+              : report_text(arguments, bench, figures, calibration))
+      << '\n';
   return 0;
 }
 

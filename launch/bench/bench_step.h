@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "launch/bench/step_blocks.h"
+
 namespace strake::launch {
 
 struct BenchStepArguments {
@@ -22,6 +24,7 @@ struct BenchStepArguments {
   std::int64_t steps = 30;  // of each repeat
   std::int64_t repeats = 3;
   bool random_data = false;  // also if the config names data
+  Communication communication = Communication::kReal;
   bool json = false;
 };
 

@@ -153,7 +153,7 @@ StepFigures figures_of(const StepJob& job, std::vector<RankMeasurement> ranks) {
   }
   out.class_ms = class_medians(ranks);
   out.comm_busy_ms = median_of(mean_over_ranks(std::span<const RankMeasurement>(ranks), busy_ms));
-  if (ranks.size() > 1 && out.comm_busy_ms > 0) {
+  if (ranks.size() > 1 && !job.stub_comm && out.comm_busy_ms > 0) {
     out.comm_hidden_share = std::max(0.0, 1 - out.of(StepClass::kExposedComm) / out.comm_busy_ms);
   }
 
@@ -183,6 +183,7 @@ Json to_json(const StepFigures& figures) {
   out["warmup"] = job.warmup;
   out["steps"] = job.steps;
   out["repeats"] = job.repeats;
+  out["stub_comm"] = job.stub_comm;
   out["tokens_per_step"] = job.tokens_per_step;
   out["step_ms"] = {{"median", figures.median_ms},
                     {"p10", step.p10},
@@ -199,7 +200,8 @@ Json to_json(const StepFigures& figures) {
   out["model_flops_per_token"] = job.flops_per_token;
   out["peak_flops_per_rank"] = job.peak_flops > 0 ? Json(job.peak_flops) : Json();
   out["breakdown_ms"] = classes_json(figures.class_ms);
-  out["comm"] = {{"busy_ms", figures.comm_busy_ms},
+  out["comm"] = {{"exposed_ms", figures.of(StepClass::kExposedComm)},
+                 {"busy_ms", figures.comm_busy_ms},
                  {"hidden_share", or_null(figures.comm_hidden_share)},
                  {"buckets", job.buckets},
                  {"bytes", job.comm_bytes}};
@@ -232,6 +234,11 @@ std::string table(const StepFigures& figures) {
       fmt::format("{:.3f} ms, median of {} x {} steps; {:.3f} .. {:.3f} (p10 .. p90), {:.3f} .. {:.3f} between "
                   "repeats",
                   figures.median_ms, job.repeats, job.steps, figures.step_ms.p10, figures.step_ms.p90, *least, *most));
+  if (job.stub_comm) {
+    out += row("** stubbed **",
+               "nothing travelled between the ranks: the times of a step if communication were free, and no "
+               "training");
+  }
   out += row("tokens/s",
              fmt::format("{}, {} a rank; {} tokens a step{}", grouped(figures.tokens_per_s),
                          grouped(figures.tokens_per_s / ranks), grouped(static_cast<double>(job.tokens_per_step)),

@@ -41,6 +41,7 @@ struct RankMeasurement {
 struct StepJob {
   std::int64_t warmup = 0, steps = 0, repeats = 0;  // steps: of each repeat
   std::int64_t tokens_per_step = 0;                 // of all ranks
+  bool stub_comm = false;  // nothing travelled between ranks: nothing is known of communication
   double flops_per_token = 0;
   double peak_flops = 0;  // of a rank's device; 0: not known
   std::string peak_name;

@@ -36,7 +36,9 @@ constexpr Example kExamples[] = {
      "  strake plan examples/llama-1b.toml --ranks 8 --device cuda --memory 80GiB\n"
      "  strake plan quickstart.toml train.micro_batch=32 --json"},
     {"strake bench", "  strake bench step quickstart.toml --random-data"},
-    {"strake bench step", "  strake bench step quickstart.toml --random-data --steps 50 train.micro_batch=8"},
+    {"strake bench step",
+     "  strake bench step quickstart.toml --random-data --steps 50 train.micro_batch=8\n"
+     "  mpirun --allow-run-as-root --bind-to none --oversubscribe -n 2 strake bench step quickstart.toml --calibrate"},
     {"strake bench comm",
      "  mpirun --allow-run-as-root --bind-to none --oversubscribe -n 2 strake bench comm --max 64MiB\n"
      "  strake bench comm --threads 4 --only all_reduce,all_gather --json"},

@@ -162,10 +162,18 @@ int run_command_line(int argc, char** argv) {
   add_number("--warmup", bench.warmup, "Steps before the first that counts");
   add_number("--steps", bench.steps, "Steps of each repeat");
   add_number("--repeats", bench.repeats, "Blocks of steps that are compared with each other");
+  bool stub_comm = false, calibrate = false;
+  CLI::Option* stub_option = step_command->add_flag(
+      "--stub-comm", stub_comm, "Send nothing between ranks: a step's time if communication were free; trains nothing");
+  step_command
+      ->add_flag("--calibrate", calibrate, "Blocks of steps as they are and with --stub-comm in turn: what it costs")
+      ->excludes(stub_option);
   step_command->add_flag("--random-data", bench.random_data, "Random tokens, also if the config names a token file");
   step_command->add_flag("--json", bench.json, "Print one JSON object (docs/formats.md)");
   step_command->callback([&] {
     bench.command_line = words(argc, argv);
+    if (stub_comm) bench.communication = Communication::kStubbed;
+    if (calibrate) bench.communication = Communication::kCalibrated;
     run = [&] { return run_bench_step(bench); };
   });
 

@@ -127,6 +127,41 @@ TEST_P(BenchStep, WritesCheckpointsAndHeldOutLossesIfAsked) {
   EXPECT_TRUE(leftovers().empty()) << leftovers().front();
 }
 
+// Sharded, so that weights are gathered; from the first step on, or in turn with real steps.
+TEST_P(BenchStep, SendsNothingIfAsked) {
+  const std::vector<std::string> common{"--warmup",  "2", "--steps", "3",
+                                        "--repeats", "2", "--json",  "train.shard=optimizer"};
+  std::vector<std::string> arguments = common;
+  arguments.emplace_back("--stub-comm");
+  const ProgramEnd end = bench(arguments);
+  ASSERT_EQ(end.exit_code, 0) << end.output;
+  const Json stubbed = parse(end);
+  EXPECT_EQ(stubbed.at("stub_comm"), true);
+  EXPECT_TRUE(stubbed.at("comm").at("hidden_share").is_null());
+  EXPECT_GT(stubbed.at("comm").at("bytes"), 0) << "the schedule is the same";
+  EXPECT_TRUE(stubbed.at("calibration").is_null());
+
+  arguments.back() = "--calibrate";
+  const ProgramEnd calibrated = bench(arguments);
+  if (ranks() == 0) {
+    EXPECT_EQ(calibrated.exit_code, static_cast<int>(ExitCode::kConfig)) << calibrated.output;
+    EXPECT_NE(calibrated.output.find("one rank communicates with nobody"), std::string::npos) << calibrated.output;
+    return;
+  }
+  ASSERT_EQ(calibrated.exit_code, 0) << calibrated.output;
+  const Json json = parse(calibrated);
+  EXPECT_EQ(json.at("stub_comm"), false);
+  const Json& calibration = json.at("calibration");
+  EXPECT_DOUBLE_EQ(calibration.at("step_ms").get<double>(), json.at("step_ms").at("median").get<double>());
+  EXPECT_GT(calibration.at("stubbed_step_ms"), 0);
+  EXPECT_DOUBLE_EQ(calibration.at("efficiency_loss").get<double>(),
+                   1 - calibration.at("stubbed_step_ms").get<double>() / calibration.at("step_ms").get<double>());
+  EXPECT_EQ(calibration.at("efficiency_losses").size(), 2u);
+  EXPECT_DOUBLE_EQ(calibration.at("compute_dilation").get<double>(),
+                   calibration.at("compute_ms").get<double>() / calibration.at("stubbed_compute_ms").get<double>());
+  EXPECT_TRUE(leftovers().empty()) << leftovers().front();
+}
+
 TEST_P(BenchStep, WrongInputIsReportedOnce) {
   const struct {
     std::vector<std::string> arguments;
@@ -137,6 +172,7 @@ TEST_P(BenchStep, WrongInputIsReportedOnce) {
       {{"data.train=/nowhere.bin"}, ExitCode::kData, {"/nowhere.bin"}},
       {{"--random-data"}, ExitCode::kConfig, {"model.vocab", "set model.vocab"}},
       {{"train.sequence=10000"}, ExitCode::kData, {"train.sequence"}},
+      {{"--stub-comm", "checkpoint.every=1"}, ExitCode::kConfig, {"--stub-comm", "checkpoint"}},
   };
   for (const auto& [arguments, code, parts] : cases) {
     const ProgramEnd end = bench(arguments);

@@ -136,13 +136,29 @@ TEST(StepFigures, HasTheDocumentedFields) {
   auto ranks = two_ranks();
   ranks[0].gpu = load(300);
   const auto json = to_json(figures_of(job(), ranks));
-  for (const char* key :
-       {"warmup", "steps", "repeats", "tokens_per_step", "step_ms", "tokens_per_s", "tokens_per_s_per_rank", "mfu",
-        "mfu_counts", "mfu_of", "model_flops_per_token", "peak_flops_per_rank", "breakdown_ms", "comm", "power_w",
-        "energy_per_token_j", "throttled", "hosts", "ranks"}) {
+  for (const char* key : {"warmup",
+                          "steps",
+                          "repeats",
+                          "stub_comm",
+                          "tokens_per_step",
+                          "step_ms",
+                          "tokens_per_s",
+                          "tokens_per_s_per_rank",
+                          "mfu",
+                          "mfu_counts",
+                          "mfu_of",
+                          "model_flops_per_token",
+                          "peak_flops_per_rank",
+                          "breakdown_ms",
+                          "comm",
+                          "power_w",
+                          "energy_per_token_j",
+                          "throttled",
+                          "hosts",
+                          "ranks"}) {
     EXPECT_TRUE(json.contains(key)) << key;
   }
-  EXPECT_EQ(json.size(), 19u);
+  EXPECT_EQ(json.size(), 20u);
   EXPECT_EQ(json["tokens_per_s_per_rank"].get<double>() * 2, json["tokens_per_s"].get<double>());
   EXPECT_EQ(json["breakdown_ms"].size(), kStepClasses);
   EXPECT_EQ(json["comm"]["buckets"], 3);
@@ -190,6 +206,20 @@ TEST(StepFiguresDeathTest, EveryRankHasEveryStep) {
   auto ranks = two_ranks();
   ranks[1].steps.pop_back();
   EXPECT_DEATH(figures_of(job(), ranks), "rank 1 measured 5 of 6 steps");
+}
+
+TEST(StepFigures, SayThatNothingTravelled) {
+  StepJob stubbed = job();
+  stubbed.stub_comm = true;
+  const StepFigures figures = figures_of(stubbed, two_ranks());
+  EXPECT_EQ(figures.comm_hidden_share, std::nullopt) << "nothing was there to be hidden";
+  EXPECT_EQ(to_json(figures).at("stub_comm"), true);
+  EXPECT_NE(table(figures).find("** stubbed **"), std::string::npos) << table(figures);
+
+  const StepFigures real = figures_of(job(), two_ranks());
+  EXPECT_EQ(to_json(real).at("stub_comm"), false);
+  EXPECT_EQ(to_json(real).at("comm").at("exposed_ms"), to_json(real).at("breakdown_ms").at("exposed_comm"));
+  EXPECT_EQ(table(real).find("** stubbed **"), std::string::npos) << table(real);
 }
 
 }  // namespace
