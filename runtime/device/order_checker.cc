@@ -134,6 +134,7 @@ class CheckedStream final : public ForwardingStream {
       : ForwardingStream(device, std::move(inner)), device_(device) {
     device_.checker().name_stream(index(), name());
   }
+  ~CheckedStream() override { device_.checker().synchronize_stream(index()); }  // it drains
   void launch(const Operation& operation, Body body) override {
     device_.checker().launch(index(), operation);
     device_.enforce();

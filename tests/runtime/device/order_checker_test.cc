@@ -219,6 +219,13 @@ TEST_F(OrderCheckerTest, HostSynchronisationOrdersWhatIsEnqueuedLater) {
   EXPECT_EQ(reports(), Reports{"WAR f after b"});
 }
 
+TEST_F(OrderCheckerTest, AStreamThatIsGoneHasDoneWhatItHad) {
+  write(kCompute, "writer", x_);
+  streams_[kCompute].reset();
+  read(kComm, "reader", x_);
+  EXPECT_EQ(reports(), Reports{});
+}
+
 TEST_F(OrderCheckerTest, LookingAtAnEventOrdersNothing) {
   Event done = event();
   write(kCompute, "writer", x_);
