@@ -214,7 +214,7 @@ int verify_processes(const VerifyOverlapArguments& arguments, JobRank& rank, con
   require_same_on_all_ranks(control, config_facts(job.config), kSameConfig);
   rank.watch.set_limit(hang_limit(job.config));
   RankDevice device(job.config, control);
-  std::unique_ptr<comm::Communicator> communicator = make_communicator(device.base(), control, std::move(rank.host));
+  std::unique_ptr<comm::Communicator> communicator = make_communicator(device.base(), control, std::move(rank.host), job.config.comm.backend);
   if (hooks.wrap_communicator) communicator = hooks.wrap_communicator(std::move(communicator));
   const RankWatch::Communication communication(rank.watch, *communicator);
   job.stop_requested = [&] { return rank.watch.asked_to_stop(); };
@@ -322,7 +322,7 @@ VerifyReport verify_on_threads(const VerifyJob& job, int ranks, const std::funct
     environment.ranks = environment.local_ranks = ranks;
     RankDevice device(job.config, *control, {}, environment);
     std::unique_ptr<comm::Communicator> communicator =
-        make_communicator(device.base(), *control, world.make_communicator(rank));
+        make_communicator(device.base(), *control, world.make_communicator(rank), job.config.comm.backend);
     if (job.hooks.wrap_communicator) communicator = job.hooks.wrap_communicator(std::move(communicator));
     VerifyReport own = verify_variants(job, {.device = device.base(),
                                              .communicator = *communicator,

@@ -2,8 +2,11 @@
 // operations, exact idle times. Wrappers keep these promises too.
 
 #include <gtest/gtest.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <cstdint>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -182,6 +185,27 @@ TEST_P(CpuDevice, WaitingStreamIsNotStarved) {
   gate.open();
   b->synchronize();
   EXPECT_EQ(device().starved(from, to), Nanoseconds(0));
+}
+
+// The time slice that the scheduler gives the worker of a stream; 0: this kernel knows no slices of threads.
+TEST_P(CpuDevice, WorkersOfHighPriorityAskForShortTurns) {
+  struct SchedulerAttributes {
+    std::uint32_t size, policy;
+    std::uint64_t flags;
+    std::int32_t nice;
+    std::uint32_t priority;
+    std::uint64_t runtime, deadline, period;
+  };
+  const auto slice_of = [&](StreamPriority priority) {
+    SchedulerAttributes attributes = {};
+    const auto worker = device().make_stream("worker", priority);
+    call(*worker, [&] { syscall(SYS_sched_getattr, 0, &attributes, sizeof attributes, 0); });
+    worker->synchronize();
+    return attributes.runtime;
+  };
+  const std::uint64_t normal = slice_of(StreamPriority::kNormal);
+  if (normal == 0) GTEST_SKIP() << "this kernel knows no slices of threads";
+  EXPECT_LT(slice_of(StreamPriority::kHigh), normal);
 }
 
 TEST_P(CpuDevice, OutOfMemoryNamesArenaAndBytes) {
