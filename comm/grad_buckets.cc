@@ -27,6 +27,7 @@ GradBuckets::GradBuckets(Device& device, BucketPlan plan, const ParamLayout& lay
                "gradients " + gradients_.describe() + " travel in another type than planned");
   STRAKE_CHECK(!wire_.staging.defined() || wire_.staging.elems() >= plan_.largest_elems(),
                "the staging buffer " + wire_.staging.describe() + " is smaller than the largest bucket");
+  ready_.resize(kSlots);
   begin_.resize(kSlots);
   end_.resize(kSlots);
   for (std::size_t i = 0; i < plan_.buckets.size(); ++i) {
@@ -36,6 +37,7 @@ GradBuckets::GradBuckets(Device& device, BucketPlan plan, const ParamLayout& lay
                        fmt::format("bucket {} to the wire", i), fmt::format("bucket {} from the wire", i)});
     grads_final_.push_back(device.make_event(fmt::format("bucket {} gradients final", i)));
     for (std::size_t slot = 0; slot < kSlots; ++slot) {
+      ready_[slot].push_back(device.make_mark(fmt::format("bucket {} ready, slot {}", i, slot)));
       begin_[slot].push_back(device.make_mark(fmt::format("bucket {} begin, slot {}", i, slot)));
       end_[slot].push_back(device.make_mark(fmt::format("bucket {} end, slot {}", i, slot)));
     }
@@ -54,7 +56,9 @@ void GradBuckets::ready(ParamId param) {
   STRAKE_CHECK(index_of(param) == next_param_,
                fmt::format("parameter {} is ready where parameter {} was expected", index_of(param), next_param_));
   ++next_param_;
-  if (overlap_ == Overlap::kOn && param == plan_.buckets[next_bucket_].last) launch(next_bucket_++);
+  if (param != plan_.buckets[final_buckets_].last) return;
+  compute_.mark(ready_[slot_][final_buckets_++]);
+  if (overlap_ == Overlap::kOn) launch(next_bucket_++);
 }
 
 const Event& GradBuckets::reduced() {
@@ -62,6 +66,7 @@ const Event& GradBuckets::reduced() {
   STRAKE_CHECK(next_param_ == params, fmt::format("only {} of {} gradients are ready", next_param_, params));
   while (next_bucket_ < plan_.buckets.size()) launch(next_bucket_++);
   next_param_ = 0;
+  final_buckets_ = 0;
   next_bucket_ = 0;
   comm_.record(reduced_);  // the stream is in order: behind every bucket
   return reduced_;
@@ -71,7 +76,9 @@ std::vector<GradBuckets::Timing> GradBuckets::timings(int slot) const {
   STRAKE_CHECK(slot >= 0 && slot < kSlots, "no such slot");
   const auto index = static_cast<std::size_t>(slot);
   std::vector<Timing> timings;
-  for (std::size_t i = 0; i < plan_.buckets.size(); ++i) timings.push_back({&begin_[index][i], &end_[index][i]});
+  for (std::size_t i = 0; i < plan_.buckets.size(); ++i) {
+    timings.push_back({&ready_[index][i], &begin_[index][i], &end_[index][i]});
+  }
   return timings;
 }
 

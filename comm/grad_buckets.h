@@ -47,9 +47,11 @@ class GradBuckets {
   const Event& reduced();
 
   const BucketPlan& plan() const { return plan_; }
-  // Bucket i of the step in ring slot `slot`: marks on the communication stream, begin behind the wait for
-  // its gradients, end behind its reduction, conversions included.
+  // Bucket i of the step in ring slot `slot`: a mark on compute behind its last gradient, and marks on the
+  // communication stream, begin behind the wait for its gradients, end behind its reduction, conversions included. The
+  // time from ready to begin is spent behind the buckets before (with Overlap::kOff, behind the rest of backward too).
   struct Timing {
+    const Mark* ready;
     const Mark* begin;
     const Mark* end;
   };
@@ -75,10 +77,12 @@ class GradBuckets {
   Reduce reduce_;
   std::size_t slot_ = 0;
   std::size_t next_param_ = 0;
-  std::size_t next_bucket_ = 0;
+  std::size_t final_buckets_ = 0;         // whose gradients are all ready
+  std::size_t next_bucket_ = 0;           // to be launched
   std::vector<Event> grads_final_;        // per bucket, recorded on compute
   Event reduced_;                         // on comm, behind the last bucket
-  std::vector<std::vector<Mark>> begin_;  // [slot][bucket], on comm
+  std::vector<std::vector<Mark>> ready_;  // [slot][bucket], on compute
+  std::vector<std::vector<Mark>> begin_;  // the same, on comm
   std::vector<std::vector<Mark>> end_;
 };
 

@@ -16,6 +16,9 @@ WeightGathers::WeightGathers(Device& device, const BucketPlan& plan, const Param
       comm_(comm_stream),
       overlap_(overlap),
       pending_(buckets_.size(), false),
+      unused_(buckets_.size()),
+      ready_(GradBuckets::kSlots),
+      needed_(GradBuckets::kSlots),
       begin_(GradBuckets::kSlots),
       end_(GradBuckets::kSlots) {
   STRAKE_CHECK(weights_.elems() == layout.total_elems(), "weights " + weights_.describe() + " do not lie as planned");
@@ -27,6 +30,8 @@ WeightGathers::WeightGathers(Device& device, const BucketPlan& plan, const Param
     updated_.push_back(device.make_event(fmt::format("bucket {} updated", i)));
     gathered_.push_back(device.make_event(fmt::format("bucket {} gathered", i)));
     for (std::size_t slot = 0; slot < begin_.size(); ++slot) {
+      ready_[slot].push_back(device.make_mark(fmt::format("bucket {} updated, slot {}", i, slot)));
+      needed_[slot].push_back(device.make_mark(fmt::format("bucket {} needed, slot {}", i, slot)));
       begin_[slot].push_back(device.make_mark(fmt::format("bucket {} gather begins, slot {}", i, slot)));
       end_[slot].push_back(device.make_mark(fmt::format("bucket {} gather ends, slot {}", i, slot)));
     }
@@ -42,6 +47,7 @@ void WeightGathers::start(std::size_t bucket) {
   const Bucket& range = buckets_[bucket];
   const std::int64_t piece_elems = range.elems() / communicator_.size();
   const Tensor whole = weights_.flat(range.begin_elems, range.elems());
+  compute_.mark(ready_[slot_][bucket]);
   compute_.record(updated_[bucket]);
   comm_.wait(updated_[bucket], {"communication waits for updated weights", Hazard::kReadAfterWrite});
   comm_.mark(begin_[slot_][bucket]);
@@ -50,6 +56,7 @@ void WeightGathers::start(std::size_t bucket) {
   comm_.mark(end_[slot_][bucket]);
   comm_.record(gathered_[bucket]);
   pending_[bucket] = true;
+  unused_[bucket] = slot_;
 }
 
 void WeightGathers::all_started() {
@@ -58,6 +65,8 @@ void WeightGathers::all_started() {
 
 void WeightGathers::needed(ParamId param) {
   const std::size_t bucket = bucket_of_[index_of(param)];
+  if (unused_[bucket].has_value()) compute_.mark(needed_[*unused_[bucket]][bucket]);
+  unused_[bucket].reset();
   if (!pending_[bucket]) return;
   if (before_) before_();
   wait(bucket);
@@ -80,11 +89,13 @@ void WeightGathers::around_waits(std::function<void()> before, std::function<voi
   behind_ = std::move(behind);
 }
 
-std::vector<GradBuckets::Timing> WeightGathers::timings(int slot) const {
+std::vector<WeightGathers::Timing> WeightGathers::timings(int slot) const {
   STRAKE_CHECK(slot >= 0 && slot < GradBuckets::kSlots, "no such slot");
   const auto index = static_cast<std::size_t>(slot);
-  std::vector<GradBuckets::Timing> timings;
-  for (std::size_t i = 0; i < buckets_.size(); ++i) timings.push_back({&begin_[index][i], &end_[index][i]});
+  std::vector<Timing> timings;
+  for (std::size_t i = 0; i < buckets_.size(); ++i) {
+    timings.push_back({&ready_[index][i], &begin_[index][i], &end_[index][i], &needed_[index][i]});
+  }
   return timings;
 }
 

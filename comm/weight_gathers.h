@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,8 +39,16 @@ class WeightGathers {
 
   // Which ring slot the marks of the next gathers use.
   void use_slot(int slot);
-  // Of bucket i: begin behind the wait for its piece, end behind the all-gather. In the order of the plan.
-  std::vector<GradBuckets::Timing> timings(int slot) const;
+  // Of bucket i: marks on compute behind the update of this rank's piece, and where it is first needed, waited for or
+  // not; marks on the communication stream, begin behind the wait for its piece, end behind the all-gather. In the
+  // order of the plan.
+  struct Timing {
+    const Mark* ready;
+    const Mark* begin;
+    const Mark* end;
+    const Mark* needed;
+  };
+  std::vector<Timing> timings(int slot) const;
 
  private:
   void wait(std::size_t bucket);
@@ -53,10 +62,12 @@ class WeightGathers {
   Stream& comm_;
   Overlap overlap_;
   std::size_t slot_ = 0;
-  std::vector<Event> updated_;                  // per bucket, recorded on compute
-  std::vector<Event> gathered_;                 // per bucket, recorded on comm
-  std::vector<bool> pending_;                   // per bucket: compute has not waited for its last gather
-  std::vector<std::vector<Mark>> begin_, end_;  // [slot][bucket], on comm
+  std::vector<Event> updated_;                      // per bucket, recorded on compute
+  std::vector<Event> gathered_;                     // per bucket, recorded on comm
+  std::vector<bool> pending_;                       // per bucket: compute has not waited for its last gather
+  std::vector<std::optional<std::size_t>> unused_;  // per bucket: slot of its last gather, until that is needed
+  std::vector<std::vector<Mark>> ready_, needed_;   // [slot][bucket], on compute
+  std::vector<std::vector<Mark>> begin_, end_;      // the same, on comm
   std::function<void()> before_, behind_;
 };
 

@@ -176,18 +176,17 @@ Bench measure(const BenchStepArguments& arguments, const Config& config, RankDev
           [&](Trainer& started) {
             trainer = &started;
             bench.own.device_memory_bytes = trainer->memory().size_bytes(MemoryKind::kDevice);
-            const comm::BucketPlan& plan = trainer->buckets();
-            bench.job.buckets = static_cast<std::int64_t>(plan.buckets.size());
-            for (const comm::Bucket& bucket : plan.buckets) {
-              bench.job.comm_bytes += bucket.elems() * static_cast<std::int64_t>(size_bytes(plan.wire));
-            }
+            bench.job.comm_bytes = CommBytes::of(*trainer);
           },
       .on_report =
           [&](const StepReport& report) {  // a step has ended, and the next runs
             if (sampler.has_value() && report.step + 1 == arguments.warmup) sampler->start();
             RankMeasurement& measured =
                 blocks.stubbed(report.step) && !bench.job.stub_comm ? bench.own_stubbed : bench.own;
-            if (blocks.counted(report.step)) measured.steps.push_back(rank_step(report.times, report.comm_busy));
+            if (blocks.counted(report.step)) {
+              measured.steps.push_back(rank_step(report.times, report.comm_busy));
+              measured.timelines.push_back(StepTimeline::of(report));
+            }
             if (report.step + 1 < run.train.steps) return;
             if (sampler.has_value()) bench.own.gpu = sampler->stop();
             bench.own.memory = trainer->memory_table();

@@ -90,6 +90,30 @@ Json classes_json(const std::array<double, kStepClasses>& class_ms) {
 double wall_ms(const RankStep& step) { return step.wall_ms; }
 double busy_ms(const RankStep& step) { return step.comm_busy_ms; }
 
+Json timeline_json(const CommTimeline& timeline) {
+  Json buckets = Json::array();
+  for (const CommTimeline::Bucket& bucket : timeline.buckets) {
+    buckets.push_back({{"bytes", bucket.bytes},
+                       {"ready_ms", bucket.ready_ms},
+                       {"begin_ms", bucket.begin_ms},
+                       {"end_ms", bucket.end_ms},
+                       {"transfer_ms", bucket.transfer_ms}});
+  }
+  Json gathers = Json::array();
+  for (const CommTimeline::Gather& gather : timeline.gathers) {
+    gathers.push_back({{"bytes", gather.bytes},
+                       {"ready_ms", gather.ready_ms},
+                       {"begin_ms", gather.begin_ms},
+                       {"end_ms", gather.end_ms},
+                       {"transfer_ms", gather.transfer_ms},
+                       {"needed_ms", gather.needed_ms}});
+  }
+  return {{"backward_begin_ms", timeline.backward_begin_ms},
+          {"backward_end_ms", timeline.backward_end_ms},
+          {"buckets", buckets},
+          {"gathers", gathers}};
+}
+
 // 1234567 -> "1,234,567"
 std::string grouped(double number) {
   std::string digits = fmt::format("{:.0f}", number);
@@ -108,10 +132,13 @@ std::string RankMeasurement::to_text() const {
     step.append_to(numbers);
     values.push_back(numbers);
   }
+  Json lines = Json::array();
+  for (const StepTimeline& timeline : timelines) lines.push_back(timeline.to_values());
   return Json{{"rank", rank},
               {"host", host},
               {"device", device},
               {"steps", values},
+              {"timelines", lines},
               {"device_memory_bytes", device_memory_bytes},
               {"memory", launch::to_json(memory)},
               {"gpu", gpu.has_value() ? gpu_json(*gpu) : Json()}}
@@ -126,6 +153,9 @@ RankMeasurement RankMeasurement::from_text(const std::string& text) {
   out.host = json.at("host");
   out.device = json.at("device");
   for (const Json& step : json.at("steps")) out.steps.push_back(RankStep::from(step.get<std::vector<double>>()));
+  for (const Json& line : json.at("timelines")) {
+    out.timelines.push_back(StepTimeline::from_values(line.get<std::vector<double>>()));
+  }
   out.device_memory_bytes = json.at("device_memory_bytes");
   out.memory = memory_table_from(json.at("memory"));
   if (!json.at("gpu").is_null()) out.gpu = gpu_load(json.at("gpu"));
@@ -138,6 +168,7 @@ StepFigures figures_of(const StepJob& job, std::vector<RankMeasurement> ranks) {
   for (const RankMeasurement& rank : ranks) {
     STRAKE_CHECK(rank.steps.size() == measured,
                  fmt::format("rank {} measured {} of {} steps", rank.rank, rank.steps.size(), measured));
+    STRAKE_CHECK(rank.timelines.size() == measured, fmt::format("rank {} has steps without a timeline", rank.rank));
   }
   StepFigures out;
   out.job = job;
@@ -156,6 +187,9 @@ StepFigures figures_of(const StepJob& job, std::vector<RankMeasurement> ranks) {
   if (ranks.size() > 1 && !job.stub_comm && out.comm_busy_ms > 0) {
     out.comm_hidden_share = std::max(0.0, 1 - out.of(StepClass::kExposedComm) / out.comm_busy_ms);
   }
+  std::vector<std::vector<StepTimeline>> timelines;
+  for (const RankMeasurement& rank : ranks) timelines.push_back(rank.timelines);
+  out.timeline = comm_timeline(timelines, job.comm_bytes);
 
   std::set<std::string> hosts;
   double power_w = 0;
@@ -203,8 +237,9 @@ Json to_json(const StepFigures& figures) {
   out["comm"] = {{"exposed_ms", figures.of(StepClass::kExposedComm)},
                  {"busy_ms", figures.comm_busy_ms},
                  {"hidden_share", or_null(figures.comm_hidden_share)},
-                 {"buckets", job.buckets},
-                 {"bytes", job.comm_bytes}};
+                 {"buckets", job.comm_bytes.buckets.size()},
+                 {"bytes", job.comm_bytes.reduced()},
+                 {"timeline", timeline_json(figures.timeline)}};
   out["power_w"] = or_null(figures.power_w);
   out["energy_per_token_j"] = or_null(figures.energy_per_token_j);
   out["throttled"] = figures.throttled;
@@ -267,11 +302,12 @@ std::string table(const StepFigures& figures) {
                              of(StepClass::kForward), of(StepClass::kBackward), of(StepClass::kOptimizer),
                              of(StepClass::kExposedComm), of(StepClass::kHostGap)));
     }
-    out += row("communication", fmt::format("{:.3f} ms a step busy, {}; {} buckets, {:.1f} MB", figures.comm_busy_ms,
-                                            figures.comm_hidden_share.has_value()
-                                                ? fmt::format("{:.1f} % of it hidden", 100 * *figures.comm_hidden_share)
-                                                : "none to hide",
-                                            job.buckets, static_cast<double>(job.comm_bytes) / 1e6));
+    out += row("communication",
+               fmt::format("{:.3f} ms a step busy, {}; {} buckets, {:.1f} MB", figures.comm_busy_ms,
+                           figures.comm_hidden_share.has_value()
+                               ? fmt::format("{:.1f} % of it hidden", 100 * *figures.comm_hidden_share)
+                               : "none to hide",
+                           job.comm_bytes.buckets.size(), static_cast<double>(job.comm_bytes.reduced()) / 1e6));
   }
 
   std::size_t memory_bytes = 0;

@@ -17,6 +17,7 @@
 
 #include "launch/bench/gpu_sampler.h"
 #include "launch/report/breakdown.h"
+#include "launch/report/comm_timeline.h"
 #include "launch/train/memory_table.h"
 #include "runtime/telemetry/spread.h"
 
@@ -28,6 +29,7 @@ struct RankMeasurement {
   std::string host;
   std::string device;
   std::vector<RankStep> steps;          // the measured ones, all repeats, in order
+  std::vector<StepTimeline> timelines;  // of the same steps
   std::size_t device_memory_bytes = 0;  // planned and taken by the trainer
   MemoryTable memory;                   // behind the last step
   std::optional<GpuLoad> gpu;           // while they ran
@@ -45,7 +47,7 @@ struct StepJob {
   double flops_per_token = 0;
   double peak_flops = 0;  // of a rank's device; 0: not known
   std::string peak_name;
-  std::int64_t buckets = 0, comm_bytes = 0;  // reduced by a rank in a step
+  CommBytes comm_bytes;  // of a step
 };
 
 struct StepFigures {
@@ -61,6 +63,7 @@ struct StepFigures {
   std::array<double, kStepClasses> class_ms{};  // medians of the mean over ranks
   double comm_busy_ms = 0;
   std::optional<double> comm_hidden_share;  // none where nothing is communicated
+  CommTimeline timeline;
   // Over all GPUs; absent if any of them does not tell.
   std::optional<double> power_w, energy_per_token_j;
   bool throttled = false;

@@ -240,14 +240,16 @@ StepReport Trainer::report(std::int64_t step) const {
                     .buckets = {},
                     .gathers = {},
                     .backward = account_.last(step, StepClass::kBackward)};
-  const auto add = [&](std::vector<StepReport::BucketSpan>& spans, const comm::GradBuckets::Timing& timing) {
+  const auto since_begin = [&](const Mark& mark) { return account_.since_begin(step, mark); };
+  for (const auto& timing : parameters_->buckets().timings(static_cast<int>(slot))) {
     report.comm_busy += device_.elapsed(*timing.begin, *timing.end);
-    spans.push_back({account_.since_begin(step, *timing.begin), account_.since_begin(step, *timing.end)});
-  };
-  for (const auto& timing : parameters_->buckets().timings(static_cast<int>(slot))) add(report.buckets, timing);
-  if (step > first_step_) {  // enqueued in the step before
-    for (const auto& timing : parameters_->gathers(static_cast<int>((step - 1) % std::int64_t{kSlots})))
-      add(report.gathers, timing);
+    report.buckets.push_back({since_begin(*timing.ready), since_begin(*timing.begin), since_begin(*timing.end)});
+  }
+  if (step == first_step_) return report;  // gathers are enqueued in the step before
+  for (const auto& timing : parameters_->gathers(static_cast<int>((step - 1) % std::int64_t{kSlots}))) {
+    report.comm_busy += device_.elapsed(*timing.begin, *timing.end);
+    report.gathers.push_back({since_begin(*timing.ready), since_begin(*timing.begin), since_begin(*timing.end),
+                              since_begin(*timing.needed)});
   }
   return report;
 }

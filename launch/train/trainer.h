@@ -77,12 +77,15 @@ struct StepReport {
   StepTimes times;
   double loss = 0;       // this rank's share of the mean over all tokens of the step: ranks' shares add up to the loss
   double grad_norm = 0;  // of the reduced gradient, the same on every rank
-  Nanoseconds comm_busy{0};  // time in collectives that carry gradients or weights, hidden or not
-  struct BucketSpan {        // from the step's first mark
-    Nanoseconds begin, end;
+  Nanoseconds comm_busy{0};         // time in collectives that carry gradients or weights, hidden or not
+  struct BucketSpan {               // from the step's first mark
+    Nanoseconds ready, begin, end;  // as GradBuckets::Timing
   };
   std::vector<BucketSpan> buckets;
-  std::vector<BucketSpan> gathers;  // of weights that this step's forward waited for; some may begin before the step
+  struct GatherSpan {
+    Nanoseconds ready, begin, end, needed;  // as WeightGathers::Timing; some lie before the step
+  };
+  std::vector<GatherSpan> gathers;  // of weights that this step's forward reads, in the order of their gathers
   StepAccount::Span backward;       // of the last micro-batch
 };
 

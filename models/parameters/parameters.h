@@ -17,6 +17,7 @@
 
 #include "comm/communicator.h"
 #include "comm/grad_buckets.h"
+#include "comm/weight_gathers.h"
 #include "models/parameters/param_access.h"
 #include "models/shard.h"
 #include "runtime/device/device.h"
@@ -100,7 +101,7 @@ class Parameters : public ParamAccess {
   const comm::GradBuckets& buckets() const { return *buckets_; }
   // Collectives that carry weights, in the order in which a step waits for them; of the step before in ring slot
   // `slot`.
-  virtual std::vector<comm::GradBuckets::Timing> gathers(int slot) const = 0;
+  virtual std::vector<comm::WeightGathers::Timing> gathers(int slot) const = 0;
 
  protected:
   // `layout` and all references outlive this object.

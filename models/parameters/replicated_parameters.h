@@ -22,7 +22,7 @@ class ReplicatedParameters final : public Parameters {
   void around_waits(std::function<void()>, std::function<void()>) override {}
   std::vector<Replica> replicas() const override { return {{"weights", weights_}}; }
   bool replicated() const override { return true; }
-  std::vector<comm::GradBuckets::Timing> gathers(int) const override { return {}; }
+  std::vector<comm::WeightGathers::Timing> gathers(int) const override { return {}; }
 
  private:
   Tensor weights_;  // flat

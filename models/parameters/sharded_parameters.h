@@ -10,6 +10,7 @@
 // Threads: the training thread.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -43,7 +44,11 @@ class ShardedParameters final : public Parameters {
   }
   std::vector<Replica> replicas() const override { return {{"weights", compute_weights_}}; }
   bool replicated() const override { return false; }
-  std::vector<comm::GradBuckets::Timing> gathers(int slot) const override { return gathers_->timings(slot); }
+  std::vector<comm::WeightGathers::Timing> gathers(int slot) const override {
+    std::vector<comm::WeightGathers::Timing> timings = gathers_->timings(slot);
+    std::reverse(timings.begin(), timings.end());
+    return timings;
+  }
 
  private:
   comm::Communicator& communicator_;

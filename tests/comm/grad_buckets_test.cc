@@ -172,6 +172,8 @@ std::vector<std::string> launch_of(int bucket) {
           "comm: mark " + name + " end, slot 0"};
 }
 
+std::string ready_of(int bucket) { return "compute: mark bucket " + std::to_string(bucket) + " ready, slot 0"; }
+
 constexpr std::array kReduced{"comm: record gradients reduced", "compute: wait gradients reduced"};
 
 // Records a step of one rank of a world of `ranks`.
@@ -188,6 +190,7 @@ TEST(GradBuckets, LaunchesEachBucketBehindItsLastGradient) {
   for (int bucket = 0; bucket < 4; ++bucket) {
     expected.push_back("compute: backward of p" + std::to_string(2 * bucket));
     expected.push_back("compute: backward of p" + std::to_string(2 * bucket + 1));
+    expected.push_back(ready_of(bucket));
     for (const std::string& line : launch_of(bucket)) expected.push_back(line);
   }
   for (const char* line : kReduced) expected.emplace_back(line);
@@ -198,7 +201,10 @@ TEST(GradBuckets, LaunchesEachBucketBehindItsLastGradient) {
 
 TEST(GradBuckets, WithoutOverlapNothingIsEnqueuedBeforeTheEnd) {
   std::vector<std::string> expected;
-  for (int param = 0; param < 8; ++param) expected.push_back("compute: backward of p" + std::to_string(param));
+  for (int param = 0; param < 8; ++param) {
+    expected.push_back("compute: backward of p" + std::to_string(param));
+    if (param % 2 == 1) expected.push_back(ready_of(param / 2));
+  }
   for (int bucket = 0; bucket < 4; ++bucket) {
     for (const std::string& line : launch_of(bucket)) expected.push_back(line);
   }
@@ -232,6 +238,8 @@ TEST(GradBuckets, ABucketIsReducedWhileBackwardIsHeld) {
     EXPECT_TRUE(test::wait_until([&] { return device->complete(*timings[0].end); }))
         << "bucket 0 was not reduced while backward was held";
     EXPECT_FALSE(device->complete(*timings[1].begin)) << "bucket 1 did not wait for its gradients";
+    EXPECT_TRUE(device->complete(*timings[0].ready));
+    EXPECT_FALSE(device->complete(*timings[1].ready)) << "bucket 1 was ready before its gradients";
     EXPECT_FALSE(device->complete(reduced));
     control->barrier();  // no rank may be let on before both have looked
     gate.open();
@@ -239,6 +247,7 @@ TEST(GradBuckets, ABucketIsReducedWhileBackwardIsHeld) {
     EXPECT_TRUE(device->complete(reduced));
     EXPECT_TRUE(device->complete(*timings[3].end));
     for (std::size_t i = 0; i + 1 < timings.size(); ++i) {
+      EXPECT_GE(device->elapsed(*timings[i].ready, *timings[i].begin).count(), 0);
       EXPECT_GE(device->elapsed(*timings[i].begin, *timings[i].end).count(), 0);
       EXPECT_GE(device->elapsed(*timings[i].end, *timings[i + 1].begin).count(), 0);
     }
@@ -263,7 +272,10 @@ TEST(GradBuckets, WithoutOverlapNoBucketStartsWhileBackwardIsHeld) {
     }
     rank.buckets().reduced();
     EXPECT_TRUE(test::wait_until([&] { return gate.reached(); }));
-    EXPECT_FALSE(device->complete(*rank.buckets().timings(0)[0].begin));
+    const std::vector<GradBuckets::Timing> timings = rank.buckets().timings(0);
+    EXPECT_TRUE(device->complete(*timings[2].ready)) << "gradients are final when they are, overlap or not";
+    EXPECT_FALSE(device->complete(*timings[3].ready));
+    EXPECT_FALSE(device->complete(*timings[0].begin));
     control->barrier();
     gate.open();
     EXPECT_EQ(rank.sums(), Trainee::expected(2, 0));

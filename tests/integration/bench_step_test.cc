@@ -87,6 +87,44 @@ TEST_P(BenchStep, MeasuresWhatWasAskedFor) {
   EXPECT_TRUE(leftovers().empty()) << leftovers().front();
 }
 
+// Order, of medians that keep it: on each rank and in each step these times follow each other.
+TEST_P(BenchStep, TellsWhereEachCollectiveLay) {
+  for (const char* overlap : {"true", "false"}) {
+    const ProgramEnd end = bench({"--warmup", "1", "--steps", "4", "--repeats", "1", "--json", "train.shard=optimizer",
+                                  "comm.overlap=" + std::string(overlap)});
+    ASSERT_EQ(end.exit_code, 0) << end.output;
+    const Json json = parse(end);
+    const Json& timeline = json.at("comm").at("timeline");
+    const double backward_end = timeline.at("backward_end_ms");
+    EXPECT_LT(timeline.at("backward_begin_ms"), backward_end);
+    ASSERT_EQ(timeline.at("buckets").size(), json.at("comm").at("buckets"));
+    std::int64_t bytes = 0;
+    double ready = timeline.at("backward_begin_ms"), reduced = 0;
+    for (const Json& bucket : timeline.at("buckets")) {
+      EXPECT_GE(bucket.at("ready_ms"), ready) << "gradients are final in the order of buckets";
+      EXPECT_LE(bucket.at("ready_ms"), backward_end) << "overlap or not";
+      EXPECT_GE(bucket.at("begin_ms"), std::max(bucket.at("ready_ms").get<double>(), reduced));
+      EXPECT_GE(bucket.at("end_ms"), bucket.at("begin_ms"));
+      EXPECT_GE(bucket.at("transfer_ms"), 0);
+      ready = bucket.at("ready_ms"), reduced = bucket.at("end_ms");
+      bytes += bucket.at("bytes").get<std::int64_t>();
+    }
+    EXPECT_EQ(bytes, json.at("comm").at("bytes"));
+    EXPECT_EQ(timeline.at("gathers").size(), expected_ranks() == 1 ? 0 : timeline.at("buckets").size());
+    for (const Json& gather : timeline.at("gathers")) {
+      EXPECT_LE(gather.at("ready_ms"), 0) << "updated in the step before";
+      EXPECT_GE(gather.at("begin_ms"), gather.at("ready_ms"));
+      EXPECT_GE(gather.at("end_ms"), gather.at("begin_ms"));
+      EXPECT_GE(gather.at("needed_ms"), 0);
+      EXPECT_LE(gather.at("needed_ms"), timeline.at("backward_begin_ms")) << "forward reads every weight";
+      if (overlap == std::string("false")) {
+        EXPECT_LE(gather.at("end_ms"), 0) << "all is gathered when the step begins";
+        EXPECT_GE(timeline.at("buckets").front().at("begin_ms"), backward_end);
+      }
+    }
+  }
+}
+
 TEST_P(BenchStep, MakesRandomTokensOfTheModelsVocabulary) {
   // The folder is named as a shell completes it.
   const ProgramEnd end = bench({"run.dir=" + job_.run_folder("run").string() + "/", "--random-data",

@@ -18,8 +18,7 @@ StepJob job() {
           .flops_per_token = 1e6,
           .peak_flops = 1e9,
           .peak_name = "a rate",
-          .buckets = 3,
-          .comm_bytes = 4096};
+          .comm_bytes = {.buckets = {1024, 2048, 1024}, .gathers = {512}}};
 }
 
 RankStep step(double wall_ms) {
@@ -30,12 +29,25 @@ RankStep step(double wall_ms) {
   return out;
 }
 
+// Bucket b is ready after (b + 2) and reduced from (b + 4) to (b + 5) sixteenths of the step.
+StepTimeline timeline(double wall_ms) {
+  StepTimeline out{.backward_begin_ms = wall_ms / 4, .backward_end_ms = wall_ms * 3 / 4, .buckets = {}, .gathers = {}};
+  for (const double b : {0, 1, 2}) {
+    out.buckets.push_back(
+        {.ready_ms = wall_ms * (b + 2) / 16, .begin_ms = wall_ms * (b + 4) / 16, .end_ms = wall_ms * (b + 5) / 16});
+  }
+  return out;
+}
+
 RankMeasurement measurement(int rank, const std::vector<double>& walls_ms) {
   RankMeasurement out;
   out.rank = rank;
   out.host = "left";
   out.device = "cpu";
-  for (const double wall_ms : walls_ms) out.steps.push_back(step(wall_ms));
+  for (const double wall_ms : walls_ms) {
+    out.steps.push_back(step(wall_ms));
+    out.timelines.push_back(timeline(wall_ms));
+  }
   out.device_memory_bytes = 12345;
   out.memory = {.rows = {{"weights", MemoryKind::kDevice, 12345}}, .driver_bytes = 12400};
   return out;
@@ -84,6 +96,38 @@ TEST(StepFigures, OneSlowStepMovesNoMedian) {
   const StepFigures figures = figures_of(job(), ranks);
   EXPECT_EQ(figures.median_ms, 6);
   EXPECT_EQ(figures.step_ms.high, 1e6);
+}
+
+TEST(StepFigures, ATimelineIsOfTheRankThatComesLast) {
+  auto ranks = two_ranks();  // the later one: 3 5 9 5 9 17, median 7; the earlier one: 1 3 7 3 7 15, median 5
+  const CommTimeline timeline = figures_of(job(), ranks).timeline;
+  EXPECT_EQ(timeline.backward_begin_ms, 7.0 / 4);
+  EXPECT_EQ(timeline.backward_end_ms, 7.0 * 3 / 4);
+  ASSERT_EQ(timeline.buckets.size(), 3u);
+  EXPECT_EQ(timeline.buckets[1].bytes, 2048);
+  EXPECT_EQ(timeline.buckets[1].ready_ms, 7.0 * 3 / 16);
+  EXPECT_EQ(timeline.buckets[1].begin_ms, 7.0 * 5 / 16);
+  EXPECT_EQ(timeline.buckets[1].end_ms, 7.0 * 6 / 16);
+  EXPECT_EQ(timeline.buckets[1].transfer_ms, 5.0 / 16) << "who came last waits for nobody";
+  EXPECT_EQ(timeline.alone_ms(), (std::vector<double>{5.0 / 16, 7.0 / 16, 7.0 / 16}));
+}
+
+TEST(StepFigures, GathersAreOfTheStepsThatHaveThem) {
+  auto ranks = two_ranks();
+  for (RankMeasurement& rank : ranks) {
+    for (std::size_t i = 1; i < rank.timelines.size(); ++i) {  // the first step of a run has none
+      const double wall_ms = rank.steps[i].wall_ms;
+      rank.timelines[i].gathers = {
+          {.ready_ms = -wall_ms, .begin_ms = -wall_ms / 2, .end_ms = wall_ms / 2, .needed_ms = wall_ms / 4}};
+    }
+  }
+  const CommTimeline timeline = figures_of(job(), ranks).timeline;
+  ASSERT_EQ(timeline.gathers.size(), 1u);
+  EXPECT_EQ(timeline.gathers[0].bytes, 512);
+  EXPECT_EQ(timeline.gathers[0].ready_ms, -7) << "of 3 7 3 7 15, the rank that comes last";
+  EXPECT_EQ(timeline.gathers[0].end_ms, 9.0 / 2) << "of 5 9 5 9 17";
+  EXPECT_EQ(timeline.gathers[0].transfer_ms, 7);
+  EXPECT_EQ(timeline.gathers[0].needed_ms, 9.0 / 4);
 }
 
 TEST(StepFigures, MoreExposedThanBusyIsNothingHidden) {
@@ -163,6 +207,12 @@ TEST(StepFigures, HasTheDocumentedFields) {
   EXPECT_EQ(json["breakdown_ms"].size(), kStepClasses);
   EXPECT_EQ(json["comm"]["buckets"], 3);
   EXPECT_EQ(json["comm"]["bytes"], 4096);
+  EXPECT_EQ(json["comm"]["timeline"]["backward_end_ms"], 5.25);
+  ASSERT_EQ(json["comm"]["timeline"]["buckets"].size(), 3u);
+  EXPECT_EQ(
+      json["comm"]["timeline"]["buckets"][2],
+      (nlohmann::ordered_json{
+          {"bytes", 1024}, {"ready_ms", 1.75}, {"begin_ms", 2.625}, {"end_ms", 3.0625}, {"transfer_ms", 0.3125}}));
   ASSERT_EQ(json["ranks"].size(), 2u);
   const auto& first = json["ranks"][0];
   EXPECT_EQ(first["rank"], 0);
@@ -180,6 +230,7 @@ TEST(StepFigures, HasTheDocumentedFields) {
 TEST(RankMeasurement, TravelsAsText) {
   RankMeasurement sent = measurement(3, {1.0 / 3, 2e-300, 7});
   sent.device = "cpu \xff";  // a name may be any bytes
+  sent.timelines[1].gathers = {{.ready_ms = -1.0 / 3, .begin_ms = 2, .end_ms = 3, .needed_ms = 1.0 / 7}};
   sent.gpu = load(1.0 / 7);
   sent.gpu->highest_temperature_c.reset();
   const RankMeasurement come = RankMeasurement::from_text(sent.to_text());
@@ -191,6 +242,16 @@ TEST(RankMeasurement, TravelsAsText) {
     EXPECT_EQ(come.steps[i].class_ms, sent.steps[i].class_ms);
     EXPECT_EQ(come.steps[i].comm_busy_ms, sent.steps[i].comm_busy_ms);
   }
+  ASSERT_EQ(come.timelines.size(), 3u);
+  EXPECT_EQ(come.timelines[0].backward_end_ms, sent.timelines[0].backward_end_ms);
+  ASSERT_EQ(come.timelines[0].buckets.size(), 3u);
+  EXPECT_EQ(come.timelines[0].buckets[2].ready_ms, sent.timelines[0].buckets[2].ready_ms);
+  EXPECT_EQ(come.timelines[0].buckets[2].begin_ms, sent.timelines[0].buckets[2].begin_ms);
+  EXPECT_EQ(come.timelines[0].buckets[2].end_ms, sent.timelines[0].buckets[2].end_ms);
+  EXPECT_TRUE(come.timelines[0].gathers.empty());
+  ASSERT_EQ(come.timelines[1].gathers.size(), 1u);
+  EXPECT_EQ(come.timelines[1].gathers[0].ready_ms, -1.0 / 3);
+  EXPECT_EQ(come.timelines[1].gathers[0].needed_ms, 1.0 / 7);
   EXPECT_EQ(come.device_memory_bytes, 12345u);
   EXPECT_EQ(come.memory.rows, sent.memory.rows);
   EXPECT_EQ(come.memory.driver_bytes, 12400u);

@@ -1,0 +1,142 @@
+#include "launch/report/comm_timeline.h"
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <numeric>
+#include <utility>
+
+#include "runtime/base/check.h"
+#include "runtime/telemetry/spread.h"
+
+namespace strake::launch {
+namespace {
+
+using Ranks = std::span<const std::vector<StepTimeline>>;
+
+double milliseconds(Nanoseconds time) { return std::chrono::duration<double, std::milli>(time).count(); }
+
+// The median over steps of what `choose` makes of the ranks' `of`.
+template <typename Choose, typename Number>
+double median_step(Ranks ranks, double begin, Choose choose, Number of) {
+  std::vector<double> steps(ranks.front().size(), begin);
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    for (const std::vector<StepTimeline>& rank : ranks) steps[i] = choose(steps[i], of(rank[i]));
+  }
+  return median_of(std::move(steps));
+}
+
+template <typename Number>
+double latest(Ranks ranks, Number of) {
+  return median_step(
+      ranks, -std::numeric_limits<double>::infinity(), [](double a, double b) { return std::max(a, b); }, of);
+}
+
+template <typename Number>
+double least(Ranks ranks, Number of) {
+  return median_step(
+      ranks, std::numeric_limits<double>::infinity(), [](double a, double b) { return std::min(a, b); }, of);
+}
+
+}  // namespace
+
+StepTimeline StepTimeline::of(const StepReport& report) {
+  StepTimeline out{.backward_begin_ms = milliseconds(report.backward.begin),
+                   .backward_end_ms = milliseconds(report.backward.end),
+                   .buckets = {},
+                   .gathers = {}};
+  for (const StepReport::BucketSpan& bucket : report.buckets) {
+    out.buckets.push_back({.ready_ms = milliseconds(bucket.ready),
+                           .begin_ms = milliseconds(bucket.begin),
+                           .end_ms = milliseconds(bucket.end)});
+  }
+  for (const StepReport::GatherSpan& gather : report.gathers) {
+    out.gathers.push_back({.ready_ms = milliseconds(gather.ready),
+                           .begin_ms = milliseconds(gather.begin),
+                           .end_ms = milliseconds(gather.end),
+                           .needed_ms = milliseconds(gather.needed)});
+  }
+  return out;
+}
+
+std::vector<double> StepTimeline::to_values() const {
+  std::vector<double> values{backward_begin_ms, backward_end_ms, static_cast<double>(buckets.size())};
+  for (const Bucket& bucket : buckets) {
+    values.insert(values.end(), {bucket.ready_ms, bucket.begin_ms, bucket.end_ms});
+  }
+  for (const Gather& gather : gathers) {
+    values.insert(values.end(), {gather.ready_ms, gather.begin_ms, gather.end_ms, gather.needed_ms});
+  }
+  return values;
+}
+
+StepTimeline StepTimeline::from_values(std::span<const double> values) {
+  constexpr std::size_t kOwn = 3;
+  STRAKE_CHECK(values.size() >= kOwn, "values of no timeline");
+  const std::size_t gathers_begin = kOwn + 3 * static_cast<std::size_t>(values[2]);
+  STRAKE_CHECK(values.size() >= gathers_begin && (values.size() - gathers_begin) % 4 == 0, "values of no timeline");
+  StepTimeline out{.backward_begin_ms = values[0], .backward_end_ms = values[1], .buckets = {}, .gathers = {}};
+  for (std::size_t i = kOwn; i < gathers_begin; i += 3) {
+    out.buckets.push_back({.ready_ms = values[i], .begin_ms = values[i + 1], .end_ms = values[i + 2]});
+  }
+  for (std::size_t i = gathers_begin; i < values.size(); i += 4) {
+    out.gathers.push_back(
+        {.ready_ms = values[i], .begin_ms = values[i + 1], .end_ms = values[i + 2], .needed_ms = values[i + 3]});
+  }
+  return out;
+}
+
+CommBytes CommBytes::of(const Trainer& trainer) {
+  const models::Parameters& parameters = trainer.parameters();
+  const comm::BucketPlan& plan = trainer.buckets();
+  CommBytes out;
+  for (const comm::Bucket& bucket : plan.buckets) {
+    out.buckets.push_back(bucket.elems() * static_cast<std::int64_t>(size_bytes(plan.wire)));
+    if (parameters.replicated()) continue;
+    const DType dtype = parameters.compute_weights().dtype();
+    out.gathers.insert(out.gathers.begin(), bucket.elems() * static_cast<std::int64_t>(size_bytes(dtype)));
+  }
+  return out;
+}
+
+std::int64_t CommBytes::reduced() const { return std::accumulate(buckets.begin(), buckets.end(), std::int64_t{0}); }
+
+std::vector<double> CommTimeline::alone_ms() const {
+  std::vector<double> out;
+  for (const Bucket& bucket : buckets) {
+    out.push_back(out.empty() ? bucket.transfer_ms : bucket.end_ms - bucket.begin_ms);
+  }
+  return out;
+}
+
+CommTimeline comm_timeline(Ranks ranks, const CommBytes& bytes) {
+  using Step = const StepTimeline&;
+  CommTimeline out{.backward_begin_ms = latest(ranks, [](Step step) { return step.backward_begin_ms; }),
+                   .backward_end_ms = latest(ranks, [](Step step) { return step.backward_end_ms; }),
+                   .buckets = {},
+                   .gathers = {}};
+  for (std::size_t b = 0; b < bytes.buckets.size(); ++b) {
+    out.buckets.push_back(
+        {.bytes = bytes.buckets[b],
+         .ready_ms = latest(ranks, [b](Step step) { return step.buckets[b].ready_ms; }),
+         .begin_ms = latest(ranks, [b](Step step) { return step.buckets[b].begin_ms; }),
+         .end_ms = latest(ranks, [b](Step step) { return step.buckets[b].end_ms; }),
+         .transfer_ms = least(ranks, [b](Step step) { return step.buckets[b].end_ms - step.buckets[b].begin_ms; })});
+  }
+  if (bytes.gathers.empty()) return out;
+  std::vector<std::vector<StepTimeline>> gathered(ranks.begin(), ranks.end());
+  for (std::vector<StepTimeline>& rank : gathered) std::erase_if(rank, [](Step step) { return step.gathers.empty(); });
+  if (gathered.front().empty()) return out;
+  for (std::size_t g = 0; g < bytes.gathers.size(); ++g) {
+    out.gathers.push_back(
+        {.bytes = bytes.gathers[g],
+         .ready_ms = latest(gathered, [g](Step step) { return step.gathers[g].ready_ms; }),
+         .begin_ms = latest(gathered, [g](Step step) { return step.gathers[g].begin_ms; }),
+         .end_ms = latest(gathered, [g](Step step) { return step.gathers[g].end_ms; }),
+         .transfer_ms = least(gathered, [g](Step step) { return step.gathers[g].end_ms - step.gathers[g].begin_ms; }),
+         .needed_ms = latest(gathered, [g](Step step) { return step.gathers[g].needed_ms; })});
+  }
+  return out;
+}
+
+}  // namespace strake::launch
