@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""A GPT-2 of the same shape trained by PyTorch on the CPU: the peer of cpu_speed.py.
+"""A GPT-2 of the same shape trained by PyTorch on the CPU: the peer of cpu_speed.py and slow_link.py.
 
 Data parallel over gloo, one process a rank, one thread a rank. Written as a user who cares for speed would: fused
 query-key-value product, tied head, gradients as views of DDP's buckets, AdamW over lists of tensors, sequences read
@@ -96,7 +96,12 @@ class Gpt(nn.Module):
 def train(shape, arguments, rank):
     torch.manual_seed(1)
     model = Gpt(shape, ATTENTIONS[arguments.attention])
-    parallel = DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=arguments.static_graph)
+    parallel = DistributedDataParallel(
+        model,
+        gradient_as_bucket_view=True,
+        static_graph=arguments.static_graph,
+        **({} if arguments.bucket_mib is None else {"bucket_cap_mb": arguments.bucket_mib}),
+    )
     matrices = [p for p in model.parameters() if p.dim() > 1]
     vectors = [p for p in model.parameters() if p.dim() <= 1]
     optimizer = torch.optim.AdamW(
@@ -112,21 +117,41 @@ def train(shape, arguments, rank):
     accumulation = shape["global_batch"] // (micro_batch * torch.distributed.get_world_size())
     sequences = (len(data) - 1) // length
 
-    step_s, losses = [], []
+    step_s, backward_s, losses = [], [], []
     for _ in range(arguments.warmup + arguments.steps):
         started = time.perf_counter()
         optimizer.zero_grad()
         for micro in range(accumulation):
             rows = [int(s) * length for s in random.integers(sequences, size=micro_batch)]
             batch = torch.from_numpy(numpy.stack([data[r : r + length + 1] for r in rows]).astype(numpy.int64))
-            parallel.require_backward_grad_sync = micro + 1 == accumulation
+            parallel.require_backward_grad_sync = micro + 1 == accumulation and not arguments.silent
             loss = parallel(batch[:, :-1], batch[:, 1:]) / accumulation
+            begun = time.perf_counter()
             loss.backward()
+        backward_s.append(time.perf_counter() - begun)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item() * accumulation)
         step_s.append(time.perf_counter() - started)
-    return step_s[arguments.warmup :], losses
+    sizes = parallel._get_ddp_logging_data().get("rebuilt_bucket_sizes") or ""
+    bucket_bytes = [int(size) for size in str(sizes).split(",") if size.strip()]
+    if not bucket_bytes:  # nothing was reduced
+        bucket_bytes = [4 * sum(p.numel() for p in model.parameters())]
+    return step_s[arguments.warmup :], backward_s[arguments.warmup :], losses, bucket_bytes
+
+
+def transfer_ms(bucket_bytes, repeats=9):
+    """All buckets of a step summed with nothing beside them."""
+    buckets = [torch.zeros(size // 4) for size in bucket_bytes]
+    times_s = []
+    for _ in range(repeats):
+        torch.distributed.barrier()
+        started = time.perf_counter()
+        works = [torch.distributed.all_reduce(bucket, async_op=True) for bucket in buckets]
+        for work in works:
+            work.wait()
+        times_s.append(time.perf_counter() - started)
+    return 1e3 * statistics.median(times_s)
 
 
 def matmul_gflop_per_s(size=1024):
@@ -150,9 +175,10 @@ def run_rank(arguments, rank):
     shape = json.loads(arguments.shape)
     rate = matmul_gflop_per_s() if rank == 0 else 0
     torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{arguments.port}", rank=rank, world_size=arguments.ranks
+        "gloo", init_method=f"tcp://{arguments.address}:{arguments.port}", rank=rank, world_size=arguments.ranks
     )
-    step_s, losses = train(shape, arguments, rank)
+    step_s, backward_s, losses, bucket_bytes = train(shape, arguments, rank)
+    alone_ms = transfer_ms(bucket_bytes)
     torch.distributed.barrier()
     if rank != 0:
         return
@@ -162,6 +188,9 @@ def run_rank(arguments, rank):
             {
                 "tokens_per_s": tokens / statistics.median(step_s),
                 "step_ms": 1e3 * statistics.median(step_s),
+                "backward_ms": 1e3 * statistics.median(backward_s),
+                "bucket_bytes": bucket_bytes,
+                "transfer_ms": alone_ms,
                 "first_loss": losses[0],
                 "last_loss": losses[-1],
                 "matmul_gflop_per_s": rate,
@@ -191,8 +220,11 @@ def main():
     parser.add_argument("--attention", choices=ATTENTIONS, default="batched")
     parser.add_argument("--foreach", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--static-graph", action=argparse.BooleanOptionalAction, default=False)
-    parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--bucket-mib", type=float, help="DDP's bucket_cap_mb")
+    parser.add_argument("--silent", action="store_true", help="no gradient is ever reduced: what computing alone takes")
+    parser.add_argument("--rank", type=int, help="this process is that rank; someone else starts the others")
+    parser.add_argument("--address", default="127.0.0.1", help="with --rank: of rank 0")
+    parser.add_argument("--port", type=int, default=0, help="with --rank: free on rank 0")
     arguments = parser.parse_args()
     if arguments.rank is not None:
         return run_rank(arguments, arguments.rank)
