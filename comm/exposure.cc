@@ -1,0 +1,67 @@
+#include "comm/exposure.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/base/check.h"
+
+namespace strake::comm {
+namespace {
+
+std::int64_t layout_bytes(const ParamLayout& layout, DType wire) {
+  return layout.total_elems() * static_cast<std::int64_t>(size_bytes(wire));
+}
+
+}  // namespace
+
+ReductionCost cost_of(std::span<const TimedReduction> measured) {
+  // Weighted sums.
+  double one = 0, x = 0, xx = 0, y = 0, xy = 0;
+  for (const TimedReduction& each : measured) {
+    STRAKE_CHECK(each.bytes > 0 && each.ms > 0, "a reduction of no bytes or of no time");
+    const double weight = 1 / (each.ms * each.ms), bytes = static_cast<double>(each.bytes);
+    one += weight;
+    x += weight * bytes;
+    xx += weight * bytes * bytes;
+    y += weight * each.ms;
+    xy += weight * bytes * each.ms;
+  }
+  const double spread = one * xx - x * x;
+  STRAKE_CHECK(spread > 1e-9 * one * xx, "reductions of one size tell no start apart from a time a byte");
+  const ReductionCost line{.start_ms = (y * xx - x * xy) / spread, .ms_per_byte = (one * xy - x * y) / spread};
+  if (line.start_ms < 0) return {.start_ms = 0, .ms_per_byte = xy / xx};
+  if (line.ms_per_byte < 0) return {.start_ms = y / one, .ms_per_byte = 0};
+  return line;
+}
+
+double exposed_ms(const BucketPlan& plan, const BackwardTimes& backward, const ReductionCost& cost) {
+  STRAKE_CHECK(index_of(plan.buckets.back().last) < backward.final_ms.size(), "gradients without a time");
+  double reduced_ms = 0;
+  for (const Bucket& bucket : plan.buckets) {
+    reduced_ms = std::max(reduced_ms, backward.final_ms[index_of(bucket.last)]) +
+                 cost.of(bucket.elems() * static_cast<std::int64_t>(size_bytes(plan.wire)));
+  }
+  return std::max(0.0, reduced_ms - backward.end_ms);
+}
+
+BucketSize least_exposed(const ParamLayout& layout, DType wire, const BackwardTimes& backward,
+                         const ReductionCost& cost, double indifferent_ms) {
+  constexpr double kSmallestBytes = 32 << 10;
+  const std::int64_t one_bucket_bytes = 4 * layout_bytes(layout, wire);  // the first is a quarter
+  std::vector<BucketSize> sizes;
+  for (int i = 0; sizes.empty() || sizes.back().bytes < one_bucket_bytes; ++i) {
+    const auto bytes = std::min<std::int64_t>(std::llround(kSmallestBytes * std::exp2(i / 2.0)), one_bucket_bytes);
+    sizes.push_back({bytes, exposed_ms(plan_buckets(layout, wire, bytes), backward, cost)});
+  }
+  const auto least = std::min_element(
+      sizes.begin(), sizes.end(), [](const BucketSize& a, const BucketSize& b) { return a.exposed_ms < b.exposed_ms; });
+  const double enough_ms = least->exposed_ms + indifferent_ms;
+  return *std::find_if(sizes.rbegin(), sizes.rend(),
+                       [&](const BucketSize& size) { return size.exposed_ms <= enough_ms; });
+}
+
+std::int64_t bucket_bytes_by_rule(const ParamLayout& layout, DType wire) {
+  return std::clamp<std::int64_t>(layout_bytes(layout, wire) / 16, 64 << 10, 25 << 20);
+}
+
+}  // namespace strake::comm

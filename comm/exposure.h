@@ -1,0 +1,57 @@
+// Exposure: how much of the reduction of gradients backward cannot hide, predicted from measurements, and the bucket
+// size that leaves the least.
+//
+// A bucket's reduction begins when its last gradient is final and the bucket before it is reduced; it takes a start and
+// a time a byte. What goes on behind the end of backward is exposed. So small buckets pay for many starts, large ones
+// begin late and leave the last of them behind backward. No prediction can be lower than what the last bucket takes
+// whose gradients are final only at the end. Threads: values, pure functions: the same on every rank.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "comm/bucket_plan.h"
+
+namespace strake::comm {
+
+// What a reduction takes with nothing beside it.
+struct ReductionCost {
+  double start_ms = 0;
+  double ms_per_byte = 0;
+  double of(std::int64_t bytes) const { return start_ms + ms_per_byte * static_cast<double>(bytes); }
+};
+
+struct TimedReduction {
+  std::int64_t bytes;
+  double ms;
+};
+
+// The line through measured reductions whose squared relative errors are least: small ones count as much as large ones.
+// Neither part is negative. REQUIRES: two sizes at least; all bytes and times above zero.
+ReductionCost cost_of(std::span<const TimedReduction> measured);
+
+// When gradients become final in a step that communicates nothing meanwhile, from any one origin.
+struct BackwardTimes {
+  std::vector<double> final_ms;  // of each parameter
+  double end_ms = 0;
+};
+
+// REQUIRES: a time for every parameter of the plan.
+double exposed_ms(const BucketPlan& plan, const BackwardTimes& backward, const ReductionCost& cost);
+
+struct BucketSize {
+  std::int64_t bytes;
+  double exposed_ms;  // as predicted
+};
+
+// Of sizes from 32 KiB to that of one bucket, by factors of the square root of two, the one with the least exposed
+// time; of those within `indifferent_ms` of it the largest, since every reduction costs the ranks something. REQUIRES:
+// a layout that is not empty.
+BucketSize least_exposed(const ParamLayout& layout, DType wire, const BackwardTimes& backward,
+                         const ReductionCost& cost, double indifferent_ms);
+
+// What is taken where nothing may be measured: a sixteenth of all gradients, at least 64 KiB and at most 25 MiB.
+std::int64_t bucket_bytes_by_rule(const ParamLayout& layout, DType wire);
+
+}  // namespace strake::comm
