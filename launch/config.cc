@@ -111,7 +111,8 @@ void bind_keys(ConfigReader& reader, Config& c) {
       "ranks that share a GPU.",
       kNoEffect);
   reader.bind("comm.overlap", c.comm.overlap, "Reduce gradients while backward runs.", kNoEffect);
-  reader.bind("comm.bucket_mib", c.comm.bucket_mib, {1e-6, 65536}, "Size of a gradient bucket.", kNoEffect);
+  reader.bind("comm.bucket_mib", c.comm.bucket_mib, {1e-6, 65536},
+              "Size of a gradient bucket; auto: the one that a few trial steps predict to hide best.", kNoEffect);
   reader.bind<ComputeType>("comm.wire_dtype", c.comm.wire_dtype,
                            {{"auto", ComputeType::kAuto}, {"f32", ComputeType::kF32}, {"bf16", ComputeType::kBF16}},
                            "What gradients are summed over ranks in; auto: as they are kept, but f32 above 8 ranks.");

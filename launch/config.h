@@ -106,7 +106,7 @@ struct Config {
   struct Comm {
     CommBackend backend = CommBackend::kAuto;
     bool overlap = true;
-    double bucket_mib = 25;                       // as it travels
+    std::optional<double> bucket_mib = 25;        // as it travels; not set: chosen (launch/train/bucket_choice.h)
     ComputeType wire_dtype = ComputeType::kAuto;  // what gradients are summed over ranks in; auto: job_inputs.h
   } comm;
 

@@ -48,12 +48,18 @@ void choose_kernels(const Config& config, const RankParts& parts) {
 void make_trainer(OpenRun& run, const Config& config, const RankParts& parts) {
   TokenSources sources = run.inputs.sources();
   if (run.wrapped_tokens != nullptr) sources.train = run.wrapped_tokens.get();
-  const Job& job = run.inputs.job;
+  Job& job = run.inputs.job;
   StepPlan plan;
   Job planned = job;
   planned.derived.accumulation = std::min(planned.derived.accumulation, kMicroBatchesOfMemory);
   agree(parts.control, [&] { plan = Trainer::plan(planned, parts.communicator, sources, &parts.device); });
   choose_kernels(config, parts);
+  run.bucket_size = choose_buckets(job, parts, *sources.train);
+  if (!job.config.comm.bucket_mib.has_value()) {
+    parts.log.info("{}", run.bucket_size.describe());
+    job.config.comm.bucket_mib = run.bucket_size.mib;
+    agree(parts.control, [&] { plan = Trainer::plan(job, parts.communicator, sources, &parts.device); });
+  }
   agree(parts.control,
         [&] { run.trainer = std::make_unique<Trainer>(job, parts.device, parts.communicator, sources, &plan); });
   as_agreed([&] {

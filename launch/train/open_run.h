@@ -9,6 +9,7 @@
 #include "data/token_source.h"
 #include "launch/job/job_inputs.h"
 #include "launch/run/shared_folder.h"
+#include "launch/train/bucket_choice.h"
 #include "launch/train/initial_weights.h"
 #include "launch/train/step_log.h"
 #include "launch/train/train.h"
@@ -21,6 +22,7 @@ struct OpenRun {
   std::unique_ptr<data::TokenSource> wrapped_tokens;  // what a hook has put around inputs.train
   std::optional<InitialWeights> initial_weights;      // on rank 0, of a new run that starts from others'
   SharedFolder folder;
+  BucketChoice bucket_size;
   std::unique_ptr<StepLog> log;
   std::unique_ptr<Trainer> trainer;
 };

@@ -17,6 +17,7 @@ std::string choices_of(const OpenRun& run, const RankParts& parts, double peak_f
   const comm::BucketPlan& buckets = run.trainer->buckets();
   nlohmann::json out{{"accumulation", job.derived.accumulation},
                      {"buckets", buckets.buckets.size()},
+                     {"bucket_size", nlohmann::json::parse(run.bucket_size.to_json())},
                      {"communicator", parts.communicator.backend()},
                      {"dtype", name_of(job.dtype)},
                      {"gradient_dtype", name_of(job.gradient_dtype)},

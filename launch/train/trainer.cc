@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "comm/exposure.h"
 #include "models/initialize.h"
 #include "models/parameters/owned_ranges.h"
 
@@ -29,6 +30,13 @@ data::LoaderOptions loader_options(const Job& job, std::string name, std::int64_
 int marks_of(const Job& job, const models::Parameters& parameters) {
   const std::size_t waits = parameters.replicated() ? 0 : parameters.owned().size();
   return static_cast<int>(2 * job.derived.accumulation + 2 * static_cast<std::int64_t>(waits)) + 10;
+}
+
+// What is left to measurement is planned by rule.
+std::int64_t bucket_bytes_of(const Job& job, const ParamLayout& layout) {
+  const std::optional<double> mib = job.config.comm.bucket_mib;
+  return mib.has_value() ? static_cast<std::int64_t>(*mib * 1024 * 1024)
+                         : comm::bucket_bytes_by_rule(layout, job.wire_dtype);
 }
 
 kernels::AdamWOptions adamw_options(const Config::Optimizer& optimizer) {
@@ -62,7 +70,7 @@ Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicato
           {arenas_.weights, arenas_.compute_weights, arenas_.gradients, arenas_.wire}, *compute_,
           {.communicator = communicator,
            .stream = *comm_,
-           .bucket_bytes = static_cast<std::int64_t>(job.config.comm.bucket_mib * 1024 * 1024),
+           .bucket_bytes = bucket_bytes_of(job, layout_),
            .overlap = job.config.comm.overlap ? comm::Overlap::kOn : comm::Overlap::kOff})),
       optimizer_(*parameters_, adamw_options(job.config.optimizer), job.config.optimizer.clip_norm, kSlots,
                  {arenas_.optimizer, arenas_.scalars, arenas_.host}),

@@ -1,0 +1,173 @@
+#include "launch/train/bucket_choice.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "checkpoint/directory.h"
+#include "checkpoint/reader.h"
+#include "launch/job/agreement.h"
+#include "launch/job/rank_environment.h"
+#include "launch/job/rank_memory.h"
+#include "launch/report/comm_timeline.h"
+#include "launch/run/run_folder.h"
+#include "models/transformer.h"
+
+namespace strake::launch {
+namespace {
+
+constexpr double kMib = 1 << 20;
+constexpr double kClockMs = 1e-4;  // a clock may find that a short reduction took no time
+constexpr double kEveryParameterMib = 1e-6, kOneBucketMib = 65536;
+constexpr std::int64_t kTrialSteps = 6;  // the first has cold caches and is not counted
+// Of backward: too little to prefer more buckets for.
+constexpr double kIndifferent = 0.01;
+
+constexpr std::array<const char*, 4> kBy{"config", "rule", "measurement", "checkpoint"};
+const char* name_of(BucketChoice::By by) { return kBy[static_cast<std::size_t>(by)]; }
+
+// This rank's steps of a short run, and the bytes of its buckets.
+struct Trial {
+  std::vector<StepTimeline> steps;
+  CommBytes bytes;
+};
+
+Trial run_trial(Job job, double bucket_mib, const RankParts& parts, data::TokenSource& tokens) {
+  job.config.comm.bucket_mib = bucket_mib;
+  job.config.comm.overlap = false;
+  const TokenSources sources{.train = &tokens, .val = nullptr};
+  StepPlan plan;
+  std::unique_ptr<Trainer> trainer;
+  agree(parts.control, [&] {
+    plan = Trainer::plan(job, parts.communicator, sources, &parts.device);
+    trainer = std::make_unique<Trainer>(job, parts.device, parts.communicator, sources, &plan);
+  });
+  take_memory(parts.control, parts.device, *trainer);
+  trainer->initialize(usable_cores(RankEnvironment::detect()));
+  Trial trial;
+  const auto read = [&](std::int64_t step) {
+    while (!trainer->complete(step)) {
+      parts.check();
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+    }
+    if (step > 0) trial.steps.push_back(StepTimeline::of(trainer->report(step)));
+  };
+  for (std::int64_t step = 0; step < kTrialSteps; ++step) {
+    trainer->step(step);
+    if (step > 0) read(step - 1);
+  }
+  trainer->end();
+  read(kTrialSteps - 1);
+  trial.bytes = CommBytes::of(*trainer);
+  return trial;
+}
+
+CommTimeline over_ranks(const Trial& mine, comm::Control& control) {
+  nlohmann::json values = nlohmann::json::array();
+  for (const StepTimeline& step : mine.steps) values.push_back(step.to_values());
+  std::vector<std::vector<StepTimeline>> ranks;
+  for (const std::string& text : control.all_gather(values.dump())) {
+    ranks.emplace_back();
+    for (const auto& step : nlohmann::json::parse(text)) {
+      ranks.back().push_back(StepTimeline::from_values(step.get<std::vector<double>>()));
+    }
+  }
+  return comm_timeline(ranks, mine.bytes);
+}
+
+BucketChoice measured(const Job& job, const RankParts& parts, data::TokenSource& tokens) {
+  const auto section = parts.at("the trial steps that bucket sizes are chosen by", Patience::kLong);
+  const CommTimeline fine = over_ranks(run_trial(job, kEveryParameterMib, parts, tokens), parts.control);
+  const CommTimeline coarse = over_ranks(run_trial(job, kOneBucketMib, parts, tokens), parts.control);
+
+  comm::BackwardTimes backward{.final_ms = {}, .end_ms = fine.backward_end_ms};
+  std::vector<comm::TimedReduction> reductions;
+  for (const CommTimeline* each : {&fine, &coarse}) {
+    const std::vector<double> alone_ms = each->alone_ms();
+    for (std::size_t i = 0; i < alone_ms.size(); ++i) {
+      reductions.push_back({each->buckets[i].bytes, std::max(alone_ms[i], kClockMs)});
+    }
+  }
+  for (const CommTimeline::Bucket& bucket : fine.buckets) backward.final_ms.push_back(bucket.ready_ms);
+  const comm::ReductionCost cost = comm::cost_of(reductions);
+  const comm::BucketSize best = comm::least_exposed(models::parameters_of(job.shape), job.wire_dtype, backward, cost,
+                                                    kIndifferent * (fine.backward_end_ms - fine.backward_begin_ms));
+  return {.mib = static_cast<double>(best.bytes) / kMib,
+          .by = BucketChoice::By::kMeasurement,
+          .prediction = BucketChoice::Prediction{.cost = cost, .exposed_ms = best.exposed_ms}};
+}
+
+// Of the newest checkpoint, if as many ranks wrote it.
+std::optional<BucketChoice> of_checkpoint(const Job& job, Files& files) {
+  const auto found = checkpoint::find_newest(files, checkpoint_folder(job.config.run.dir));
+  if (!found.has_value() || found->manifest.meta.world_size != job.ranks) return std::nullopt;
+  const auto choices = nlohmann::json::parse(found->manifest.meta.choices, nullptr, false);
+  if (!choices.is_object() || !choices.contains("bucket_size")) return std::nullopt;
+  return BucketChoice::measured_from(choices["bucket_size"].dump());
+}
+
+}  // namespace
+
+std::string BucketChoice::describe() const {
+  std::string out = fmt::format("gradient buckets of {:.3g} MiB, by {}", mib, name_of(by));
+  if (prediction.has_value()) {
+    out +=
+        fmt::format(": a reduction takes {:.3f} ms and {:.3f} ms a MiB alone, {:.2f} ms a step are predicted exposed",
+                    prediction->cost.start_ms, prediction->cost.ms_per_byte * kMib, prediction->exposed_ms);
+  }
+  return out;
+}
+
+std::string BucketChoice::to_json() const {
+  nlohmann::json out{{"mib", mib}, {"by", name_of(by)}};
+  if (prediction.has_value()) {
+    out["predicted_exposed_ms"] = prediction->exposed_ms;
+    out["reduction_start_ms"] = prediction->cost.start_ms;
+    out["reduction_ms_per_mib"] = prediction->cost.ms_per_byte * kMib;
+  }
+  return out.dump();
+}
+
+std::optional<BucketChoice> BucketChoice::measured_from(const std::string& json) {
+  const auto choice = nlohmann::json::parse(json, nullptr, false);
+  for (const char* key : {"mib", "predicted_exposed_ms", "reduction_start_ms", "reduction_ms_per_mib"}) {
+    if (!choice.is_object() || !choice.contains(key) || !choice[key].is_number()) return std::nullopt;
+  }
+  if (!(choice["mib"].get<double>() > 0)) return std::nullopt;
+  return BucketChoice{
+      .mib = choice["mib"],
+      .by = By::kMeasurement,
+      .prediction = Prediction{.cost = {.start_ms = choice["reduction_start_ms"],
+                                        .ms_per_byte = choice["reduction_ms_per_mib"].get<double>() / kMib},
+                               .exposed_ms = choice["predicted_exposed_ms"]}};
+}
+
+BucketChoice choose_buckets(const Job& job, const RankParts& parts, data::TokenSource& train_tokens) {
+  if (const auto configured = job.config.comm.bucket_mib; configured.has_value()) return {.mib = *configured};
+  if (job.ranks == 1 || job.config.train.deterministic) {
+    const auto bytes = comm::bucket_bytes_by_rule(models::parameters_of(job.shape), job.wire_dtype);
+    return {.mib = static_cast<double>(bytes) / kMib, .by = BucketChoice::By::kRule};
+  }
+  std::string known;
+  agree(parts.control, [&] {
+    if (!parts.leads()) return;
+    if (const auto choice = of_checkpoint(job, parts.files); choice.has_value()) known = choice->to_json();
+  });
+  known = parts.control.broadcast(known, 0);
+  if (!known.empty()) {
+    BucketChoice choice = BucketChoice::measured_from(known).value();
+    choice.by = BucketChoice::By::kCheckpoint;
+    return choice;
+  }
+  // What rank 0 makes of the same numbers is what counts.
+  return BucketChoice::measured_from(parts.control.broadcast(measured(job, parts, train_tokens).to_json(), 0)).value();
+}
+
+}  // namespace strake::launch

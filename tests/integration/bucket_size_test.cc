@@ -1,0 +1,114 @@
+// comm.bucket_mib = auto: all ranks take one size, the run writes it down and keeps it, and no bit depends on it.
+
+#include <gtest/gtest.h>
+
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <vector>
+
+#include "launch/train/bucket_choice.h"
+#include "tests/integration/program_job.h"
+
+namespace strake::test {
+namespace {
+
+using Json = nlohmann::json;
+
+// choices.bucket_size of the newest attempt.
+Json bucket_size(const ProgramJob& job, const std::string& run) {
+  PosixFiles files;
+  const std::string text = read_file(files, job.run_folder(run) / "manifest.json", 1 << 20);
+  return Json::parse(text).at("choices").at("bucket_size");
+}
+
+TEST(BucketChoice, TravelsAsJson) {
+  const launch::BucketChoice sent{.mib = 0.37,
+                                  .by = launch::BucketChoice::By::kMeasurement,
+                                  .prediction = launch::BucketChoice::Prediction{
+                                      .cost = {.start_ms = 0.25, .ms_per_byte = 1e-5}, .exposed_ms = 1.5}};
+  const std::optional<launch::BucketChoice> come = launch::BucketChoice::measured_from(sent.to_json());
+  ASSERT_TRUE(come.has_value());
+  EXPECT_EQ(come->mib, 0.37);
+  EXPECT_EQ(come->prediction->exposed_ms, 1.5);
+  EXPECT_DOUBLE_EQ(come->prediction->cost.ms_per_byte, 1e-5);
+  for (const char* other :
+       {"", "[]", "{}", R"({"by":"config","mib":1})",
+        R"({"mib":0,"predicted_exposed_ms":1,"reduction_start_ms":1,"reduction_ms_per_mib":1})",
+        R"({"mib":"1","predicted_exposed_ms":1,"reduction_start_ms":1,"reduction_ms_per_mib":1})"}) {
+    EXPECT_FALSE(launch::BucketChoice::measured_from(other).has_value()) << other;
+  }
+}
+
+class BucketSize : public testing::Test {
+ protected:
+  Json train(int ranks, const std::string& run, std::vector<std::string> keys) {
+    const ProgramEnd end = job_.train(ranks, run, std::move(keys));
+    EXPECT_EQ(end.exit_code, 0) << end.output;
+    said_ = end.output;
+    return bucket_size(job_, run);
+  }
+
+  ProgramJob job_;
+  std::string said_;
+};
+
+TEST_F(BucketSize, IsMeasuredOnceAndKept) {
+  const Json first = train(2, "auto", {"comm.bucket_mib=auto", "train.stop_at=5"});
+  EXPECT_EQ(first.at("by"), "measurement");
+  EXPECT_GT(first.at("mib"), 0.0);
+  EXPECT_GE(first.at("predicted_exposed_ms"), 0.0);
+  EXPECT_GT(first.at("reduction_start_ms").get<double>() + first.at("reduction_ms_per_mib").get<double>(), 0.0);
+  EXPECT_NE(said_.find("gradient buckets of "), std::string::npos) << said_;
+
+  const Json second = train(2, "auto", {"comm.bucket_mib=auto", "train.stop_at=8"});
+  EXPECT_EQ(second.at("by"), "checkpoint");
+  for (const char* key : {"mib", "predicted_exposed_ms", "reduction_start_ms", "reduction_ms_per_mib"}) {
+    EXPECT_EQ(second.at(key), first.at(key)) << key;
+  }
+  EXPECT_EQ(train(2, "auto", {"comm.bucket_mib=auto", "train.stop_at=9"}).at("mib"), first.at("mib"));
+
+  // Other ranks have other ways between them.
+  EXPECT_EQ(train(3, "auto", {"comm.bucket_mib=auto", "train.stop_at=10", "train.micro_batch=2"}).at("by"),
+            "measurement");
+  EXPECT_EQ(train(3, "auto", {"comm.bucket_mib=0.5", "train.micro_batch=2"}), (Json{{"by", "config"}, {"mib", 0.5}}));
+}
+
+TEST_F(BucketSize, ChangesNoBit) {
+  train(2, "fixed", {});
+  train(2, "auto", {"comm.bucket_mib=auto", "debug.order_check=true"});
+  expect_equal_metrics(job_.metrics("auto"), job_.metrics("fixed"));
+  expect_equal_checkpoints(job_.checkpoint("auto", ProgramJob::kSteps), job_.checkpoint("fixed", ProgramJob::kSteps));
+}
+
+TEST_F(BucketSize, NothingIsMeasuredWhereItMustNotBeOrMeansNothing) {
+  const Json alone = train(0, "alone", {"comm.bucket_mib=auto", "train.steps=2", "optimizer.warmup_steps=1"});
+  EXPECT_EQ(alone, (Json{{"by", "rule"}, {"mib", 0.0625}}));
+  const Json deterministic = train(2, "deterministic", {"comm.bucket_mib=auto", "train.deterministic=true"});
+  EXPECT_EQ(deterministic, alone);
+}
+
+// Ranks as threads: what each takes.
+TEST_F(BucketSize, IsTheSameOnAllRanks) {
+  constexpr int kRanks = 3;
+  SmallJob job;
+  launch::Config config = job.config(kRanks, 2, 2, 3);
+  config.comm.bucket_mib = std::nullopt;
+  std::mutex mutex;
+  std::vector<std::string> plans;
+  run_threads(config, kRanks, [&](int, const RunRank& run) {
+    const auto device = make_cpu_device();
+    RankSetup setup{.device = device.get()};
+    setup.hooks.before_first_step = [&](launch::Trainer& trainer) {
+      const std::lock_guard lock(mutex);
+      plans.push_back(trainer.buckets().describe());
+    };
+    run(std::move(setup));
+  });
+  ASSERT_EQ(plans.size(), static_cast<std::size_t>(kRanks));
+  EXPECT_EQ(plans[1], plans[0]);
+  EXPECT_EQ(plans[2], plans[0]);
+}
+
+}  // namespace
+}  // namespace strake::test
