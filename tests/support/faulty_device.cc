@@ -3,8 +3,8 @@
 #include <thread>
 #include <utility>
 
-#include "runtime/base/error.h"
 #include "kernels/pause_stream.h"
+#include "runtime/base/error.h"
 
 namespace strake::test {
 
