@@ -41,14 +41,14 @@ std::vector<Variant> schedules(double some_buckets_mib, models::Shard shard) {
 std::vector<Variant> variants_of(const Config& config, int ranks) {
   std::vector<models::Shard> shards{models::Shard::kNone};
   if (ranks > 1) shards.push_back(models::Shard::kOptimizer);
+  const double bucket_mib = config.comm.bucket_mib.value_or(25);  // auto: what is shown is that any size gives the same
   std::vector<Variant> out;
-  for (const models::Shard shard : shards)
-    std::ranges::copy(schedules(config.comm.bucket_mib, shard), std::back_inserter(out));
+  for (const models::Shard shard : shards) std::ranges::copy(schedules(bucket_mib, shard), std::back_inserter(out));
   for (const models::Recompute recompute :
        {models::Recompute::kNone, models::Recompute::kNormActivation, models::Recompute::kBlock}) {
     if (recompute == config.train.recompute) continue;
     for (const models::Shard shard : shards) {
-      Variant variant{fmt::format("recompute {}", name_of(recompute)), true, config.comm.bucket_mib};
+      Variant variant{fmt::format("recompute {}", name_of(recompute)), true, bucket_mib};
       if (shard != models::Shard::kNone) variant.name += ", sharded";
       variant.shard = shard;
       variant.recompute = recompute;
