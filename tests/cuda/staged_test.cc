@@ -4,6 +4,7 @@
 // lets it go.
 #include <gtest/gtest.h>
 
+#include <latch>
 #include <memory>
 #include <string>
 #include <thread>
@@ -53,6 +54,8 @@ TEST(StagedOnAGpu, AWaitingStreamHoldsUpNoOtherAndIsLetGo) {
   if (the_world->size() > 1) GTEST_SKIP() << "needs no launcher";
   const test::Watchdog watchdog("an aborted staged all-reduce", std::chrono::seconds(60));
   ThreadsWorld world(2);
+  std::latch done(
+      2);  // memory is not given up before: that waits for every stream of the process, holding up all calls
   test::run_ranks(world, [&](int rank) {
     select_cuda_device(0);
     const auto device = make_cuda_device(0, nullptr);
@@ -68,7 +71,7 @@ TEST(StagedOnAGpu, AWaitingStreamHoldsUpNoOtherAndIsLetGo) {
     communicator.all_reduce(*comm, {"first"}, data);
     comm->synchronize();
     communicator.check();
-    if (rank == 1) return;
+    if (rank == 1) return done.arrive_and_wait();
     communicator.all_reduce(*comm, {"second"}, data);
     communicator.all_reduce(*comm, {"third"}, data);
     comm->record(summed);
@@ -81,6 +84,7 @@ TEST(StagedOnAGpu, AWaitingStreamHoldsUpNoOtherAndIsLetGo) {
     EXPECT_NE(test::thrown_by<CommError>([&] { communicator.check(); }).find("aborted"), std::string::npos);
     EXPECT_NE(test::thrown_by<CommError>([&] { communicator.all_reduce(*comm, {"fourth"}, data); }).find("aborted"),
               std::string::npos);
+    done.arrive_and_wait();
   });
 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # run.sh PACK [OUT]: every GPU test on a machine with one or more GPUs, from what pack.sh put into PACK. Prints a line an item,
 # PASS, FAIL or SKIP with the reason; the logs are in OUT (default: ./gpu-tests). Exits 1 if anything failed. About 6 minutes.
+# ITEMS=REGEX in the environment: only items with such a name.
 # What needs one GPU only runs while the sanitizers take another, where there is one.
 set -uo pipefail
 pack=$(cd "$1" && pwd)
@@ -20,6 +21,7 @@ result() {  # WORD NAME SECONDS TEXT
 item() {
   local name=$1 limit=$2 judge=$3 begin=$SECONDS code=0 word text
   shift 3
+  [[ $name =~ ${ITEMS:-.} ]] || return 0
   timeout --kill-after=5 "$limit" "$@" > "$out/$name.log" 2>&1 || code=$?
   if [ "$code" -eq 124 ] || [ "$code" -eq 137 ]; then
     word=FAIL text="ran into its limit of $limit s"
