@@ -34,24 +34,30 @@ ReductionCost cost_of(std::span<const TimedReduction> measured) {
   return line;
 }
 
-double exposed_ms(const BucketPlan& plan, const BackwardTimes& backward, const ReductionCost& cost) {
+double exposed_ms(const BucketPlan& plan, const BackwardTimes& backward, const ReductionCosts& costs) {
   STRAKE_CHECK(index_of(plan.buckets.back().last) < backward.final_ms.size(), "gradients without a time");
+  const double end_ms = backward.end_ms;
   double reduced_ms = 0;
   for (const Bucket& bucket : plan.buckets) {
-    reduced_ms = std::max(reduced_ms, backward.final_ms[index_of(bucket.last)]) +
-                 cost.of(bucket.elems() * static_cast<std::int64_t>(size_bytes(plan.wire)));
+    const std::int64_t bytes = bucket.elems() * static_cast<std::int64_t>(size_bytes(plan.wire));
+    const double begin_ms = std::max(reduced_ms, backward.final_ms[index_of(bucket.last)]);
+    const double beside_ms = costs.beside.of(bytes);
+    // What is left of it when backward ends goes on alone.
+    double left = begin_ms < end_ms ? 0 : 1;
+    if (begin_ms + beside_ms > end_ms && begin_ms < end_ms) left = 1 - (end_ms - begin_ms) / beside_ms;
+    reduced_ms = begin_ms + (1 - left) * beside_ms + left * costs.alone.of(bytes);
   }
-  return std::max(0.0, reduced_ms - backward.end_ms);
+  return std::max(0.0, reduced_ms - end_ms);
 }
 
 BucketSize least_exposed(const ParamLayout& layout, DType wire, const BackwardTimes& backward,
-                         const ReductionCost& cost, double indifferent_ms) {
+                         const ReductionCosts& costs, double indifferent_ms) {
   constexpr double kSmallestBytes = 32 << 10;
   const std::int64_t one_bucket_bytes = 4 * layout_bytes(layout, wire);  // the first is a quarter
   std::vector<BucketSize> sizes;
   for (int i = 0; sizes.empty() || sizes.back().bytes < one_bucket_bytes; ++i) {
     const auto bytes = std::min<std::int64_t>(std::llround(kSmallestBytes * std::exp2(i / 2.0)), one_bucket_bytes);
-    sizes.push_back({bytes, exposed_ms(plan_buckets(layout, wire, bytes), backward, cost)});
+    sizes.push_back({bytes, exposed_ms(plan_buckets(layout, wire, bytes), backward, costs)});
   }
   const auto least = std::min_element(
       sizes.begin(), sizes.end(), [](const BucketSize& a, const BucketSize& b) { return a.exposed_ms < b.exposed_ms; });

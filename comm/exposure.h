@@ -2,9 +2,12 @@
 // size that leaves the least.
 //
 // A bucket's reduction begins when its last gradient is final and the bucket before it is reduced; it takes a start and
-// a time a byte. What goes on behind the end of backward is exposed. So small buckets pay for many starts, large ones
-// begin late and leave the last of them behind backward. No prediction can be lower than what the last bucket takes
-// whose gradients are final only at the end. Threads: values, pure functions: the same on every rank.
+// a time a byte, more of both while backward computes: the two share cores or multiprocessors. What goes on behind the
+// end of backward is exposed. So small buckets pay for many starts, large ones begin late and leave the last of them
+// behind backward. No prediction can be lower than what the last bucket takes whose gradients are final only at the
+// end.
+//
+// Threads: values, pure functions: the same on every rank.
 #pragma once
 
 #include <cstdint>
@@ -15,11 +18,16 @@
 
 namespace strake::comm {
 
-// What a reduction takes with nothing beside it.
+// A line through what reductions take.
 struct ReductionCost {
   double start_ms = 0;
   double ms_per_byte = 0;
   double of(std::int64_t bytes) const { return start_ms + ms_per_byte * static_cast<double>(bytes); }
+};
+
+struct ReductionCosts {
+  ReductionCost alone;   // with nothing beside it
+  ReductionCost beside;  // while backward computes
 };
 
 struct TimedReduction {
@@ -38,7 +46,7 @@ struct BackwardTimes {
 };
 
 // REQUIRES: a time for every parameter of the plan.
-double exposed_ms(const BucketPlan& plan, const BackwardTimes& backward, const ReductionCost& cost);
+double exposed_ms(const BucketPlan& plan, const BackwardTimes& backward, const ReductionCosts& costs);
 
 struct BucketSize {
   std::int64_t bytes;
@@ -49,7 +57,7 @@ struct BucketSize {
 // time; of those within `indifferent_ms` of it the largest, since every reduction costs the ranks something. REQUIRES:
 // a layout that is not empty.
 BucketSize least_exposed(const ParamLayout& layout, DType wire, const BackwardTimes& backward,
-                         const ReductionCost& cost, double indifferent_ms);
+                         const ReductionCosts& costs, double indifferent_ms);
 
 // What is taken where nothing may be measured: a sixteenth of all gradients, at least 64 KiB and at most 25 MiB.
 std::int64_t bucket_bytes_by_rule(const ParamLayout& layout, DType wire);

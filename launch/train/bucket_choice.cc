@@ -39,9 +39,9 @@ struct Trial {
   CommBytes bytes;
 };
 
-Trial run_trial(Job job, double bucket_mib, const RankParts& parts, data::TokenSource& tokens) {
+Trial run_trial(Job job, double bucket_mib, bool overlap, const RankParts& parts, data::TokenSource& tokens) {
   job.config.comm.bucket_mib = bucket_mib;
-  job.config.comm.overlap = false;
+  job.config.comm.overlap = overlap;
   const TokenSources sources{.train = &tokens, .val = nullptr};
   StepPlan plan;
   std::unique_ptr<Trainer> trainer;
@@ -84,24 +84,39 @@ CommTimeline over_ranks(const Trial& mine, comm::Control& control) {
 
 BucketChoice measured(const Job& job, const RankParts& parts, data::TokenSource& tokens) {
   const auto section = parts.at("the trial steps that bucket sizes are chosen by", Patience::kLong);
-  const CommTimeline fine = over_ranks(run_trial(job, kEveryParameterMib, parts, tokens), parts.control);
-  const CommTimeline coarse = over_ranks(run_trial(job, kOneBucketMib, parts, tokens), parts.control);
-
+  const auto trial = [&](double bucket_mib, bool overlap) {
+    return over_ranks(run_trial(job, bucket_mib, overlap, parts, tokens), parts.control);
+  };
+  const CommTimeline fine = trial(kEveryParameterMib, false), coarse = trial(kOneBucketMib, false);
   comm::BackwardTimes backward{.final_ms = {}, .end_ms = fine.backward_end_ms};
-  std::vector<comm::TimedReduction> reductions;
+  for (const CommTimeline::Bucket& bucket : fine.buckets) backward.final_ms.push_back(bucket.ready_ms);
+  std::vector<comm::TimedReduction> alone;
   for (const CommTimeline* each : {&fine, &coarse}) {
     const std::vector<double> alone_ms = each->alone_ms();
     for (std::size_t i = 0; i < alone_ms.size(); ++i) {
-      reductions.push_back({each->buckets[i].bytes, std::max(alone_ms[i], kClockMs)});
+      alone.push_back({each->buckets[i].bytes, std::max(alone_ms[i], kClockMs)});
     }
   }
-  for (const CommTimeline::Bucket& bucket : fine.buckets) backward.final_ms.push_back(bucket.ready_ms);
-  const comm::ReductionCost cost = comm::cost_of(reductions);
-  const comm::BucketSize best = comm::least_exposed(models::parameters_of(job.shape), job.wire_dtype, backward, cost,
+  comm::ReductionCosts costs{.alone = comm::cost_of(alone), .beside = {}};
+  costs.beside = costs.alone;
+  if (job.config.comm.overlap) {
+    const CommTimeline overlapped = trial(kEveryParameterMib, true);
+    std::vector<comm::TimedReduction> beside;
+    for (const CommTimeline::Bucket& bucket : overlapped.buckets) {
+      if (bucket.end_ms > overlapped.backward_end_ms) break;
+      beside.push_back({bucket.bytes, std::max(bucket.end_ms - bucket.begin_ms, kClockMs)});
+    }
+    // On a link so slow that hardly one is done by then, nothing is known of that.
+    const auto as_first = [&](const comm::TimedReduction& each) { return each.bytes == beside.front().bytes; };
+    if (!std::ranges::all_of(beside, as_first)) costs.beside = comm::cost_of(beside);
+  } else {
+    std::ranges::fill(backward.final_ms, backward.end_ms);
+  }
+  const comm::BucketSize best = comm::least_exposed(models::parameters_of(job.shape), job.wire_dtype, backward, costs,
                                                     kIndifferent * (fine.backward_end_ms - fine.backward_begin_ms));
   return {.mib = static_cast<double>(best.bytes) / kMib,
           .by = BucketChoice::By::kMeasurement,
-          .prediction = BucketChoice::Prediction{.cost = cost, .exposed_ms = best.exposed_ms}};
+          .prediction = BucketChoice::Prediction{.costs = costs, .exposed_ms = best.exposed_ms}};
 }
 
 // Of the newest checkpoint, if as many ranks wrote it.
@@ -118,9 +133,12 @@ std::optional<BucketChoice> of_checkpoint(const Job& job, Files& files) {
 std::string BucketChoice::describe() const {
   std::string out = fmt::format("gradient buckets of {:.3g} MiB, by {}", mib, name_of(by));
   if (prediction.has_value()) {
-    out +=
-        fmt::format(": a reduction takes {:.3f} ms and {:.3f} ms a MiB alone, {:.2f} ms a step are predicted exposed",
-                    prediction->cost.start_ms, prediction->cost.ms_per_byte * kMib, prediction->exposed_ms);
+    const auto [alone, beside] = prediction->costs;
+    out += fmt::format(
+        ": a reduction takes {:.3f} ms and {:.3f} ms a MiB alone, {:.3f} and {:.3f} beside backward; {:.2f} ms a step "
+        "are "
+        "predicted exposed",
+        alone.start_ms, alone.ms_per_byte * kMib, beside.start_ms, beside.ms_per_byte * kMib, prediction->exposed_ms);
   }
   return out;
 }
@@ -129,24 +147,29 @@ std::string BucketChoice::to_json() const {
   nlohmann::json out{{"mib", mib}, {"by", name_of(by)}};
   if (prediction.has_value()) {
     out["predicted_exposed_ms"] = prediction->exposed_ms;
-    out["reduction_start_ms"] = prediction->cost.start_ms;
-    out["reduction_ms_per_mib"] = prediction->cost.ms_per_byte * kMib;
+    out["alone_start_ms"] = prediction->costs.alone.start_ms;
+    out["alone_ms_per_mib"] = prediction->costs.alone.ms_per_byte * kMib;
+    out["beside_start_ms"] = prediction->costs.beside.start_ms;
+    out["beside_ms_per_mib"] = prediction->costs.beside.ms_per_byte * kMib;
   }
   return out.dump();
 }
 
 std::optional<BucketChoice> BucketChoice::measured_from(const std::string& json) {
   const auto choice = nlohmann::json::parse(json, nullptr, false);
-  for (const char* key : {"mib", "predicted_exposed_ms", "reduction_start_ms", "reduction_ms_per_mib"}) {
+  for (const char* key :
+       {"mib", "predicted_exposed_ms", "alone_start_ms", "alone_ms_per_mib", "beside_start_ms", "beside_ms_per_mib"}) {
     if (!choice.is_object() || !choice.contains(key) || !choice[key].is_number()) return std::nullopt;
   }
   if (!(choice["mib"].get<double>() > 0)) return std::nullopt;
-  return BucketChoice{
-      .mib = choice["mib"],
-      .by = By::kMeasurement,
-      .prediction = Prediction{.cost = {.start_ms = choice["reduction_start_ms"],
-                                        .ms_per_byte = choice["reduction_ms_per_mib"].get<double>() / kMib},
-                               .exposed_ms = choice["predicted_exposed_ms"]}};
+  const auto cost = [&](const std::string& which) {
+    return comm::ReductionCost{.start_ms = choice[which + "_start_ms"],
+                               .ms_per_byte = choice[which + "_ms_per_mib"].get<double>() / kMib};
+  };
+  return BucketChoice{.mib = choice["mib"],
+                      .by = By::kMeasurement,
+                      .prediction = Prediction{.costs = {.alone = cost("alone"), .beside = cost("beside")},
+                                               .exposed_ms = choice["predicted_exposed_ms"]}};
 }
 
 BucketChoice choose_buckets(const Job& job, const RankParts& parts, data::TokenSource& train_tokens) {

@@ -4,19 +4,20 @@
 Two ranks on two hosts (network namespaces of this machine, tests/support/two_hosts.py) with a link that needs 0.8 of
 backward to carry all gradients: what hides behind backward only if it works all the time. Needs root.
 
-bound:   a step with overlap, beside the least that the link allows. With ready_b (bucket b's gradients are final) and t_b
-         (what its reduction takes with nothing beside it), e_b = max(ready_b, e_(b-1)) + t_b, and
-         T* = max(end of backward, last e_b) + optimizer. t_b is read from a run with comm.overlap=false on the same link,
-         ready_b from the step with overlap itself; and, for what communication takes from computation, from the other.
-         Where weights are gathered under the next forward (train.shard=optimizer), so are the gathers.
+bound:   a step with overlap, beside the least that the link allows. With ready_b (bucket b's gradients are final) and
+         t_b (what its reduction takes with nothing beside it), e_b = max(ready_b, e_(b-1)) + t_b, and
+         T* = max(end of backward, last e_b) + optimizer. t_b is read from a run with comm.overlap=false on the same
+         link, ready_b from the step with overlap itself; and, for what communication takes from computation, from the
+         other. Where weights are gathered under the next forward (train.shard=optimizer), so are the gathers.
 peer:    a step over the same program's step without the link, beside PyTorch's DistributedDataParallel over gloo
          (torch_cpu_peer.py), each with the rate that makes the link take 0.8 of its own backward.
-predict: the exposed communication of five bucket sizes, predicted from the ready times of one recording and a line fitted
-         to what reductions take alone (a start and a time a byte), beside the measured.
+predict: the exposed communication of five bucket sizes, predicted from the ready times of one recording and lines
+         fitted to what reductions take alone and beside backward (a start and a time a byte), beside the measured.
 
 Runs come in blocks, in which what is compared takes turns; --log FILE keeps blocks, and the next call adds to them.
 Summaries are medians over blocks, with the 95 % interval of the mean.
 """
+
 import argparse
 import json
 import math
@@ -61,7 +62,7 @@ def text_of(found, digits=3, unit=""):
 def alone_ms(step):
     """What each reduction takes by itself, from a step without overlap.
 
-    There they follow each other, so each goes from the end of the one before to its own, on the rank where it ends last.
+    There they follow each other: each goes from the end of the one before to its own, on the rank where it ends last.
     Only the first may wait for a late rank: of that the least of the ranks' times counts.
     """
     buckets = step["comm"]["timeline"]["buckets"]
@@ -82,13 +83,23 @@ def late_ms(on, off):
     return late
 
 
-def bound_ms(step, ready=None):
-    """T* of a step whose reductions had nothing beside them. `ready`: another step, whose ready times count."""
-    ready_of = (ready or step)["comm"]["timeline"]
+def stalled_ms(step):
+    """What forward waits for weights: what is exposed and not behind backward."""
+    timeline = step["comm"]["timeline"]
+    behind = timeline["buckets"][-1]["end_ms"] - timeline["backward_end_ms"]
+    return max(0.0, exposed_ms(step) - behind) if timeline["gathers"] else 0.0
+
+
+def bound_ms(off, on, ready):
+    """T* by the reductions of `off` and the ready times of `ready`, one of the two steps without and with overlap.
+
+    Without overlap the optimizer's time contains the wait for gathers.
+    """
+    ready_of = ready["comm"]["timeline"]
     end = 0.0
-    for alone, bucket in zip(alone_ms(step), ready_of["buckets"], strict=True):
+    for alone, bucket in zip(alone_ms(off), ready_of["buckets"], strict=True):
         end = max(bucket["ready_ms"], end) + alone
-    return max(ready_of["backward_end_ms"], end) + (ready or step)["breakdown_ms"]["optimizer"]
+    return max(ready_of["backward_end_ms"], end) + on["breakdown_ms"]["optimizer"]
 
 
 def transfer_ms(step):
@@ -112,7 +123,7 @@ class Link:
         self.hosts = hosts
 
     def calibrate(self, backward, gradient_bytes, measure):
-        """Sets the rate at which the gradients take SHARE of backward. `measure`: their time on the link as it is, ms."""
+        """Sets the rate at which gradients take SHARE of backward. `measure`: their time on the link as it is, ms."""
         target = SHARE * backward
         rate = gradient_bytes * 8e-3 / target  # Mbit/s
         for _ in range(4):
@@ -151,7 +162,9 @@ class Ours:
             must = bytes_a_step * (found["warmup"] + found["steps"] - 1)
             for sent in (b - a for a, b in zip(before, self.hosts.sent_bytes())):
                 if sent < must:
-                    sys.exit(f"a rank sent {sent} bytes over the link, less than its gradients' {must}: they went elsewhere")
+                    sys.exit(
+                        f"a rank sent {sent} bytes over the link, less than its gradients' {must}: they went elsewhere"
+                    )
         return found
 
     def calibrate(self, link, bucket_keys=()):
@@ -189,8 +202,15 @@ class Peer:
         if not on_link:
             return json.loads(output_of(self.hosts.on(0) + command, environment).splitlines()[-1])
         command += ["--address", two_hosts.ADDRESSES[0], "--port", "29500"]
-        ranks = [subprocess.Popen(self.hosts.on(rank) + command + ["--rank", str(rank)], env=environment, text=True,
-                                  stdout=subprocess.PIPE) for rank in range(2)]
+        ranks = [
+            subprocess.Popen(
+                self.hosts.on(rank) + command + ["--rank", str(rank)],
+                env=environment,
+                text=True,
+                stdout=subprocess.PIPE,
+            )
+            for rank in range(2)
+        ]
         said = [rank.communicate()[0] for rank in ranks]
         if any(rank.returncode != 0 for rank in ranks):
             sys.exit(f"{' '.join(command)} failed: {[rank.returncode for rank in ranks]}")
@@ -233,23 +253,30 @@ def bench_bound(arguments, hosts, scratch, say):
     for _ in range(arguments.repeats):
         off, on = ours.step("comm.overlap=false"), ours.step()
         blocks.add(link=link, off_ms=off["step_ms"]["median"], on_ms=on["step_ms"]["median"],
-                   bound_ms=bound_ms(off, on), undisturbed_bound_ms=bound_ms(off) + late_ms(on, off),
+                   bound_ms=bound_ms(off, on, on) - stalled_ms(on) + late_ms(on, off),
+                   undisturbed_bound_ms=bound_ms(off, on, off) + late_ms(on, off),
                    transfer_ms=transfer_ms(off), backward_ms=backward_ms(off), busy_backward_ms=backward_ms(on),
-                   exposed_ms=exposed_ms(on))  # fmt: skip
+                   exposed_ms=exposed_ms(on))
     found = {
         "step_over_bound": blocks.of(lambda b: b["on_ms"] / b["bound_ms"]),
         "step_over_undisturbed_bound": blocks.of(lambda b: b["on_ms"] / b["undisturbed_bound_ms"]),
         "off_over_on": blocks.of(lambda b: b["off_ms"] / b["on_ms"]),
         **{key: blocks.of(lambda b, key=key: b[key]) for key in
            ("on_ms", "off_ms", "bound_ms", "transfer_ms", "backward_ms", "busy_backward_ms", "exposed_ms")},
-    }  # fmt: skip
-    say(f"backward {text_of(found['backward_ms'], 1, ' ms')}, beside communication {text_of(found['busy_backward_ms'], 1, ' ms')}; "
-        f"all reductions alone {text_of(found['transfer_ms'], 1, ' ms')}")
-    say(f"T* {text_of(found['bound_ms'], 1, ' ms')}; step with overlap {text_of(found['on_ms'], 1, ' ms')}, of it exposed "
+    }
+    say(
+        f"backward {text_of(found['backward_ms'], 1, ' ms')}, beside communication {text_of(found['busy_backward_ms'], 1, ' ms')}; "
+        f"all reductions alone {text_of(found['transfer_ms'], 1, ' ms')}"
+    )
+    say(
+        f"T* {text_of(found['bound_ms'], 1, ' ms')}; step with overlap {text_of(found['on_ms'], 1, ' ms')}, of it exposed "
         f"{text_of(found['exposed_ms'], 1, ' ms')}; without overlap {text_of(found['off_ms'], 1, ' ms')}, "
-        f"{text_of(found['off_over_on'])}x")
-    say(f"step / T*: {text_of(found['step_over_bound'])}; had backward not been disturbed: "
-        f"{text_of(found['step_over_undisturbed_bound'])}")
+        f"{text_of(found['off_over_on'])}x"
+    )
+    say(
+        f"step / T*: {text_of(found['step_over_bound'])}; had backward not been disturbed: "
+        f"{text_of(found['step_over_undisturbed_bound'])}"
+    )
     ratio = found["step_over_bound"]["median"]
     verdict(arguments, found, "a step within 10 % of what the link allows", ratio <= 1.1, f"{ratio:.3f}x")
     return found
@@ -282,34 +309,45 @@ def bench_peer(arguments, hosts, scratch, say):
         block["torch_ms"] = peer.step()["step_ms"]
         blocks.add(**block)
     found = {key: blocks.of(lambda b, key=key: b[key]) for key in
-             ("strake_free_ms", "strake_ms", "torch_free_ms", "torch_ms")}  # fmt: skip
+             ("strake_free_ms", "strake_ms", "torch_free_ms", "torch_ms")}
     for side in ("strake", "torch"):
         found[side] = blocks.of(lambda b, side=side: b[f"{side}_ms"] / b[f"{side}_free_ms"])
-        say(f"{side:<7} {text_of(found[side])}x: {text_of(found[f'{side}_free_ms'], 1, ' ms')} without the link, "
-            f"{text_of(found[f'{side}_ms'], 1, ' ms')} with it")
+        say(
+            f"{side:<7} {text_of(found[side])}x: {text_of(found[f'{side}_free_ms'], 1, ' ms')} without the link, "
+            f"{text_of(found[f'{side}_ms'], 1, ' ms')} with it"
+        )
     better = found["strake"]["median"] < found["torch"]["median"]
     verdict(arguments, found, "a step suffers less from the link than PyTorch's", better,
-            f"{found['strake']['median']:.3f}x beside {found['torch']['median']:.3f}x")  # fmt: skip
+            f"{found['strake']['median']:.3f}x beside {found['torch']['median']:.3f}x")
     return found
 
 
 def fit(samples):
-    """(start ms, ms a byte) of a reduction alone, from (bytes, ms): least squares of the relative error."""
+    """(start ms, ms a byte) of reductions, from (bytes, ms): least squares of the relative error. None: of one size."""
+    if len({size for size, _ in samples}) < 2:
+        return None
     a = b = c = d = e = 0.0
     for size, ms in samples:
         w = 1 / ms**2
         a, b, c, d, e = a + w, b + w * size, c + w * size * size, d + w * ms, e + w * size * ms
     slope = (a * e - b * d) / (a * c - b * b)
-    return max(0.0, (d - slope * b) / a), slope
+    start = (d - slope * b) / a
+    return (0.0, e / c) if start < 0 else (d / a, 0.0) if slope < 0 else (start, slope)
 
 
-def predict_ms(final, sizes, line, backward_end):
-    """Exposed time of buckets of so many bytes. `final`: (bytes up to and with a parameter, when its gradient is final)."""
+def predict_ms(final, sizes, alone, beside, backward_end):
+    """Exposed time of buckets of so many bytes; as comm/exposure.h.
+
+    final: (bytes up to and with a parameter, when its gradient is final). alone, beside: lines through what
+    reductions take with nothing beside them, and beside backward.
+    """
     end, reached = 0.0, 0
     for size in sizes:
         reached += size
-        ready = next(when for so_far, when in final if so_far >= reached)
-        end = max(ready, end) + line[0] + line[1] * size
+        begin = max(end, next(when for so_far, when in final if so_far >= reached))
+        slow = beside[0] + beside[1] * size
+        left = 1.0 if begin >= backward_end else max(0.0, 1 - (backward_end - begin) / slow)
+        end = begin + (1 - left) * slow + left * (alone[0] + alone[1] * size)
     return max(0.0, end - backward_end)
 
 
@@ -317,38 +355,60 @@ def bench_predict(arguments, hosts, scratch, say):
     ours, blocks = Ours(arguments, hosts, scratch), Blocks(arguments.log, "predict")
     link = rate_of(arguments, "bound", ours.calibrate, hosts, say)
     for _ in range(arguments.repeats):
-        # Every parameter by itself tells when each gradient is final; larger buckets how long larger messages take.
+        # A bucket for every parameter tells when each gradient is final; larger ones how long larger messages take.
         fine = ours.step("comm.overlap=false", f"comm.bucket_mib={EVERY_PARAMETER_MIB}")
         coarse = ours.step("comm.overlap=false", "comm.bucket_mib=1", steps=8)
         final, so_far = [], 0
         for bucket in fine["comm"]["timeline"]["buckets"]:
             so_far += bucket["bytes"]
             final.append((so_far, bucket["ready_ms"]))
-        line = fit([(bucket["bytes"], alone) for step in (fine, coarse)
-                    for bucket, alone in zip(step["comm"]["timeline"]["buckets"], alone_ms(step))])  # fmt: skip
+        alone = fit([(bucket["bytes"], ms) for step in (fine, coarse)
+                     for bucket, ms in zip(step["comm"]["timeline"]["buckets"], alone_ms(step))])
+        busy = ours.step(f"comm.bucket_mib={EVERY_PARAMETER_MIB}")["comm"]["timeline"]
+        done = [bucket for bucket in busy["buckets"] if bucket["end_ms"] <= busy["backward_end_ms"]]
+        beside = fit([(bucket["bytes"], bucket["end_ms"] - bucket["begin_ms"]) for bucket in done]) or alone
         backward_end = fine["comm"]["timeline"]["backward_end_ms"]
         sizes = []
         for mib in BUCKETS_MIB:
             step = ours.step(f"comm.bucket_mib={mib}")
             cuts = [bucket["bytes"] for bucket in step["comm"]["timeline"]["buckets"]]
-            sizes.append({"mib": mib, "buckets": len(cuts), "predicted_ms": predict_ms(final, cuts, line, backward_end),
-                          "measured_ms": exposed_ms(step), "step_ms": step["step_ms"]["median"]})  # fmt: skip
-        blocks.add(link=link, start_ms=line[0], ms_per_mib=line[1] * 2**20, sizes=sizes)
-    found = {"start_ms": blocks.of(lambda b: b["start_ms"]), "ms_per_mib": blocks.of(lambda b: b["ms_per_mib"]), "sizes": []}
-    say(f"a reduction alone: {text_of(found['start_ms'], 3, ' ms')} and {text_of(found['ms_per_mib'], 3, ' ms')} a MiB")
+            sizes.append({"mib": mib, "buckets": len(cuts), "predicted_ms": predict_ms(final, cuts, alone, beside, backward_end),
+                          "measured_ms": exposed_ms(step), "step_ms": step["step_ms"]["median"]})
+        blocks.add(
+            link=link,
+            start_ms=alone[0],
+            ms_per_mib=alone[1] * 2**20,
+            beside_start_ms=beside[0],
+            beside_ms_per_mib=beside[1] * 2**20,
+            sizes=sizes,
+        )
+    lines = ("start_ms", "ms_per_mib", "beside_start_ms", "beside_ms_per_mib")
+    found = {key: blocks.of(lambda b, key=key: b[key]) for key in lines} | {"sizes": []}
+    for where, prefix in (("alone", ""), ("beside backward", "beside_")):
+        start, more = found[prefix + "start_ms"], found[prefix + "ms_per_mib"]
+        say(f"a reduction {where}: {text_of(start, 3, ' ms')} and {text_of(more, 3, ' ms')} a MiB")
     for i, mib in enumerate(BUCKETS_MIB):
-        of = {key: blocks.of(lambda b, i=i, key=key: b["sizes"][i][key]) for key in ("predicted_ms", "measured_ms", "step_ms")}
-        error = of["predicted_ms"]["median"] / of["measured_ms"]["median"] - 1 if of["measured_ms"]["median"] else math.inf
+        of = {
+            key: blocks.of(lambda b, i=i, key=key: b["sizes"][i][key])
+            for key in ("predicted_ms", "measured_ms", "step_ms")
+        }
+        error = (
+            of["predicted_ms"]["median"] / of["measured_ms"]["median"] - 1 if of["measured_ms"]["median"] else math.inf
+        )
         found["sizes"].append({"mib": mib, "error": error, **of})
-        say(f"{mib:7.4f} MiB, {blocks.all[-1]['sizes'][i]['buckets']:3} buckets: exposed, predicted "
-            f"{text_of(of['predicted_ms'], 2, ' ms')}, measured {text_of(of['measured_ms'], 2, ' ms')}: {100 * error:+.1f} %")
-    order = lambda key: sorted(BUCKETS_MIB, key=lambda mib: next(s[key]["median"] for s in found["sizes"] if s["mib"] == mib))
+        say(
+            f"{mib:7.4f} MiB, {blocks.all[-1]['sizes'][i]['buckets']:3} buckets: exposed, predicted "
+            f"{text_of(of['predicted_ms'], 2, ' ms')}, measured {text_of(of['measured_ms'], 2, ' ms')}: {100 * error:+.1f} %"
+        )
+    order = lambda key: sorted(
+        BUCKETS_MIB, key=lambda mib: next(s[key]["median"] for s in found["sizes"] if s["mib"] == mib)
+    )
     found["ranking_right"] = order("predicted_ms") == order("measured_ms")
     worst = max(abs(size["error"]) for size in found["sizes"])
     say(f"ranking {'right' if found['ranking_right'] else 'WRONG'}: predicted {order('predicted_ms')}, measured "
-        f"{order('measured_ms')}")  # fmt: skip
+        f"{order('measured_ms')}")
     verdict(arguments, found, "exposed time predicted within 10 %, ranking right", worst <= 0.1 and found["ranking_right"],
-            f"{100 * worst:.1f} % at worst")  # fmt: skip
+            f"{100 * worst:.1f} % at worst")
     return found
 
 
@@ -359,8 +419,10 @@ def rate_of(arguments, name, calibrate, hosts, say):
         rates.add(**calibrate(Link(hosts)))
     rate = {key: value for key, value in rates.all[-1].items() if key != "kind"}
     hosts.set_rate(rate["mbit_per_s"])
-    say(f"link of {rate['mbit_per_s']:.0f} Mbit/s each way: all gradients take {rate['transfer_ms']:.1f} ms alone, "
-        f"{rate['share']:.2f} of a backward of {rate['backward_ms']:.1f} ms ({name})")
+    say(
+        f"link of {rate['mbit_per_s']:.0f} Mbit/s each way: all gradients take {rate['transfer_ms']:.1f} ms alone, "
+        f"{rate['share']:.2f} of a backward of {rate['backward_ms']:.1f} ms ({name})"
+    )
     return rate
 
 
@@ -375,7 +437,9 @@ BENCHES = {"bound": bench_bound, "peer": bench_peer, "predict": bench_predict}
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("keys", nargs="*", metavar="KEY=VALUE", help="of the config of every run: train.shard=optimizer ...")
+    parser.add_argument(
+        "keys", nargs="*", metavar="KEY=VALUE", help="of the config of every run: train.shard=optimizer ..."
+    )
     parser.add_argument("--bench", choices=BENCHES, action="append", help="all of them unless given")
     parser.add_argument("--strake", type=pathlib.Path, default=cpu_speed.ROOT / "build/release/bin/strake")
     parser.add_argument("--config", type=pathlib.Path, default=cpu_speed.ROOT / "examples/quickstart.toml")
@@ -402,7 +466,10 @@ def main():
         return 0 if arguments.smoke else 2
     result = {"bench": "slow_link", "machine": cpu_speed.machine(), "keys": arguments.keys}
     if not arguments.json:
-        print(f"== slow_link: how much of a step does a slow link cost?\n   {result['machine']}\n   {arguments.keys}", flush=True)
+        print(
+            f"== slow_link: how much of a step does a slow link cost?\n   {result['machine']}\n   {arguments.keys}",
+            flush=True,
+        )
     with two_hosts.TwoHosts() as hosts, tempfile.TemporaryDirectory(prefix="strake-bench-") as scratch:
         for name in arguments.bench or BENCHES:
             result[name] = BENCHES[name](arguments, hosts, pathlib.Path(scratch), say)

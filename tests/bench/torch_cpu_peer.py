@@ -180,6 +180,7 @@ def run_rank(arguments, rank):
     step_s, backward_s, losses, bucket_bytes = train(shape, arguments, rank)
     alone_ms = transfer_ms(bucket_bytes)
     torch.distributed.barrier()
+    torch.distributed.destroy_process_group()  # its threads do not outlive a peer's end
     if rank != 0:
         return
     tokens = shape["global_batch"] * shape["sequence"]

@@ -33,19 +33,22 @@ BackwardTimes every(double ms, std::size_t params) {
 
 constexpr double kPerKib = 1.0 / 1024;
 
+// Where computation takes nothing from it.
+ReductionCosts undisturbed(ReductionCost cost) { return {.alone = cost, .beside = cost}; }
+
 TEST(Exposure, IsWhatGoesOnBehindBackward) {
   // Four parameters of 64 KiB, a bucket each, final at 8, 16, 24, 32 ms.
   const BucketPlan plan = plan_buckets(layout_of({64, 64, 64, 64}), DType::kF32, 64 << 10);
   ASSERT_EQ(plan.buckets.size(), 4u);
   // 4 ms each: hidden but for the last.
-  EXPECT_EQ(exposed_ms(plan, every(8, 4), {.start_ms = 0, .ms_per_byte = kPerKib / 16}), 4);
+  EXPECT_EQ(exposed_ms(plan, every(8, 4), undisturbed({.start_ms = 0, .ms_per_byte = kPerKib / 16})), 4);
   // 16 ms each: the link is the limit from the first on; they end at 8 + 4 * 16.
-  EXPECT_EQ(exposed_ms(plan, every(8, 4), {.start_ms = 0, .ms_per_byte = kPerKib / 4}), 40);
+  EXPECT_EQ(exposed_ms(plan, every(8, 4), undisturbed({.start_ms = 0, .ms_per_byte = kPerKib / 4})), 40);
   // A start of 4 ms more for each.
-  EXPECT_EQ(exposed_ms(plan, every(8, 4), {.start_ms = 4, .ms_per_byte = kPerKib / 4}), 56);
+  EXPECT_EQ(exposed_ms(plan, every(8, 4), undisturbed({.start_ms = 4, .ms_per_byte = kPerKib / 4})), 56);
   // One bucket begins when everything is final.
   EXPECT_EQ(exposed_ms(plan_buckets(layout_of({64, 64, 64, 64}), DType::kF32, 4 << 20), every(8, 4),
-                       {.start_ms = 4, .ms_per_byte = kPerKib / 4}),
+                       undisturbed({.start_ms = 4, .ms_per_byte = kPerKib / 4})),
             68);
 }
 
@@ -53,13 +56,21 @@ TEST(Exposure, BackwardThatGoesOnHidesMore) {
   BackwardTimes backward = every(8, 2);
   backward.end_ms = 18;
   const BucketPlan plan = plan_buckets(layout_of({64, 64}), DType::kF32, 64 << 10);
-  EXPECT_EQ(exposed_ms(plan, backward, {.start_ms = 0, .ms_per_byte = kPerKib / 16}), 2);
+  EXPECT_EQ(exposed_ms(plan, backward, undisturbed({.start_ms = 0, .ms_per_byte = kPerKib / 16})), 2);
   backward.end_ms = 64;
-  EXPECT_EQ(exposed_ms(plan, backward, {.start_ms = 0, .ms_per_byte = kPerKib / 16}), 0);
+  EXPECT_EQ(exposed_ms(plan, backward, undisturbed({.start_ms = 0, .ms_per_byte = kPerKib / 16})), 0);
+}
+
+TEST(Exposure, WhatIsLeftWhenBackwardEndsGoesOnAlone) {
+  // Final at 8, 16, 24, 32 ms; 16 ms each beside backward, 4 ms alone: the first ends at 24, the second is half done
+  // when backward ends, so 2 ms of it are left, and two more follow.
+  const BucketPlan plan = plan_buckets(layout_of({64, 64, 64, 64}), DType::kF32, 64 << 10);
+  const ReductionCosts costs{.alone = {.start_ms = 4, .ms_per_byte = 0}, .beside = {.start_ms = 16, .ms_per_byte = 0}};
+  EXPECT_EQ(exposed_ms(plan, every(8, 4), costs), 10);
 }
 
 TEST(Exposure, ANarrowWireCostsItsOwnBytes) {
-  const ReductionCost cost{.start_ms = 0, .ms_per_byte = kPerKib / 4};
+  const ReductionCosts cost = undisturbed({.start_ms = 0, .ms_per_byte = kPerKib / 4});
   EXPECT_EQ(exposed_ms(plan_buckets(layout_of({64}), DType::kF32, 1 << 20), every(8, 1), cost), 16);
   EXPECT_EQ(exposed_ms(plan_buckets(layout_of({64}), DType::kBF16, 1 << 20), every(8, 1), cost), 8);
 }
@@ -96,7 +107,8 @@ TEST(LeastExposed, DearStartsAskForLargeBucketsAndCheapOnesForSmall) {
   const BackwardTimes backward = every(2, kib.size());
   const double per_byte = 100.0 / (4 << 20);  // 100 ms in all
   const auto bytes = [&](double start_ms) {
-    return least_exposed(layout, DType::kF32, backward, {.start_ms = start_ms, .ms_per_byte = per_byte}, 0).bytes;
+    return least_exposed(layout, DType::kF32, backward, undisturbed({.start_ms = start_ms, .ms_per_byte = per_byte}), 0)
+        .bytes;
   };
   EXPECT_LT(bytes(0), 128 << 10) << "a parameter each";
   EXPECT_GT(bytes(5), bytes(0.5));
@@ -109,7 +121,7 @@ TEST(LeastExposed, OfEquallyGoodSizesTheLargest) {
   kib.push_back(256);
   const ParamLayout layout = layout_of(kib, true);
   BackwardTimes backward = every(100, kib.size());
-  const ReductionCost cost{.start_ms = 0, .ms_per_byte = kPerKib / 16};
+  const ReductionCosts cost = undisturbed({.start_ms = 0, .ms_per_byte = kPerKib / 16});
   const BucketSize found = least_exposed(layout, DType::kF32, backward, cost, 0);
   EXPECT_EQ(found.exposed_ms, 16) << "of the table alone";
   EXPECT_EQ(plan_buckets(layout, DType::kF32, found.bytes).buckets.size(), 2u);
@@ -125,7 +137,8 @@ TEST(LeastExposed, NoOtherSizeIsPredictedBetter) {
     const ParamLayout layout = layout_of(kib, random() % 2 == 0);
     BackwardTimes backward{.final_ms = std::vector<double>(kib.size()), .end_ms = 0};
     for (double& ms : backward.final_ms) ms = backward.end_ms += static_cast<double>(random() % 1000) / 100;
-    const ReductionCost cost{.start_ms = static_cast<double>(random() % 100) / 50, .ms_per_byte = kPerKib / 20};
+    const ReductionCost alone{.start_ms = static_cast<double>(random() % 100) / 50, .ms_per_byte = kPerKib / 20};
+    const ReductionCosts cost{.alone = alone, .beside = {.start_ms = 2 * alone.start_ms, .ms_per_byte = kPerKib / 10}};
     const double indifferent_ms = static_cast<double>(random() % 3) / 10;
     const BucketSize found = least_exposed(layout, DType::kF32, backward, cost, indifferent_ms);
     EXPECT_EQ(found.exposed_ms, exposed_ms(plan_buckets(layout, DType::kF32, found.bytes), backward, cost));

@@ -23,19 +23,24 @@ Json bucket_size(const ProgramJob& job, const std::string& run) {
 }
 
 TEST(BucketChoice, TravelsAsJson) {
-  const launch::BucketChoice sent{.mib = 0.37,
-                                  .by = launch::BucketChoice::By::kMeasurement,
-                                  .prediction = launch::BucketChoice::Prediction{
-                                      .cost = {.start_ms = 0.25, .ms_per_byte = 1e-5}, .exposed_ms = 1.5}};
+  const launch::BucketChoice sent{
+      .mib = 0.37,
+      .by = launch::BucketChoice::By::kMeasurement,
+      .prediction = launch::BucketChoice::Prediction{
+          .costs = {.alone = {.start_ms = 0.25, .ms_per_byte = 1e-5}, .beside = {.start_ms = 2.5, .ms_per_byte = 1e-4}},
+          .exposed_ms = 1.5}};
   const std::optional<launch::BucketChoice> come = launch::BucketChoice::measured_from(sent.to_json());
   ASSERT_TRUE(come.has_value());
   EXPECT_EQ(come->mib, 0.37);
   EXPECT_EQ(come->prediction->exposed_ms, 1.5);
-  EXPECT_DOUBLE_EQ(come->prediction->cost.ms_per_byte, 1e-5);
-  for (const char* other :
-       {"", "[]", "{}", R"({"by":"config","mib":1})",
-        R"({"mib":0,"predicted_exposed_ms":1,"reduction_start_ms":1,"reduction_ms_per_mib":1})",
-        R"({"mib":"1","predicted_exposed_ms":1,"reduction_start_ms":1,"reduction_ms_per_mib":1})"}) {
+  EXPECT_DOUBLE_EQ(come->prediction->costs.alone.ms_per_byte, 1e-5);
+  EXPECT_EQ(come->prediction->costs.beside.start_ms, 2.5);
+  for (
+      const char* other :
+      {"", "[]", "{}", R"({"by":"config","mib":1})",
+       R"({"mib":0,"predicted_exposed_ms":1,"alone_start_ms":1,"alone_ms_per_mib":1,"beside_start_ms":1,"beside_ms_per_mib":1})",
+       R"({"mib":"1","predicted_exposed_ms":1,"alone_start_ms":1,"alone_ms_per_mib":1,"beside_start_ms":1,"beside_ms_per_mib":1})",
+       R"({"mib":1,"predicted_exposed_ms":1,"alone_start_ms":1,"alone_ms_per_mib":1})"}) {
     EXPECT_FALSE(launch::BucketChoice::measured_from(other).has_value()) << other;
   }
 }
@@ -58,12 +63,13 @@ TEST_F(BucketSize, IsMeasuredOnceAndKept) {
   EXPECT_EQ(first.at("by"), "measurement");
   EXPECT_GT(first.at("mib"), 0.0);
   EXPECT_GE(first.at("predicted_exposed_ms"), 0.0);
-  EXPECT_GT(first.at("reduction_start_ms").get<double>() + first.at("reduction_ms_per_mib").get<double>(), 0.0);
+  EXPECT_GT(first.at("alone_start_ms").get<double>() + first.at("alone_ms_per_mib").get<double>(), 0.0);
   EXPECT_NE(said_.find("gradient buckets of "), std::string::npos) << said_;
 
   const Json second = train(2, "auto", {"comm.bucket_mib=auto", "train.stop_at=8"});
   EXPECT_EQ(second.at("by"), "checkpoint");
-  for (const char* key : {"mib", "predicted_exposed_ms", "reduction_start_ms", "reduction_ms_per_mib"}) {
+  for (const char* key :
+       {"mib", "predicted_exposed_ms", "alone_start_ms", "alone_ms_per_mib", "beside_start_ms", "beside_ms_per_mib"}) {
     EXPECT_EQ(second.at(key), first.at(key)) << key;
   }
   EXPECT_EQ(train(2, "auto", {"comm.bucket_mib=auto", "train.stop_at=9"}).at("mib"), first.at("mib"));

@@ -83,16 +83,29 @@ class TwoHosts:
         for name in self.names:
             run("ip", "netns", "add", name)
             run("ip", "-n", name, "link", "set", "lo", "up")
-        run("ip", "-n", self.names[0], "link", "add", LINK, "type", "veth", "peer", "name", LINK, "netns", self.names[1])
+        run(
+            "ip", "-n", self.names[0], "link", "add", LINK, "type", "veth", "peer", "name", LINK, "netns", self.names[1]
+        )
         for name, address in zip(self.names, ADDRESSES):
             run("ip", "-n", name, "addr", "add", f"{address}/24", "dev", LINK)
             run("ip", "-n", name, "link", "set", LINK, "gso_max_size", str(PACKET_BYTES))
             run("ip", "-n", name, "link", "set", LINK, "up")
         # How Open MPI starts its daemon on the other host: AGENT ADDRESS COMMAND... It takes hosts of one name for one.
-        lines = [f'  {address}) host={name} ;;' for address, name in zip(ADDRESSES, self.names)]
+        lines = [f"  {address}) host={name} ;;" for address, name in zip(ADDRESSES, self.names)]
         agent = pathlib.Path(self.agent)
-        agent.write_text("\n".join(["#!/bin/sh", "case $1 in", *lines, "esac", "shift",
-                                    'exec ip netns exec "$host" unshare --uts sh -c "hostname $host; $*"', ""]))
+        agent.write_text(
+            "\n".join(
+                [
+                    "#!/bin/sh",
+                    "case $1 in",
+                    *lines,
+                    "esac",
+                    "shift",
+                    'exec ip netns exec "$host" unshare --uts sh -c "hostname $host; $*"',
+                    "",
+                ]
+            )
+        )
         agent.chmod(0o700)
 
     @property
@@ -128,10 +141,25 @@ class TwoHosts:
             subprocess.run(["tc", "-n", name, "qdisc", "del", "dev", LINK, "root"], capture_output=True)
             if mbit_per_s is None:
                 continue
-            # The burst is what may pass at once behind a pause: of several packets, or the kernel would cut them up, and
-            # a timer that is late would lose a part of the rate.
-            run("tc", "-n", name, "qdisc", "add", "dev", LINK, "root", "tbf", "rate", f"{round(mbit_per_s * 1000)}kbit",
-                "burst", str(4 * PACKET_BYTES), "latency", "50ms")
+            # The burst is what may pass at once behind a pause: several packets, or the kernel would cut them up, and a
+            # timer that is late would lose a part of the rate.
+            run(
+                "tc",
+                "-n",
+                name,
+                "qdisc",
+                "add",
+                "dev",
+                LINK,
+                "root",
+                "tbf",
+                "rate",
+                f"{round(mbit_per_s * 1000)}kbit",
+                "burst",
+                str(4 * PACKET_BYTES),
+                "latency",
+                "50ms",
+            )
 
     def sent_bytes(self):
         """By each host, since the link was made."""
@@ -150,4 +178,4 @@ class TwoHosts:
             "--mca", "plm", "rsh", "--mca", "plm_rsh_agent", self.agent,
             "--mca", "pml", "ob1", "--mca", "btl", "tcp,self",
             "--mca", "btl_tcp_if_include", NETWORK, "--mca", "oob_tcp_if_include", NETWORK, *options,
-        ]  # fmt: skip
+        ]
