@@ -17,9 +17,9 @@ namespace strake::models {
 // Elements of `staging` beyond which nothing gets faster.
 std::int64_t initial_staging_elems(const ParamLayout& layout);
 
-// Fills `weights` (f32 or f64: the flat weights from element `begin_elems` of the layout on; alignment gaps zero) through
-// `staging` (host memory, same dtype, 2 elements or more), on `threads` threads, this one included. Blocks the host;
-// before step 1 only.
+// Fills `weights` (f32 or f64: the flat weights from element `begin_elems` of the layout on; alignment gaps zero)
+// through `staging` (host memory, same dtype, 2 elements or more), on `threads` threads, this one included. Blocks the
+// host; before step 1 only.
 void initialize_weights(Stream& stream, const Tensor& weights, const Tensor& staging, const ParamLayout& layout,
                         std::uint64_t seed, int threads = 1, std::int64_t begin_elems = 0);
 

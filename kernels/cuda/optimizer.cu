@@ -138,14 +138,14 @@ Tables tables_of(std::span<const FlatSegment> segments, const Tensor& flat) {
 }  // namespace
 
 Body SquareSums::on_cuda(Device&, Operation&) const {
-  return body(gradients.dtype(), [*this, tables = tables_of(segments, gradients)]<typename G>(cudaStream_t stream,
-                                                                                              void*) {
-    for (const SegmentTable& table : *tables) {
-      if (table.blocks == 0) continue;
-      square_sums_kernel<<<blocks_for(table.blocks, static_cast<int>(kThreads / kWarp * kBlocksAWarp)), kThreads, 0, stream>>>(
-          at<double>(block_sums), at<const G>(gradients), table);
-    }
-  });
+  return body(gradients.dtype(),
+              [*this, tables = tables_of(segments, gradients)]<typename G>(cudaStream_t stream, void*) {
+                for (const SegmentTable& table : *tables) {
+                  if (table.blocks == 0) continue;
+                  square_sums_kernel<<<blocks_for(table.blocks, static_cast<int>(kThreads / kWarp * kBlocksAWarp)),
+                                       kThreads, 0, stream>>>(at<double>(block_sums), at<const G>(gradients), table);
+                }
+              });
 }
 
 Body GradientNorm::on_cuda(Device&, Operation&) const {

@@ -214,7 +214,8 @@ int verify_processes(const VerifyOverlapArguments& arguments, JobRank& rank, con
   require_same_on_all_ranks(control, config_facts(job.config), kSameConfig);
   rank.watch.set_limit(hang_limit(job.config));
   RankDevice device(job.config, control);
-  std::unique_ptr<comm::Communicator> communicator = make_communicator(device.base(), control, std::move(rank.host), job.config.comm.backend);
+  std::unique_ptr<comm::Communicator> communicator =
+      make_communicator(device.base(), control, std::move(rank.host), job.config.comm.backend);
   if (hooks.wrap_communicator) communicator = hooks.wrap_communicator(std::move(communicator));
   const RankWatch::Communication communication(rank.watch, *communicator);
   job.stop_requested = [&] { return rank.watch.asked_to_stop(); };

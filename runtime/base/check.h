@@ -1,6 +1,6 @@
-// STRAKE_CHECK: for programmer errors, always on. Prints the expression, the message and the place to stderr and ends the
-// process at once with ExitCode::kFailure. What a user, a file, a peer or a device can cause is an exception (error.h).
-// To get a core file, break on strake::check_failed.
+// STRAKE_CHECK: for programmer errors, always on. Prints the expression, the message and the place to stderr and ends
+// the process at once with ExitCode::kFailure. What a user, a file, a peer or a device can cause is an exception
+// (error.h). To get a core file, break on strake::check_failed.
 #pragma once
 
 #include <source_location>

@@ -231,8 +231,7 @@ void run_all(Bench& bench, CpuCode code, const Shapes& s) {
     at.fill();
     constexpr AdamWOptions kOptions = {0.9, 0.95, 1e-8, 0.1};
     std::ranges::copy(adamw_scalars(kOptions, 1e-6, 1), strake::cpu::data<double>(scalars));
-    bench.run("square_sums (one block)", 0, bytes(params),
-              SquareSums{sums, g, segments}.on_cpu(code));
+    bench.run("square_sums (one block)", 0, bytes(params), SquareSums{sums, g, segments}.on_cpu(code));
     bench.run("adamw (one block)", 0, bytes(7 * params),
               AdamW{w, m, v, g, clip, scalars, segments, kOptions}.on_cpu(code));
     bench.run("fingerprint (one block)", 0, bytes(params), Fingerprint{print, w}.on_cpu(code));

@@ -280,8 +280,7 @@ TEST_F(OperationTest, WrongOperandsAreNamed) {
   EXPECT_DEATH(swiglu_forward(stream_, kLabel, {y, x}), "swiglu_forward: y is f32\\[4, 6\\], must be f32\\[4, 4\\]");
   EXPECT_DEATH(rms_norm_forward(stream_, kLabel, {x, clip, x, norm, 1e-5}), "rms_norm_forward: rstd is f32\\[1\\]");
   EXPECT_DEATH(cast(stream_, kLabel, {bytes, x}), "no cast from f32 to u8");
-  EXPECT_DEATH(square_sums(stream_, kLabel, {sums, flat, outside}),
-               "segment \\[0, 40\\) lies outside");
+  EXPECT_DEATH(square_sums(stream_, kLabel, {sums, flat, outside}), "segment \\[0, 40\\) lies outside");
 }
 
 TEST_F(OperationTest, DoubleRunsTheReference) {

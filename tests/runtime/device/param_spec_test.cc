@@ -42,7 +42,8 @@ TEST(Mesh, DataParallelRankIsItsCoordinate) {
 }
 
 TEST(ParamLayout, EveryParameterStartsAligned) {
-  const ParamLayout layout({spec("head", {3, 200}), spec("bias", {512}), spec("norm", {1}), spec("embedding", {65, 8})});
+  const ParamLayout layout(
+      {spec("head", {3, 200}), spec("bias", {512}), spec("norm", {1}), spec("embedding", {65, 8})});
   ASSERT_EQ(layout.size(), 4u);
   EXPECT_EQ(layout.offset_elems(ParamId{0}), 0);
   EXPECT_EQ(layout.offset_elems(ParamId{1}), 1024);  // 600 elements and a gap
