@@ -23,7 +23,7 @@ void check_segments(std::string_view operation, std::span<const FlatSegment> seg
 
 std::int64_t norm_blocks(std::span<const FlatSegment> segments) {
   std::int64_t blocks = 0;
-  for (const FlatSegment& segment : segments) blocks += (segment.size_elems + kNormBlockElems - 1) / kNormBlockElems;
+  for (const FlatSegment& segment : segments) blocks += norm_blocks(segment.size_elems);
   return blocks;
 }
 

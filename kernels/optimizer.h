@@ -21,7 +21,8 @@ struct FlatSegment {
 // shards are cut at multiples of it (ParamLayout::kAlignmentElems).
 inline constexpr std::int64_t kNormBlockElems = 512;
 
-// Number of block sums of these segments.
+// Number of block sums of a segment of so many elements, and of these segments.
+constexpr std::int64_t norm_blocks(std::int64_t elems) { return (elems + kNormBlockElems - 1) / kNormBlockElems; }
 std::int64_t norm_blocks(std::span<const FlatSegment> segments);
 
 // block_sums[b] = sum of squares of block b of these segments.

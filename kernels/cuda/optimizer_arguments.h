@@ -64,7 +64,7 @@ inline std::vector<SegmentTable> segment_tables(std::span<const FlatSegment> seg
                                .weight_decay = segment.weight_decay ? 1u : 0u,
                                .first_group = group,
                                .first_block = static_cast<std::uint32_t>(blocks)};
-    blocks += (segment.size_elems + kNormBlockElems - 1) / kNormBlockElems;
+    blocks += norm_blocks(segment.size_elems);
     STRAKE_CHECK(blocks <= kMostBlocks, "more norm blocks than a grid can have");
     to.blocks = static_cast<std::uint32_t>(blocks) - to.first_block;
   }

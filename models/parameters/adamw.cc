@@ -4,11 +4,6 @@
 #include <utility>
 
 namespace strake::models {
-namespace {
-
-std::int64_t blocks_of(std::int64_t elems) { return (elems + kernels::kNormBlockElems - 1) / kernels::kNormBlockElems; }
-
-}  // namespace
 
 AdamW::AdamW(const Parameters& parameters, const kernels::AdamWOptions& options, double clip_norm, std::size_t slots,
              Memory memory)
@@ -23,7 +18,7 @@ AdamW::AdamW(const Parameters& parameters, const kernels::AdamWOptions& options,
   std::int64_t blocks = 0;
   for (const ParamSpec& spec : layout.specs()) {
     first_blocks.push_back(blocks);
-    blocks += blocks_of(spec.elems());
+    blocks += kernels::norm_blocks(spec.elems());
   }
   for (const OwnedPiece& owned : parameters.owned()) {
     Piece piece{.segments = {}, .first_block = 0};
