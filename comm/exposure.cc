@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "runtime/base/check.h"
 
@@ -15,19 +16,32 @@ std::int64_t layout_bytes(const ParamLayout& layout, DType wire) {
 }  // namespace
 
 ReductionCost cost_of(std::span<const TimedReduction> measured) {
-  // Weighted sums.
-  double one = 0, x = 0, xx = 0, y = 0, xy = 0;
+  // What one size takes is the mean of its times: they scatter upwards, and a weight by each single time would count
+  // the shortest of them most.
+  struct OfSize {
+    double ms = 0;
+    int count = 0;
+  };
+  std::map<std::int64_t, OfSize> sizes;
   for (const TimedReduction& each : measured) {
     STRAKE_CHECK(each.bytes > 0 && each.ms > 0, "a reduction of no bytes or of no time");
-    const double weight = 1 / (each.ms * each.ms), bytes = static_cast<double>(each.bytes);
+    OfSize& size = sizes[each.bytes];
+    size.ms += each.ms;
+    ++size.count;
+  }
+  STRAKE_CHECK(sizes.size() > 1, "reductions of one size tell no start apart from a time a byte");
+  // Weighted sums.
+  double one = 0, x = 0, xx = 0, y = 0, xy = 0;
+  for (const auto& [size_bytes, of_size] : sizes) {
+    const double bytes = static_cast<double>(size_bytes), ms = of_size.ms / of_size.count;
+    const double weight = of_size.count / (ms * ms);
     one += weight;
     x += weight * bytes;
     xx += weight * bytes * bytes;
-    y += weight * each.ms;
-    xy += weight * bytes * each.ms;
+    y += weight * ms;
+    xy += weight * bytes * ms;
   }
   const double spread = one * xx - x * x;
-  STRAKE_CHECK(spread > 1e-9 * one * xx, "reductions of one size tell no start apart from a time a byte");
   const ReductionCost line{.start_ms = (y * xx - x * xy) / spread, .ms_per_byte = (one * xy - x * y) / spread};
   if (line.start_ms < 0) return {.start_ms = 0, .ms_per_byte = xy / xx};
   if (line.ms_per_byte < 0) return {.start_ms = y / one, .ms_per_byte = 0};

@@ -35,7 +35,8 @@ struct TimedReduction {
   double ms;
 };
 
-// The line through measured reductions whose squared relative errors are least: small ones count as much as large ones.
+// The line through the mean times of each size whose squared relative errors are least: small ones count as much as
+// large ones, and those that had to wait as much as those that had not.
 // Neither part is negative. REQUIRES: two sizes at least; all bytes and times above zero.
 ReductionCost cost_of(std::span<const TimedReduction> measured);
 

@@ -323,12 +323,16 @@ def bench_peer(arguments, hosts, scratch, say):
 
 
 def fit(samples):
-    """(start ms, ms a byte) of reductions, from (bytes, ms): least squares of the relative error. None: of one size."""
-    if len({size for size, _ in samples}) < 2:
+    """(start ms, ms a byte) of reductions, from (bytes, ms), as comm/exposure.h. None: of one size."""
+    of_size = {}
+    for size, ms in samples:
+        of_size.setdefault(size, []).append(ms)
+    if len(of_size) < 2:
         return None
     a = b = c = d = e = 0.0
-    for size, ms in samples:
-        w = 1 / ms**2
+    for size, times in of_size.items():
+        ms = statistics.mean(times)
+        w = len(times) / ms**2
         a, b, c, d, e = a + w, b + w * size, c + w * size * size, d + w * ms, e + w * size * ms
     slope = (a * e - b * d) / (a * c - b * b)
     start = (d - slope * b) / a

@@ -90,6 +90,12 @@ TEST(Exposure, SmallReductionsCountAsMuchAsLargeOnes) {
   EXPECT_NEAR(found.start_ms, 0.25, 0.03);
 }
 
+TEST(Exposure, WhatHadToWaitCountsAsMuchAsWhatHadNot) {
+  const std::vector<TimedReduction> scattered{{1024, 1}, {1024, 5}, {1 << 20, 9}, {1 << 20, 13}};
+  EXPECT_NEAR(cost_of(scattered).of(1024), 3, 1e-9);
+  EXPECT_NEAR(cost_of(scattered).of(1 << 20), 11, 1e-9);
+}
+
 TEST(Exposure, NoPartOfALineIsNegative) {
   EXPECT_EQ(cost_of(std::vector<TimedReduction>{{1024, 1}, {2048, 4}}).start_ms, 0);
   const ReductionCost falling = cost_of(std::vector<TimedReduction>{{1024, 4}, {2048, 1}});

@@ -278,6 +278,19 @@ bench_comm() {
   mpirun --bind-to none --oversubscribe -n "$gpus" "$pack/bin/strake" bench comm run.device=cuda --max 256MiB --factor 16 --seconds 1
 }
 export -f bench_comm
+# What must change no bit: of two ranks on one GPU, and of as many ranks as there are GPUs.
+verify_overlap() {
+  set -e
+  CUDA_VISIBLE_DEVICES=0 mpirun --bind-to none --oversubscribe -n 2 "$pack/bin/strake" verify-overlap "$out/small.toml" \
+    comm.backend=staged
+  [ "$gpus" -lt 2 ] || mpirun --bind-to none -n "$gpus" "$pack/bin/strake" verify-overlap "$out/small.toml"
+}
+export -f verify_overlap
+if [ "$gpus" -eq 0 ]; then
+  result SKIP verify-overlap 0 "no GPU"
+else
+  item verify-overlap 240 by_exit_code bash -c verify_overlap
+fi
 if [ "$gpus" -eq 0 ]; then result SKIP bench-comm 0 "no GPU"; else item bench-comm 120 by_exit_code bash -c bench_comm; fi
 item breakdown 150 by_bench "$pack/bin/breakdown_bench" --device cuda --repeats 3
 rm -rf "$out"/run-* "$out/tokens.bin"
