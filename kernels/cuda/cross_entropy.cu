@@ -1,8 +1,11 @@
-// Softmax cross-entropy: one block a row, the row in registers, so that logits are read once and the gradient written
-// in their place.
+// Softmax cross-entropy: logits are read once and the gradient is written in their place. A short row lies in the
+// registers of a block, a wide one in the shared memory of one or several (pipelined_rows.cuh).
+#include <algorithm>
+
 #include "kernels/cross_entropy.h"
 #include "kernels/cuda/body.h"
 #include "kernels/cuda/device_code.cuh"
+#include "kernels/cuda/pipelined_rows.cuh"
 
 namespace strake::kernels {
 namespace {
@@ -68,7 +71,7 @@ __global__ void __launch_bounds__(Threads) row_kernel(T* logits, float* losses, 
   }
 }
 
-// For rows that do not fit into registers: three passes, the later ones mostly from L2.
+// For rows that fit nowhere: three passes, the later ones mostly from L2.
 template <typename T>
 __global__ void __launch_bounds__(1024) long_row_kernel(T* logits, float* losses, const std::int32_t* targets,
                                                         int vocab, int padded_vocab, float scale, bool gradient) {
@@ -102,6 +105,56 @@ __global__ void __launch_bounds__(1024)
   if (threadIdx.x == 0) *total = static_cast<float>((accumulate ? static_cast<double>(*total) : 0.0) + scale * sum);
 }
 
+// Launches pipelined_row_kernel. False: a row does not fit into the shared memory of `Cluster` blocks twice, or the
+// device, or what was compiled for it, cannot.
+template <typename T, int Cluster>
+bool launch_pipelined(cudaStream_t stream, T* logits, float* losses, const std::int32_t* targets, std::int64_t rows,
+                      std::int64_t vocab, std::int64_t padded_vocab, double scale, bool gradient) {
+  constexpr std::int64_t kAlignedElems = 128 / sizeof(T);
+  const std::int64_t share_elems =
+      (padded_vocab + Cluster * kAlignedElems - 1) / (Cluster * kAlignedElems) * kAlignedElems;
+  // Of one kernel on one device the answer is always the same.
+  struct Answer {
+    int device = -1;
+    std::int64_t share_elems = 0;
+    int bytes = 0, clusters = 0;
+  };
+  thread_local Answer known;
+  const auto kernel = pipelined_row_kernel<T, Cluster>;
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {.x = Cluster, .y = 1, .z = 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = Cluster;
+  config.blockDim = kPipelineThreads;
+  config.stream = stream;
+  config.attrs = &cluster;
+  config.numAttrs = 1;
+  int device = 0;
+  STRAKE_CUDA(cudaGetDevice(&device));
+  if (known.device != device || known.share_elems != share_elems) {
+    int most_bytes = 0;
+    cudaFuncAttributes compiled;
+    STRAKE_CUDA(cudaDeviceGetAttribute(&most_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+    STRAKE_CUDA(cudaFuncGetAttributes(&compiled, kernel));
+    const std::int64_t bytes = kPipelineStateBytes + kPipelineStages * share_elems * static_cast<int>(sizeof(T));
+    known = {.device = device, .share_elems = share_elems};
+    if (bytes <= most_bytes && compiled.ptxVersion >= 90) {
+      known.bytes = static_cast<int>(bytes);
+      STRAKE_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most_bytes));
+      config.dynamicSmemBytes = known.bytes;
+      STRAKE_CUDA(cudaOccupancyMaxActiveClusters(&known.clusters, kernel, &config));
+    }
+  }
+  if (known.clusters == 0) return false;
+  config.dynamicSmemBytes = known.bytes;
+  config.gridDim = static_cast<unsigned>(std::min<std::int64_t>(known.clusters, rows)) * Cluster;
+  STRAKE_CUDA(cudaLaunchKernelEx(&config, kernel, logits, losses, targets, rows, static_cast<int>(vocab),
+                                 static_cast<int>(padded_vocab), static_cast<int>(share_elems),
+                                 static_cast<float>(scale), gradient));
+  return true;
+}
+
 // gradient: logits become theirs.
 Body row_body(const Tensor& logits, const Tensor& losses, const Tensor& targets, std::int64_t vocab,
               double gradient_scale, bool gradient) {
@@ -118,8 +171,13 @@ Body row_body(const Tensor& logits, const Tensor& losses, const Tensor& targets,
     if (vectors <= 128) return run(row_kernel<T, 128, 1>, 128);
     if (vectors <= 256 * 4) return run(row_kernel<T, 256, 4>, 256);
     if (vectors <= 1024 * 4) return run(row_kernel<T, 1024, 4>, 1024);
-    if (vectors <= 1024 * 7) return run(row_kernel<T, 1024, 7>, 1024);
-    if (vectors <= 1024 * 8) return run(row_kernel<T, 1024, 8>, 1024);
+    const auto pipelined = [&]<int Cluster>() {
+      return launch_pipelined<T, Cluster>(stream, at<T>(logits), at<float>(losses), at<const std::int32_t>(targets),
+                                          logits.size(0), vocab, padded_vocab, gradient_scale, gradient);
+    };
+    if (pipelined.template operator()<1>() || pipelined.template operator()<2>() ||
+        pipelined.template operator()<4>() || pipelined.template operator()<8>())
+      return;
     run(long_row_kernel<T>, 1024);
   });
 }

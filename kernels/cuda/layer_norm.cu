@@ -1,9 +1,7 @@
 // Layer norm, one warp a row. Rows lie in registers, so each element is read once. A row that is too wide for that
 // takes a block, which reads it again for every pass, the later ones mostly from L2.
-//
-// Backward: a fixed number of blocks takes rows in a fixed pattern and keeps the sums for weight and bias in
-// registers; they meet in shared memory, then in a second kernel, always in the same order.
 #include "kernels/cuda/body.h"
+#include "kernels/cuda/norm_backward.cuh"
 #include "kernels/cuda/norm_rows.cuh"
 #include "kernels/layer_norm.h"
 
@@ -12,9 +10,8 @@ namespace {
 
 using namespace cuda;
 
-constexpr int kBackwardBlocks = 264;  // two a multiprocessor of the largest Hopper parts
-constexpr int kMostChunks = 16;       // of a row in the registers of a warp
-constexpr int kWideThreads = 512;     // of a row that is wider
+constexpr int kMostChunks = 16;    // of a row in the registers of a warp
+constexpr int kWideThreads = 512;  // of a row that is wider
 
 template <typename T, int Chunks>
 using OneWarp = RowShare<T, 1, Chunks>;
@@ -58,67 +55,6 @@ __global__ void __launch_bounds__(OneWarp<T, Chunks>::kThreads)
       out.values[i] = from_float<T>((values[chunk][i] - mean) * rstd * to_float(w.values[i]) + to_float(b.values[i]));
     out.store(y + base + column);
   });
-}
-
-// Partial sums of block b: partials[b][0][channels] for the weight, [b][1][channels] for the bias.
-template <typename T, int Chunks>
-__global__ void __launch_bounds__(OneWarp<T, Chunks>::kThreads)
-    backward_kernel(T* dx, float* partials, const T* dy, const T* x, const float* mean_in, const float* rstd_in,
-                    const T* weight, std::int64_t rows, int channels) {
-  using S = OneWarp<T, Chunks>;
-  using V = Vector<T>;
-  extern __shared__ float shared[];  // [kRows][channels]
-  float weight_sums[Chunks][V::kElems] = {}, bias_sums[Chunks][V::kElems] = {};
-
-  for (std::int64_t row = S::first_row(); row < rows; row += gridDim.x * static_cast<std::int64_t>(S::kRows)) {
-    const std::int64_t base = row * channels;
-    const float mean = mean_in[row], rstd = rstd_in[row];
-    float normed[Chunks][V::kElems], scaled[Chunks][V::kElems];  // (x - mean) * rstd, dy * weight
-    float sum = 0, dot = 0;
-    S::for_chunks(channels, [&](int chunk, int column) {
-      const V in = V::load_streaming(x + base + column), grad = V::load_streaming(dy + base + column);
-      const V w = V::load(weight + column);
-#pragma unroll
-      for (int i = 0; i < V::kElems; ++i) {
-        const float g = to_float(grad.values[i]);
-        normed[chunk][i] = (to_float(in.values[i]) - mean) * rstd;
-        scaled[chunk][i] = g * to_float(w.values[i]);
-        weight_sums[chunk][i] += g * normed[chunk][i];
-        bias_sums[chunk][i] += g;
-        sum += scaled[chunk][i];
-        dot += scaled[chunk][i] * normed[chunk][i];
-      }
-    });
-    const float mean_scaled = warp_sum(sum) / static_cast<float>(channels);
-    const float mean_dot = warp_sum(dot) / static_cast<float>(channels);
-    S::for_chunks(channels, [&](int chunk, int column) {
-      V out = V::load(dx + base + column);
-#pragma unroll
-      for (int i = 0; i < V::kElems; ++i) {
-        out.values[i] = from_float<T>(to_float(out.values[i]) +
-                                      (scaled[chunk][i] - mean_scaled - normed[chunk][i] * mean_dot) * rstd);
-      }
-      out.store(dx + base + column);
-    });
-  }
-
-  // Warps of the block, in order; weight first, then bias through the same cells.
-  float* const own = shared + threadIdx.x / kWarp * channels;
-  float* block_partials = partials + blockIdx.x * 2 * static_cast<std::int64_t>(channels);
-  for (int which = 0; which < 2; ++which) {
-    S::for_chunks(channels, [&](int chunk, int column) {
-#pragma unroll
-      for (int i = 0; i < V::kElems; ++i) own[column + i] = which == 0 ? weight_sums[chunk][i] : bias_sums[chunk][i];
-    });
-    __syncthreads();
-    for (int column = threadIdx.x; column < channels; column += blockDim.x) {
-      float total = 0;
-#pragma unroll
-      for (int w = 0; w < S::kRows; ++w) total += shared[w * channels + column];
-      block_partials[which * channels + column] = total;
-    }
-    __syncthreads();
-  }
 }
 
 template <typename T, bool Residual>
@@ -198,7 +134,7 @@ __global__ void __launch_bounds__(kWideThreads)
   }
 }
 
-// Partial sums as backward_kernel leaves them: of every kBackwardBlocks-th row, a thread a vector of columns.
+// Partial sums as norm_backward_kernel leaves them: of every kNormBackwardBlocks-th row, a thread a vector of columns.
 template <typename T>
 __global__ void __launch_bounds__(kWarp)
     wide_partials_kernel(float* partials, const T* dy, const T* x, const float* mean, const float* rstd,
@@ -222,20 +158,6 @@ __global__ void __launch_bounds__(kWarp)
     block_partials[column + i] = weight_sums[i];
     block_partials[channels + column + i] = bias_sums[i];
   }
-}
-
-// A thread a column, of the weight and then of the bias: adds the blocks in order.
-template <typename Out>
-__global__ void combine_kernel(Out* dweight, Out* dbias, const float* partials, bool accumulate, int blocks,
-                               int channels) {
-  const int column = blockIdx.x * blockDim.x + threadIdx.x;
-  if (column >= 2 * channels) return;
-  float total = 0;
-  for (int block = 0; block < blocks; ++block)
-    total += partials[block * 2 * static_cast<std::int64_t>(channels) + column];
-  Out* out = column < channels ? dweight + column : dbias + column - channels;
-  if (accumulate) total += to_float(*out);
-  *out = from_float<Out>(total);
 }
 
 template <typename T>
@@ -290,35 +212,22 @@ Body ResidualLayerNormForward::on_cuda(Device&, Operation&) const {
 
 Body LayerNormBackward::on_cuda(Device&, Operation& operation) const {
   check_rows("layer_norm", x, x.size(1));
-  operation.workspace_bytes = kBackwardBlocks * 2 * static_cast<std::size_t>(x.size(1)) * sizeof(float);
+  operation.workspace_bytes = kNormBackwardBlocks * 2 * static_cast<std::size_t>(x.size(1)) * sizeof(float);
   return body(x.dtype(), [=, *this]<typename T>(cudaStream_t stream, void* workspace) {
     const std::int64_t rows = x.size(0), channels = x.size(1);
     auto* partials = static_cast<float*>(workspace);
-    if (is_wide<T>(channels)) {
+    if (!launch_norm_backward<T, true>(stream, at<T>(dx), partials, at<const T>(dy), at<const T>(x),
+                                       at<const float>(mean), at<const float>(rstd), at<const T>(weight), rows,
+                                       channels)) {
       wide_backward_kernel<<<blocks_for(rows, 1), kWideThreads, 0, stream>>>(
           at<T>(dx), at<const T>(dy), at<const T>(x), at<const float>(mean), at<const float>(rstd), at<const T>(weight),
           static_cast<int>(channels));
-      const dim3 grid(blocks_for(channels, kWarp * Vector<T>::kElems), kBackwardBlocks);
+      const dim3 grid(blocks_for(channels, kWarp * Vector<T>::kElems), kNormBackwardBlocks);
       wide_partials_kernel<<<grid, kWarp, 0, stream>>>(partials, at<const T>(dy), at<const T>(x), at<const float>(mean),
                                                        at<const float>(rstd), rows, static_cast<int>(channels));
-    } else {
-      with_chunks<T>(channels, [&]<int Chunks>() {
-        using S = OneWarp<T, Chunks>;
-        const std::size_t shared_bytes = S::kRows * static_cast<std::size_t>(channels) * sizeof(float);
-        if (shared_bytes > 48 * 1024) {
-          STRAKE_CUDA(cudaFuncSetAttribute(backward_kernel<T, Chunks>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                           static_cast<int>(shared_bytes)));
-        }
-        backward_kernel<T, Chunks><<<kBackwardBlocks, S::kThreads, shared_bytes, stream>>>(
-            at<T>(dx), partials, at<const T>(dy), at<const T>(x), at<const float>(mean), at<const float>(rstd),
-            at<const T>(weight), rows, static_cast<int>(channels));
-      });
     }
     with_type(dweight.dtype(), [&]<typename Out>() {
-      constexpr int kThreads = 64;
-      combine_kernel<<<blocks_for(2 * channels, kThreads), kThreads, 0, stream>>>(
-          at<Out>(dweight), at<Out>(dbias), partials, accumulate == Accumulate::kAdd, kBackwardBlocks,
-          static_cast<int>(channels));
+      launch_norm_combine(stream, at<Out>(dweight), at<Out>(dbias), partials, accumulate == Accumulate::kAdd, channels);
     });
   });
 }

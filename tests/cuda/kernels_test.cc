@@ -89,10 +89,11 @@ TEST_P(CudaKernels, LinearBackward) {
   }
 }
 
+// Rows enough for some warps to take several, one behind the other.
 TEST_P(CudaKernels, LayerNorm) {
   for (const auto& [rows, channels] :
-       {std::pair{512, 768}, std::pair{37, 64}, std::pair{130, 1600}, std::pair{5, 2048}, std::pair{9, 4096},
-        std::pair{600, 4104}, std::pair{33, 8192}, std::pair{3, 20000}}) {
+       {std::pair{4300, 64}, std::pair{512, 768}, std::pair{1100, 1032}, std::pair{560, 2056}, std::pair{9, 4096},
+        std::pair{540, 4104}, std::pair{33, 8192}, std::pair{3, 20000}}) {
     expect_as_on_cpu(GetParam(),
                      {output({rows, channels}), output({rows}, Role::kStat), output({rows}, Role::kStat),
                       value({rows, channels}, 1, 3), value({channels}, 2), value({channels}, 3)},
@@ -149,8 +150,8 @@ TEST_P(CudaKernels, Gelu) {
 // Rows of a warp and of a block, whole and partly filled; more rows than warps or blocks at work.
 TEST_P(CudaKernels, RmsNorm) {
   for (const auto& [rows, channels] :
-       {std::pair{512, 768}, std::pair{37, 64}, std::pair{1500, 264}, std::pair{130, 1600}, std::pair{5, 2048},
-        std::pair{300, 2056}, std::pair{290, 4096}, std::pair{3, 5120}, std::pair{2, 8192}, std::pair{2, 16384}}) {
+       {std::pair{4300, 64}, std::pair{512, 768}, std::pair{1500, 264}, std::pair{130, 1600}, std::pair{1100, 1032},
+        std::pair{560, 2056}, std::pair{9, 4096}, std::pair{540, 4104}, std::pair{2, 8192}, std::pair{2, 16384}}) {
     if (channels > kernels::limits_of(DeviceKind::kCuda, GetParam().value).most_rms_norm_channels) continue;
     SCOPED_TRACE(::testing::Message() << rows << " x " << channels);
     expect_as_on_cpu(
@@ -314,8 +315,11 @@ TEST_P(CudaKernels, Embedding) {
 }
 
 TEST_P(CudaKernels, CrossEntropy) {
-  for (const auto& [rows, vocab, padded] : {std::tuple{64, 250, 256}, std::tuple{9, 50257, 50304},
-                                            std::tuple{17, 5000, 5120}, std::tuple{3, 70000, 70016}}) {
+  // Wide rows more than a GPU works on at once, in the shared memory of one block and of several; and wider than that.
+  for (const auto& [rows, vocab, padded] :
+       {std::tuple{64, 250, 256}, std::tuple{17, 5000, 5120}, std::tuple{300, 50257, 50304},
+        std::tuple{3, 70000, 70016}, std::tuple{150, 128256, 128256}, std::tuple{50, 300001, 300032},
+        std::tuple{2, 1000000, 1000000}}) {
     const Argument targets{.shape = {rows}, .role = Role::kToken, .values = tokens(rows, vocab, 9)};
     expect_as_on_cpu(GetParam(), {value({rows, padded}, 1, 2), output({rows}, Role::kStat), targets}, {0, 1},
                      [vocab = vocab](Stream& stream, const std::vector<Tensor>& t) {
