@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <span>
 
 #include "kernels/launch.h"
 #include "runtime/base/check.h"
@@ -32,9 +33,19 @@ void gelu_backward(Stream& stream, Label label, const GeluBackward& a) {
   check_leading_operand(kName, "x", a.x, 0);
   check_same(kName, "dx", a.dx, a.x);
   check_same(kName, "dy", a.dy, a.x);
-  const Tensor reads[] = {a.dy, a.x};
-  const Tensor writes[] = {a.dx};
-  launch(stream, {.label = label, .kind = kName, .reads = reads, .writes = writes}, a);
+  if (a.dbias.defined()) {
+    check_leading_operand(kName, "x", a.x, 2);
+    check_gradient(kName, "dbias", a.dbias, a.x.dtype(), {a.x.size(1)});
+  }
+  const Tensor reads[] = {a.dy, a.x, a.dbias};
+  const Tensor writes[] = {a.dx, a.dbias};
+  const bool with_bias = a.dbias.defined(), adds = with_bias && a.accumulate == Accumulate::kAdd;
+  launch(stream,
+         {.label = label,
+          .kind = kName,
+          .reads = std::span(reads).first(adds ? 3 : 2),
+          .writes = std::span(writes).first(with_bias ? 2 : 1)},
+         a);
 }
 
 void add(Stream& stream, Label label, const Add& a) {

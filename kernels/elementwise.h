@@ -14,9 +14,12 @@ struct GeluForward {
 };
 void gelu_forward(Stream& stream, Label label, const GeluForward& arguments);
 
-// dx = dy * gelu'(x); dx may be dy.
+// dx = dy * gelu'(x); dx may be dy. With dbias, which needs [M, N], also dbias (+)= column sums of dx: the gradient of
+// the bias that was added to x, without another look at dx.
 struct GeluBackward {
   Tensor dx, dy, x;
+  Tensor dbias = {};  // [N] or undefined
+  Accumulate accumulate = Accumulate::kOverwrite;
 
   Body on_cpu(CpuCode code) const;
   Body on_cuda(Device& device, Operation& operation) const;

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "kernels/cpu/body.h"
+#include "kernels/cpu/column_sums.h"
 #include "runtime/base/check.h"
 #include "runtime/base/dtype.h"
 
@@ -69,7 +70,15 @@ Body GeluForward::on_cpu(CpuCode code) const {
 
 Body GeluBackward::on_cpu(CpuCode code) const {
   return cpu::body(x.dtype(), [=, *this]<typename T>() {
-    cpu::gelu_backward.in<T>(code)(data<T>(dx), data<T>(dy), data<T>(x), x.elems());
+    const auto backward = cpu::gelu_backward.in<T>(code);
+    if (!dbias.defined()) return backward(data<T>(dx), data<T>(dy), data<T>(x), x.elems());
+    const std::int64_t rows = x.size(0), columns = x.size(1), piece = cpu::rows_in_cache(3 * columns, 8);
+    for (std::int64_t row = 0; row < rows; row += piece) {
+      const std::int64_t count = std::min(piece, rows - row), at = row * columns;
+      backward(data<T>(dx) + at, data<T>(dy) + at, data<T>(x) + at, count * columns);
+      cpu::column_sums.in<T>(code)(data<T>(dbias), data<T>(dx) + at, count, columns,
+                                   accumulate == Accumulate::kAdd || row > 0);
+    }
   });
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/cpu/body.h"
+#include "kernels/cpu/column_sums.h"
 
 #if STRAKE_ONEDNN
 #include <fmt/format.h>
@@ -106,15 +107,6 @@ template <typename T>
 void linear_backward_input_in_out(T* dx, const T* dy, const T* weight, std::int64_t rows, std::int64_t outs,
                                   std::int64_t ins) {
   linear_forward<T>(dx, dy, weight, nullptr, rows, ins, outs);
-}
-
-// sums [columns] (+)= sum over the rows of a [rows, columns].
-template <typename T>
-void column_sums(T* sums, const T* a, std::int64_t rows, std::int64_t columns, bool accumulate) {
-  if (!accumulate) std::fill_n(sums, columns, T(0));
-  for (std::int64_t r = 0; r < rows; ++r) {
-    for (std::int64_t j = 0; j < columns; ++j) sums[j] += a[r * columns + j];
-  }
 }
 
 }  // namespace reference
@@ -234,8 +226,6 @@ void linear_backward_input_in_out(float* dx, const float* dy, const float* weigh
 
 namespace cpu {
 
-STRAKE_VECTOR_CODE(column_sums);
-
 namespace {
 
 template <typename T>
@@ -261,16 +251,7 @@ Products<T> products([[maybe_unused]] CpuCode code) {
 }  // namespace
 }  // namespace cpu
 
-namespace {
-
-// Rows are taken in pieces that stay in a core's cache, for the product and again for the sums of the bias; no fewer
-// than 128, so that adding to dweight once a piece costs little.
-std::int64_t rows_in_cache(std::int64_t columns) {
-  constexpr std::int64_t kElems = 64 * 1024, kLeastRows = 128;
-  return std::max(kElems / columns, kLeastRows);
-}
-
-}  // namespace
+namespace {}  // namespace
 
 Body LinearForward::on_cpu(CpuCode code) const {
   return cpu::body(y.dtype(), [=, *this]<typename T>() {
@@ -288,7 +269,8 @@ Body LinearBackwardWeight::on_cpu(CpuCode code) const {
     const Tensor &left = out_in ? dy : x, &right = out_in ? x : dy;
     const auto backward = cpu::products<T>(code).backward_weight;
     const std::int64_t rows = dy.size(0), left_columns = left.size(1), right_columns = right.size(1);
-    const std::int64_t piece = rows_in_cache(left_columns + right_columns);
+    constexpr std::int64_t kLeastRows = 128;  // so that adding to dweight once a piece costs little
+    const std::int64_t piece = cpu::rows_in_cache(left_columns + right_columns, kLeastRows);
     for (std::int64_t row = 0; row < rows; row += piece) {
       const std::int64_t count = std::min(piece, rows - row);
       const bool add = accumulate == Accumulate::kAdd || row > 0;

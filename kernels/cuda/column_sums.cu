@@ -6,9 +6,8 @@
 namespace strake::kernels::cuda {
 namespace {
 
-// Rows are cut into kSlices parts; a thread sums one vector of columns over one part, the second kernel adds the parts
-// in order.
-constexpr int kSlices = 128;
+// Rows are cut into kColumnSlices parts; a thread sums one vector of columns over one part, the second kernel adds the
+// parts in order.
 constexpr int kSliceThreads = 64;
 
 template <typename T>
@@ -17,7 +16,7 @@ __global__ void __launch_bounds__(kSliceThreads)
   using V = Vector<T>;
   const std::int64_t column = (blockIdx.x * static_cast<std::int64_t>(kSliceThreads) + threadIdx.x) * V::kElems;
   if (column >= columns) return;
-  const std::int64_t per_slice = (rows + kSlices - 1) / kSlices;
+  const std::int64_t per_slice = (rows + kColumnSlices - 1) / kColumnSlices;
   const std::int64_t begin = blockIdx.y * per_slice;
   const std::int64_t end = begin + per_slice < rows ? begin + per_slice : rows;
   const bool whole = column + V::kElems <= columns && columns % V::kElems == 0;
@@ -43,7 +42,7 @@ __global__ void column_combine_kernel(Out* dbias, const float* partials, bool ac
   if (column >= columns) return;
   float total = 0;
 #pragma unroll 8
-  for (int slice = 0; slice < kSlices; ++slice) total += partials[slice * columns + column];
+  for (int slice = 0; slice < kColumnSlices; ++slice) total += partials[slice * columns + column];
   if (accumulate) total += to_float(dbias[column]);
   dbias[column] = from_float<Out>(total);
 }
@@ -51,18 +50,23 @@ __global__ void column_combine_kernel(Out* dbias, const float* partials, bool ac
 }  // namespace
 
 std::size_t column_sums_workspace_bytes(std::int64_t columns) {
-  return kSlices * static_cast<std::size_t>(columns) * sizeof(float);
+  return kColumnSlices * static_cast<std::size_t>(columns) * sizeof(float);
 }
 
 void column_sums(cudaStream_t stream, const Tensor& sums, const Tensor& a, bool accumulate, void* workspace) {
   const std::int64_t rows = a.size(0), columns = a.size(1);
   auto* partials = static_cast<float*>(workspace);
   with_type(a.dtype(), [&]<typename T>() {
-    const dim3 grid(blocks_for(columns, kSliceThreads * Vector<T>::kElems), kSlices);
+    const dim3 grid(blocks_for(columns, kSliceThreads * Vector<T>::kElems), kColumnSlices);
     column_partial_kernel<<<grid, kSliceThreads, 0, stream>>>(partials, at<const T>(a), rows, columns);
   });
+  combine_column_sums(stream, sums, partials, accumulate);
+}
+
+void combine_column_sums(cudaStream_t stream, const Tensor& sums, const float* partials, bool accumulate) {
   with_type(sums.dtype(), [&]<typename Out>() {
-    column_combine_kernel<<<blocks_for(columns, 128), 128, 0, stream>>>(at<Out>(sums), partials, accumulate, columns);
+    column_combine_kernel<<<blocks_for(sums.elems(), 128), 128, 0, stream>>>(at<Out>(sums), partials, accumulate,
+                                                                             sums.elems());
   });
 }
 

@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/body.h"
 #include "kernels/cuda/device_code.cuh"
+#include "kernels/cuda/matmuls.h"
 #include "kernels/elementwise.h"
 
 namespace strake::kernels {
@@ -70,6 +71,34 @@ Body map(const Tensor& out, const Tensor& a, const Tensor& b, Function function)
   });
 }
 
+// With the sums of a bias gradient: a thread takes a vector of columns over one of kSlices parts of the rows.
+constexpr int kSliceThreads = 64;
+
+template <typename T>
+__global__ void __launch_bounds__(kSliceThreads)
+    gelu_bias_kernel(T* dx, float* partials, const T* dy, const T* x, std::int64_t rows, std::int64_t columns) {
+  using V = Vector<T>;
+  const std::int64_t column = (blockIdx.x * static_cast<std::int64_t>(kSliceThreads) + threadIdx.x) * V::kElems;
+  if (column >= columns) return;
+  const std::int64_t per_slice = (rows + kColumnSlices - 1) / kColumnSlices;
+  const std::int64_t begin = blockIdx.y * per_slice, end = begin + per_slice < rows ? begin + per_slice : rows;
+  float sums[V::kElems] = {};
+#pragma unroll 4
+  for (std::int64_t row = begin; row < end; ++row) {
+    const std::int64_t from = row * columns + column;
+    const V grad = V::load_streaming(dy + from), in = V::load_streaming(x + from);
+    V out;
+#pragma unroll
+    for (int i = 0; i < V::kElems; ++i) {
+      out.values[i] = from_float<T>(to_float(grad.values[i]) * gelu_gradient(to_float(in.values[i])));
+      sums[i] += to_float(out.values[i]);
+    }
+    out.store(dx + from);
+  }
+#pragma unroll
+  for (int i = 0; i < V::kElems; ++i) partials[blockIdx.y * columns + column + i] = sums[i];
+}
+
 template <typename To, typename From>
 __global__ void __launch_bounds__(kThreads) cast_kernel(To* dst, const From* src, std::int64_t elems) {
   constexpr int kElems = 4;
@@ -83,7 +112,26 @@ __global__ void __launch_bounds__(kThreads) cast_kernel(To* dst, const From* src
 }  // namespace
 
 Body GeluForward::on_cuda(Device&, Operation&) const { return map<false>(y, x, Tensor(), GeluFunction{}); }
-Body GeluBackward::on_cuda(Device&, Operation&) const { return map<true>(dx, dy, x, GeluSlope{}); }
+Body GeluBackward::on_cuda(Device&, Operation& operation) const {
+  if (!dbias.defined()) return map<true>(dx, dy, x, GeluSlope{});
+  const std::int64_t columns = x.size(1);
+  const bool adds = accumulate == Accumulate::kAdd;
+  operation.workspace_bytes = column_sums_workspace_bytes(columns);
+  if (columns % static_cast<std::int64_t>(16 / size_bytes(x.dtype())) != 0) {
+    return [alone = map<true>(dx, dy, x, GeluSlope{}), *this, adds](NativeStream native) {
+      alone(native);
+      column_sums(static_cast<cudaStream_t>(native.handle), dbias, dx, adds,
+                  reinterpret_cast<void*>(native.workspace.value));
+    };
+  }
+  return body(x.dtype(), [=, *this]<typename T>(cudaStream_t stream, void* workspace) {
+    auto* const partials = static_cast<float*>(workspace);
+    const dim3 grid(blocks_for(columns, kSliceThreads * Vector<T>::kElems), kColumnSlices);
+    gelu_bias_kernel<<<grid, kSliceThreads, 0, stream>>>(at<T>(dx), partials, at<const T>(dy), at<const T>(x),
+                                                         x.size(0), columns);
+    combine_column_sums(stream, dbias, partials, adds);
+  });
+}
 Body Add::on_cuda(Device&, Operation&) const { return map<true>(y, a, b, Sum{}); }
 
 Body Cast::on_cuda(Device&, Operation&) const {

@@ -77,5 +77,8 @@ class Matmuls {
 // sums [N] (+)= column sums of a [M, N]: the gradient of a bias where no product can bring it along. column_sums.cu
 std::size_t column_sums_workspace_bytes(std::int64_t columns);
 void column_sums(cudaStream_t stream, const Tensor& sums, const Tensor& a, bool accumulate, void* workspace);
+// Its second half, for kernels that sum parts of the rows themselves: partials [kColumnSlices, N], added in order.
+constexpr int kColumnSlices = 256;
+void combine_column_sums(cudaStream_t stream, const Tensor& sums, const float* partials, bool accumulate);
 
 }  // namespace strake::kernels::cuda

@@ -39,10 +39,12 @@ void Linear::forward(const Pass& pass, const Tensor& y, const Tensor& x) const {
                            .layout = stored_});
 }
 
-void Linear::backward_weight(const Pass& pass, const Tensor& d_y, const Tensor& x) const {
+Tensor Linear::bias_gradient(const Pass& pass) const { return bias_ ? pass.params.gradient(*bias_) : Tensor(); }
+
+void Linear::backward_weight(const Pass& pass, const Tensor& d_y, const Tensor& x, BiasGradient bias) const {
   kernels::linear_backward_weight(pass.compute, pass.backward(name_),
                                   {.dweight = pass.params.gradient(weight_),
-                                   .dbias = bias_ ? pass.params.gradient(*bias_) : Tensor(),
+                                   .dbias = bias == BiasGradient::kToMake ? bias_gradient(pass) : Tensor(),
                                    .dy = d_y,
                                    .x = x,
                                    .accumulate = pass.accumulate,

@@ -28,8 +28,12 @@ class Linear {
   Linear(ParamLayout& layout, std::string name, const LinearShape& shape);
 
   void forward(const Pass& pass, const Tensor& y, const Tensor& x) const;  // y [N, outs], x [N, ins]
-  // The gradients of weight and bias, and says that they are ready. d_y [N, outs], x [N, ins].
-  void backward_weight(const Pass& pass, const Tensor& d_y, const Tensor& x) const;
+  // The gradients of weight and bias, and says that they are ready. d_y [N, outs], x [N, ins]. BiasGradient::kMade:
+  // the operation that made d_y has made bias_gradient() too.
+  enum class BiasGradient : bool { kToMake, kMade };
+  void backward_weight(const Pass& pass, const Tensor& d_y, const Tensor& x,
+                       BiasGradient bias = BiasGradient::kToMake) const;
+  Tensor bias_gradient(const Pass& pass) const;  // undefined without a bias
   void backward_input(const Pass& pass, const Tensor& d_x, const Tensor& d_y) const;
 
  private:

@@ -60,10 +60,16 @@ void MlpBlock::backward(const Pass& pass, const Tensor& d_out, const Tensor& x) 
   const Label label = pass.backward(activation_name_);
   if (kind_ == Mlp::kSwiglu) {
     kernels::swiglu_backward(pass.compute, label, {.dx = d_expanded_, .dy = d_activated_, .x = expanded_});
+    up_.backward_weight(pass, d_expanded_, x);
   } else {
-    kernels::gelu_backward(pass.compute, label, {.dx = d_expanded_, .dy = d_activated_, .x = expanded_});
+    kernels::gelu_backward(pass.compute, label,
+                           {.dx = d_expanded_,
+                            .dy = d_activated_,
+                            .x = expanded_,
+                            .dbias = up_.bias_gradient(pass),
+                            .accumulate = pass.accumulate});
+    up_.backward_weight(pass, d_expanded_, x, Linear::BiasGradient::kMade);
   }
-  up_.backward_weight(pass, d_expanded_, x);
   up_.backward_input(pass, d_x_, d_expanded_);
 }
 

@@ -130,6 +130,20 @@ TEST_P(CudaKernels, LayerNorm) {
   }
 }
 
+TEST_P(CudaKernels, GeluBackwardWithTheGradientOfABias) {
+  for (const auto& [rows, columns] :
+       {std::pair{300, 256}, std::pair{1000, 520}, std::pair{3, 3072}, std::pair{70, 33}}) {
+    for (const Accumulate accumulate : {Accumulate::kOverwrite, Accumulate::kAdd}) {
+      expect_as_on_cpu(
+          GetParam(),
+          {output({rows, columns}), value({rows, columns}, 1), value({rows, columns}, 2, 2), gradient({columns}, 3)},
+          {0, 3}, [accumulate](Stream& stream, const std::vector<Tensor>& t) {
+            kernels::gelu_backward(stream, {"test"}, {t[0], t[1], t[2], t[3], accumulate});
+          });
+    }
+  }
+}
+
 TEST_P(CudaKernels, Gelu) {
   for (const int elems : {4096, 1003}) {
     expect_as_on_cpu(GetParam(), {output({elems}), value({elems}, 1, 2)}, {0},

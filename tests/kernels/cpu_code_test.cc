@@ -360,6 +360,28 @@ TEST_P(CpuCodeTest, Gelu) {
   }
 }
 
+TEST_P(CpuCodeTest, GeluBackwardWithTheGradientOfABias) {
+  Random random(32);
+  const std::int64_t rows = 3000, columns = 21;  // several pieces, the last one shorter
+  const Operand dy = operand({rows, columns}, random.normal(rows * columns));
+  const Operand x = operand({rows, columns}, random.normal(rows * columns));
+  const Operand before = operand({columns}, random.normal(columns));
+  const Results alone = run(code(), DType::kF32, {output({rows, columns}), dy, x}, [](const Tensors& t) {
+    return GeluBackward{t[0], t[1], t[2]};
+  });
+  for (const Accumulate accumulate : {Accumulate::kOverwrite, Accumulate::kAdd}) {
+    const auto results = run(code(), DType::kF32, {output({rows, columns}), dy, x, before}, [&](const Tensors& t) {
+      return GeluBackward{t[0], t[1], t[2], t[3], accumulate};
+    });
+    EXPECT_TRUE(equal_bits(results[0], alone[0]));
+    for (std::int64_t column = 0; column < columns; ++column) {
+      double sum = accumulate == Accumulate::kAdd ? before.values[static_cast<std::size_t>(column)] : 0;
+      for (std::int64_t row = 0; row < rows; ++row) sum += alone[0][static_cast<std::size_t>(row * columns + column)];
+      EXPECT_NEAR(results[3][static_cast<std::size_t>(column)], sum, 1e-3) << column;
+    }
+  }
+}
+
 // 1 / (1 + e^-z) over the whole range pins the exponential: z runs past where it is cut off on both sides.
 TEST_P(CpuCodeTest, GeluIsAccurateElementByElement) {
   std::vector<float> x;

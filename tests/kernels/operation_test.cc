@@ -146,6 +146,10 @@ TEST_F(OperationTest, EveryAccessIsDeclared) {
   expect_declared({x}, {y});
   gelu_backward(stream_, kLabel, {dx, y, x});
   expect_declared({y, x}, {dx});
+  gelu_backward(stream_, kLabel, {dx, y, x, dbias, kOverwrite});
+  expect_declared({y, x}, {dx, dbias});
+  gelu_backward(stream_, kLabel, {dx, y, x, dbias, kAdd});
+  expect_declared({y, x, dbias}, {dx, dbias});
   add(stream_, kLabel, {y, x, dx});
   expect_declared({x, dx}, {y});
   cast(stream_, kLabel, {y, x});
