@@ -1,6 +1,7 @@
 #include "launch/bench/bench_comm.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <chrono>
@@ -308,11 +309,25 @@ Config load(const BenchCommArguments& arguments) {
   return load_config("", arguments.overrides, defaults);
 }
 
+Facts option_facts(const BenchCommArguments& arguments) {
+  std::vector<std::string_view> collectives;
+  for (const Collective collective : arguments.collectives) collectives.push_back(name_of(collective));
+  return {{"--only", fmt::format("{}", fmt::join(collectives, ","))},
+          {"--min", fmt::format("{} bytes", arguments.least_bytes)},
+          {"--max", fmt::format("{} bytes", arguments.most_bytes)},
+          {"--factor", fmt::format("{}", arguments.factor)},
+          {"--warmup", fmt::format("{}", arguments.warmup)},
+          {"--iterations", fmt::format("{}", arguments.iterations)},
+          {"--seconds", fmt::format("{}", arguments.seconds)},
+          {"--dtype", std::string(strake::name_of(arguments.dtype))}};
+}
+
 int bench_ranks(const BenchCommArguments& arguments, JobRank& job) {
   comm::Control& control = job.control;
   Config config;
   agree(control, [&] { config = load(arguments); });
   require_same_on_all_ranks(control, program_facts("bench comm"), kSameProgram);
+  require_same_on_all_ranks(control, option_facts(arguments), kSameOptions);
   require_same_on_all_ranks(control, config_facts(config), kSameConfig);
   job.watch.set_limit(hang_limit(config));
   RankDevice device(config, control);

@@ -239,6 +239,16 @@ std::vector<RankMeasurement> measured_by_all(comm::Control& control, const RankM
   return out;
 }
 
+Facts option_facts(const BenchStepArguments& arguments) {
+  const Communication communication = arguments.communication;
+  return {{"--warmup", fmt::format("{}", arguments.warmup)},
+          {"--steps", fmt::format("{}", arguments.steps)},
+          {"--repeats", fmt::format("{}", arguments.repeats)},
+          {"--stub-comm", fmt::format("{}", communication == Communication::kStubbed)},
+          {"--calibrate", fmt::format("{}", communication == Communication::kCalibrated)},
+          {"--random-data", fmt::format("{}", arguments.random_data)}};
+}
+
 int bench_step(const BenchStepArguments& arguments, JobRank& job) {
   comm::Control& control = job.control;
   Config config;
@@ -247,6 +257,7 @@ int bench_step(const BenchStepArguments& arguments, JobRank& job) {
     require_possible(arguments.communication, config, control.size());
   });
   require_same_on_all_ranks(control, program_facts("bench step"), kSameProgram);
+  require_same_on_all_ranks(control, option_facts(arguments), kSameOptions);
   require_same_on_all_ranks(control, config_facts(config), kSameConfig);
   job.watch.set_limit(hang_limit(config));
   RankDevice device(config, control);

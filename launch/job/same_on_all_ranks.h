@@ -21,6 +21,8 @@ void require_same_on_all_ranks(comm::Control& control, const Facts& mine, const 
 
 inline constexpr const char* kSameProgram = "start one program with one command on all ranks";
 inline constexpr const char* kSameConfig = "give every rank the same file and the same key=value arguments";
+// Of what a command is told beside its keys: "--steps" and its value. Only what all ranks must know the same.
+inline constexpr const char* kSameOptions = "give every rank the same options";
 
 // The command and the build of this program.
 Facts program_facts(const std::string& command);

@@ -206,11 +206,18 @@ void say_result(const VerifyOverlapArguments& arguments, const VerifyJob& job, c
   }
 }
 
+Facts option_facts(const VerifyOverlapArguments& arguments) {
+  return {{"--steps", fmt::format("{}", arguments.steps)},
+          {"--variants", arguments.only.empty() ? "all" : fmt::format("{}", arguments.only)},
+          {"--random-data", fmt::format("{}", arguments.random_data)}};
+}
+
 int verify_processes(const VerifyOverlapArguments& arguments, JobRank& rank, const VerifyHooks& hooks) {
   comm::Control& control = rank.control;
   VerifyJob job;
   agree(control, [&] { job = job_of_arguments(arguments, load(arguments), control.size()); });
   require_same_on_all_ranks(control, program_facts("verify-overlap"), kSameProgram);
+  require_same_on_all_ranks(control, option_facts(arguments), kSameOptions);
   require_same_on_all_ranks(control, config_facts(job.config), kSameConfig);
   rank.watch.set_limit(hang_limit(job.config));
   RankDevice device(job.config, control);

@@ -131,6 +131,29 @@ TEST_F(RankDifferences, Commands) {
   expect_refused({rank_with({}), bench}, {"command: the ranks differ", "train", "bench step"});
 }
 
+// Ranks with other options would be at other collectives, or wait for each other for ever.
+TEST_F(RankDifferences, Options) {
+  const auto expect_option_refused = [&](const std::vector<std::string>& command, const std::string& option,
+                                         const std::string& a, const std::string& b) {
+    SCOPED_TRACE(command.front() + " " + option);
+    std::vector<OddRank> ranks(2);
+    for (OddRank& rank : ranks) rank.arguments = command;
+    if (!a.empty()) ranks[0].arguments.insert(ranks[0].arguments.end(), {option, a});
+    ranks[1].arguments.push_back(option);
+    if (!b.empty()) ranks[1].arguments.push_back(b);
+    expect_refused(ranks, {option + ": the ranks differ"});
+  };
+  const std::vector<std::string> comm{"bench", "comm", "run.device=cpu", "--max", "2KiB"};
+  expect_option_refused(comm, "--iterations", "3", "5");
+  expect_option_refused(comm, "--only", "all_reduce", "broadcast");
+  expect_option_refused(comm, "--dtype", "", "bf16");
+  const std::string config = job_.config_path().string();
+  expect_option_refused({"bench", "step", config}, "--steps", "2", "3");
+  expect_option_refused({"bench", "step", config}, "--stub-comm", "", "");
+  expect_option_refused({"verify-overlap", config}, "--steps", "2", "3");
+  expect_option_refused({"verify-overlap", config, "--steps", "1"}, "--variants", "late", "recompute");
+}
+
 // The same path, other bytes: what hosts without a shared file system have.
 TEST_F(RankDifferences, TrainingTokens) {
   const fs::path a = own_folder("a"), b = own_folder("b");
