@@ -26,7 +26,8 @@ namespace {
 constexpr double kMib = 1 << 20;
 constexpr double kClockMs = 1e-4;  // a clock may find that a short reduction took no time
 constexpr double kEveryParameterMib = 1e-6, kOneBucketMib = 65536;
-constexpr std::int64_t kTrialSteps = 6;  // the first has cold caches and is not counted
+constexpr double kLeastMib = 0x1p-20, kMostMib = 0x1p40;  // a byte, and what 64 bits count
+constexpr std::int64_t kTrialSteps = 6;                   // the first has cold caches and is not counted
 // Of backward: too little to prefer more buckets for.
 constexpr double kIndifferent = 0.01;
 
@@ -45,14 +46,19 @@ Trial run_trial(Job job, double bucket_mib, bool overlap, const RankParts& parts
   const TokenSources sources{.train = &tokens, .val = nullptr};
   StepPlan plan;
   std::unique_ptr<Trainer> trainer;
+  Job planned = job;
+  planned.derived.accumulation = std::min(planned.derived.accumulation, kMicroBatchesOfMemory);
   agree(parts.control, [&] {
-    plan = Trainer::plan(job, parts.communicator, sources, &parts.device);
+    plan = Trainer::plan(planned, parts.communicator, sources, &parts.device);
     trainer = std::make_unique<Trainer>(job, parts.device, parts.communicator, sources, &plan);
   });
   take_memory(parts.control, parts.device, *trainer);
   trainer->initialize(usable_cores(RankEnvironment::detect()));
   Trial trial;
   const auto read = [&](std::int64_t step) {
+    // Each is progress: all of them may take longer than a run's start is waited for.
+    const auto section =
+        parts.at(fmt::format("trial step {} of those that bucket sizes are chosen by", step + 1), Patience::kLong);
     while (!trainer->complete(step)) {
       parts.check();
       std::this_thread::sleep_for(std::chrono::microseconds(100));
@@ -82,12 +88,30 @@ CommTimeline over_ranks(const Trial& mine, comm::Control& control) {
   return comm_timeline(ranks, mine.bytes);
 }
 
-BucketChoice measured(const Job& job, const RankParts& parts, data::TokenSource& tokens) {
-  const auto section = parts.at("the trial steps that bucket sizes are chosen by", Patience::kLong);
+// Known to all ranks.
+bool asked_to_stop(const RankParts& parts) {
+  const int mine = parts.watch != nullptr ? parts.watch->asked_to_stop() : 0;
+  const std::vector<std::string> signals = parts.control.all_gather(std::to_string(mine));
+  return std::ranges::any_of(signals, [](const std::string& signal) { return signal != "0"; });
+}
+
+BucketChoice by_rule(const Job& job) {
+  const auto bytes = comm::bucket_bytes_by_rule(models::parameters_of(job.shape), job.wire_dtype);
+  return {.mib = static_cast<double>(bytes) / kMib, .by = BucketChoice::By::kRule};
+}
+
+// nullopt: a rank was asked to stop, and the run will not begin.
+std::optional<BucketChoice> measured(const Job& job, const RankParts& parts, data::TokenSource& tokens) {
+  parts.log.info("comm.bucket_mib = auto: {} steps before the first tell how large gradient buckets should be",
+                 (job.config.comm.overlap ? 3 : 2) * kTrialSteps);
   const auto trial = [&](double bucket_mib, bool overlap) {
+    const auto section = parts.at("the trials that bucket sizes are chosen by", Patience::kLong);
     return over_ranks(run_trial(job, bucket_mib, overlap, parts, tokens), parts.control);
   };
-  const CommTimeline fine = trial(kEveryParameterMib, false), coarse = trial(kOneBucketMib, false);
+  const CommTimeline fine = trial(kEveryParameterMib, false);
+  if (asked_to_stop(parts)) return std::nullopt;
+  const CommTimeline coarse = trial(kOneBucketMib, false);
+  if (asked_to_stop(parts)) return std::nullopt;
   comm::BackwardTimes backward{.final_ms = {}, .end_ms = fine.backward_end_ms};
   for (const CommTimeline::Bucket& bucket : fine.buckets) backward.final_ms.push_back(bucket.ready_ms);
   std::vector<comm::TimedReduction> alone;
@@ -114,9 +138,9 @@ BucketChoice measured(const Job& job, const RankParts& parts, data::TokenSource&
   }
   const comm::BucketSize best = comm::least_exposed(models::parameters_of(job.shape), job.wire_dtype, backward, costs,
                                                     kIndifferent * (fine.backward_end_ms - fine.backward_begin_ms));
-  return {.mib = static_cast<double>(best.bytes) / kMib,
-          .by = BucketChoice::By::kMeasurement,
-          .prediction = BucketChoice::Prediction{.costs = costs, .exposed_ms = best.exposed_ms}};
+  return BucketChoice{.mib = static_cast<double>(best.bytes) / kMib,
+                      .by = BucketChoice::By::kMeasurement,
+                      .prediction = BucketChoice::Prediction{.costs = costs, .exposed_ms = best.exposed_ms}};
 }
 
 // Of the newest checkpoint, if as many ranks wrote it.
@@ -161,12 +185,13 @@ std::optional<BucketChoice> BucketChoice::measured_from(const std::string& json)
        {"mib", "predicted_exposed_ms", "alone_start_ms", "alone_ms_per_mib", "beside_start_ms", "beside_ms_per_mib"}) {
     if (!choice.is_object() || !choice.contains(key) || !choice[key].is_number()) return std::nullopt;
   }
-  if (!(choice["mib"].get<double>() > 0)) return std::nullopt;
+  const double mib = choice["mib"];
+  if (!(mib >= kLeastMib && mib <= kMostMib)) return std::nullopt;
   const auto cost = [&](const std::string& which) {
     return comm::ReductionCost{.start_ms = choice[which + "_start_ms"],
                                .ms_per_byte = choice[which + "_ms_per_mib"].get<double>() / kMib};
   };
-  return BucketChoice{.mib = choice["mib"],
+  return BucketChoice{.mib = mib,
                       .by = By::kMeasurement,
                       .prediction = Prediction{.costs = {.alone = cost("alone"), .beside = cost("beside")},
                                                .exposed_ms = choice["predicted_exposed_ms"]}};
@@ -175,8 +200,7 @@ std::optional<BucketChoice> BucketChoice::measured_from(const std::string& json)
 BucketChoice choose_buckets(const Job& job, const RankParts& parts, data::TokenSource& train_tokens) {
   if (const auto configured = job.config.comm.bucket_mib; configured.has_value()) return {.mib = *configured};
   if (job.ranks == 1 || job.config.train.deterministic) {
-    const auto bytes = comm::bucket_bytes_by_rule(models::parameters_of(job.shape), job.wire_dtype);
-    return {.mib = static_cast<double>(bytes) / kMib, .by = BucketChoice::By::kRule};
+    return by_rule(job);
   }
   std::string known;
   agree(parts.control, [&] {
@@ -189,8 +213,10 @@ BucketChoice choose_buckets(const Job& job, const RankParts& parts, data::TokenS
     choice.by = BucketChoice::By::kCheckpoint;
     return choice;
   }
+  const std::optional<BucketChoice> mine = measured(job, parts, train_tokens);
+  if (!mine.has_value()) return by_rule(job);
   // What rank 0 makes of the same numbers is what counts.
-  return BucketChoice::measured_from(parts.control.broadcast(measured(job, parts, train_tokens).to_json(), 0)).value();
+  return BucketChoice::measured_from(parts.control.broadcast(mine->to_json(), 0)).value();
 }
 
 }  // namespace strake::launch

@@ -57,8 +57,8 @@ void make_trainer(OpenRun& run, const Config& config, const RankParts& parts) {
   run.bucket_size = choose_buckets(job, parts, *sources.train);
   if (!job.config.comm.bucket_mib.has_value()) {
     parts.log.info("{}", run.bucket_size.describe());
-    job.config.comm.bucket_mib = run.bucket_size.mib;
-    agree(parts.control, [&] { plan = Trainer::plan(job, parts.communicator, sources, &parts.device); });
+    planned.config.comm.bucket_mib = job.config.comm.bucket_mib = run.bucket_size.mib;
+    agree(parts.control, [&] { plan = Trainer::plan(planned, parts.communicator, sources, &parts.device); });
   }
   agree(parts.control,
         [&] { run.trainer = std::make_unique<Trainer>(job, parts.device, parts.communicator, sources, &plan); });

@@ -2,9 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <csignal>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
+#include <thread>
 #include <vector>
 
 #include "launch/train/bucket_choice.h"
@@ -39,6 +43,9 @@ TEST(BucketChoice, TravelsAsJson) {
       const char* other :
       {"", "[]", "{}", R"({"by":"config","mib":1})",
        R"({"mib":0,"predicted_exposed_ms":1,"alone_start_ms":1,"alone_ms_per_mib":1,"beside_start_ms":1,"beside_ms_per_mib":1})",
+       R"({"mib":-1,"predicted_exposed_ms":1,"alone_start_ms":1,"alone_ms_per_mib":1,"beside_start_ms":1,"beside_ms_per_mib":1})",
+       R"({"mib":1e-9,"predicted_exposed_ms":1,"alone_start_ms":1,"alone_ms_per_mib":1,"beside_start_ms":1,"beside_ms_per_mib":1})",
+       R"({"mib":1e300,"predicted_exposed_ms":1,"alone_start_ms":1,"alone_ms_per_mib":1,"beside_start_ms":1,"beside_ms_per_mib":1})",
        R"({"mib":"1","predicted_exposed_ms":1,"alone_start_ms":1,"alone_ms_per_mib":1,"beside_start_ms":1,"beside_ms_per_mib":1})",
        R"({"mib":1,"predicted_exposed_ms":1,"alone_start_ms":1,"alone_ms_per_mib":1})"}) {
     EXPECT_FALSE(launch::BucketChoice::measured_from(other).has_value()) << other;
@@ -92,6 +99,34 @@ TEST_F(BucketSize, NothingIsMeasuredWhereItMustNotBeOrMeansNothing) {
   EXPECT_EQ(alone, (Json{{"by", "rule"}, {"mib", 0.0625}}));
   const Json deterministic = train(2, "deterministic", {"comm.bucket_mib=auto", "train.deterministic=true"});
   EXPECT_EQ(deterministic, alone);
+}
+
+// Each trial step is progress: all together may take longer than a hang is waited for, since a run of such steps may.
+TEST_F(BucketSize, SlowTrialsAreNoHang) {
+  const std::vector<std::string> keys{"run.hang_s=1", "debug.jitter_us=40000", "train.steps=2",
+                                      "data.val=",    "eval.every=0",          "checkpoint.at_end=false"};
+  const auto train_with = [&](const std::string& bucket_mib) {
+    std::vector<std::string> all = keys;
+    all.push_back("comm.bucket_mib=" + bucket_mib);
+    return job_.train(2, "slow-" + bucket_mib, all);
+  };
+  const ProgramEnd fixed = train_with("1");
+  ASSERT_EQ(fixed.exit_code, 0) << fixed.output;
+  const ProgramEnd chosen = train_with("auto");
+  EXPECT_EQ(chosen.exit_code, 0) << chosen.output;
+}
+
+// Trials are not sat out by who is asked to stop.
+TEST_F(BucketSize, TrialsEndWhereTheRunIsAskedToStop) {
+  StrakeProgram program(
+      2, job_.arguments("stopped", {"comm.bucket_mib=auto", "debug.jitter_us=20000", "train.steps=2"}), job_.folder());
+  while (program.running() && program.output().find("steps before the first") == std::string::npos) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  program.send(SIGUSR1);
+  const ProgramEnd end = program.wait();
+  EXPECT_EQ(end.exit_code, static_cast<int>(ExitCode::kPreempted)) << end.output;
+  EXPECT_EQ(end.output.find("by measurement"), std::string::npos) << end.output;
 }
 
 // Ranks as threads: what each takes.
