@@ -47,7 +47,10 @@ checkpoint::FoundCheckpoint InitialWeights::next() {
   if (first_.has_value()) return *std::exchange(first_, std::nullopt);
   return naming_the_key([&] {
     checkpoint::FoundCheckpoint found = source_.next();
-    require_model(found, model_, "start from other weights");
+    models::TransformerShape wanted = model_;
+    // No weight depends on how many tokens are trained on at once, unless positions are learned.
+    if (wanted.positions == models::Positions::kRotary) wanted.sequence = model_of(found).sequence;
+    require_model(found, wanted, "start from other weights");
     data::require_same_tokenizer(data::tokenizer_from_json(found.manifest.meta.tokenizer, found.path.string()), data_);
     return found;
   });

@@ -112,7 +112,7 @@ class Trainer {
   std::optional<checkpoint::Meta> load_newest(const std::string& model);
   // Fresh weights, made on so many threads; zero moments. Blocks the host.
   void initialize(int threads);
-  // The weights of a checkpoint of this model and no more: moments stay zero. On CorruptError they are undefined. Every
+  // The weights of a checkpoint that has this model's tensors and no more: moments stay zero. On CorruptError they are undefined. Every
   // rank calls it by itself. Blocks the host. REQUIRES: allocated, no step enqueued.
   void load_weights(Files& files, const checkpoint::FoundCheckpoint& found);
   // The next step to be enqueued begins with this sample of the run's order.

@@ -175,6 +175,21 @@ TEST_F(InitFrom, OfADamagedNewestTheOlderIsTakenByAllRanksAndSaid) {
   }
 }
 
+// No weight of theirs depends on how long sequences are.
+TEST_F(InitFrom, RotaryModelsTakeAnotherLengthOfSequences) {
+  train(kTwoRanks, "rotary", {"model.kind=llama", "train.steps=3"});
+  const std::string expected = weights(job_.run_folder("rotary"));
+  for (const char* length : {"train.sequence=8", "train.sequence=32"}) {
+    std::vector<std::string> overrides = standing_still(job_.run_folder("rotary"));
+    overrides.insert(overrides.end(), {"model.kind=llama", length});
+    const std::string name = std::string("rotary-") + length;
+    train(kTwoRanks, name, overrides);
+    EXPECT_TRUE(weights(job_.run_folder(name)) == expected) << length;
+  }
+  expect_refused({key(job_.run_folder("rotary")), "model.kind=llama", "train.sequence=8", "model.rope_theta=500"},
+                 ExitCode::kIncompatibleCheckpoint, {"model.rope_theta is 10000, ours 500"});
+}
+
 TEST_F(InitFrom, WhatDoesNotFitIsRefusedBeforeAnythingIsMade) {
   expect_refused({key("/nowhere")}, ExitCode::kNoCheckpoint, {"train.init_from: /nowhere: does not exist"});
   expect_refused({key(job_.folder())}, ExitCode::kNoCheckpoint, {"train.init_from: ", "no checkpoint is in it"});
