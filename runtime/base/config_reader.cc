@@ -277,8 +277,11 @@ void ConfigReader::set(std::string_view name, const Value& value, int order, int
 
 bool ConfigReader::read_file(const std::filesystem::path& path) {
   std::string text, reason;
+  std::error_code ignored;
   if (std::filesystem::is_directory(path)) {
     reason = "it is a folder";
+  } else if (std::filesystem::exists(path, ignored) && !std::filesystem::is_regular_file(path, ignored)) {
+    reason = "it is a pipe or a device, and is read more than once";
   } else if (std::ifstream in(path, std::ios::binary); in) {
     text.assign(std::istreambuf_iterator<char>(in), {});
   } else {

@@ -204,6 +204,11 @@ std::size_t File::read(std::span<std::byte> bytes, std::uint64_t offset) const {
 }
 
 std::unique_ptr<File> PosixFiles::open(const fs::path& path, OpenMode mode) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) == 0 && S_ISFIFO(status.st_mode)) {  // would wait for its other end
+    throw IoError(fmt::format("{}: cannot open: it is a pipe; name a regular file", path.string()), path.string(),
+                  EPERM);  // as a path that can never be used
+  }
   const int fd = retry_on_signal([&] { return ::open(path.c_str(), open_flags(mode) | O_CLOEXEC, kFileMode); });
   if (fd < 0) throw io_error(mode == OpenMode::kRead ? "open" : "open for writing", path, errno);
   return std::make_unique<PosixFile>(path, fd);

@@ -86,8 +86,8 @@ class Files {
  public:
   virtual ~Files() = default;
 
-  // New files have mode 0666, new folders 0777, less the umask. A file that is to be written is not reached through a
-  // symbolic link.
+  // A pipe is refused: nothing waits for its other end. New files have mode 0666, new folders 0777, less the umask. A
+  // file that is to be written is not reached through a symbolic link.
   virtual std::unique_ptr<File> open(const std::filesystem::path& path, OpenMode mode) = 0;
   virtual bool exists(const std::filesystem::path& path) = 0;
   virtual bool is_directory(const std::filesystem::path& path) = 0;

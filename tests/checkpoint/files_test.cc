@@ -154,6 +154,24 @@ TEST(PosixFiles, ARealFullDiskIsReported) {
   }
 }
 
+// With no other end there is nothing to wait for.
+TEST(PosixFiles, APipeIsRefusedAtOnce) {
+  ScratchFolder folder;
+  PosixFiles files;
+  const fs::path pipe = folder.path() / "config.json";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  for (const OpenMode mode : {OpenMode::kRead, OpenMode::kUpdate, OpenMode::kReplace, OpenMode::kAppend}) {
+    try {
+      files.open(pipe, mode);
+      FAIL() << "opened";
+    } catch (const IoError& error) {
+      EXPECT_TRUE(error.wrong_path());
+      EXPECT_NE(std::string(error.what()).find("is a pipe"), std::string::npos) << error.what();
+    }
+  }
+  EXPECT_THROW(read_file(files, pipe, 1 << 20), IoError);
+}
+
 TEST(PosixFiles, WritesThroughNoLink) {
   const ScratchFolder scratch;
   PosixFiles files;

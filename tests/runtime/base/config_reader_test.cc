@@ -2,6 +2,7 @@
 #include "runtime/base/config_reader.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -204,6 +205,13 @@ TEST_F(ConfigReaderTest, ReportsAFileThatCannotBeRead) {
 TEST_F(ConfigReaderTest, ReportsAFolder) {
   reader_.read_file(path_.parent_path());
   EXPECT_NE(problems().find("cannot be read (it is a folder)"), std::string::npos) << problems();
+}
+
+// It would wait for a writer, and a second reader would find nothing.
+TEST_F(ConfigReaderTest, ReportsAPipe) {
+  ASSERT_EQ(::mkfifo(path_.c_str(), 0600), 0);
+  EXPECT_FALSE(reader_.read_file(path_));
+  EXPECT_NE(problems().find("F: cannot be read (it is a pipe or a device"), std::string::npos) << problems();
 }
 
 TEST_F(ConfigReaderTest, AValueThatMayBeLeftToTheProgramIsAuto) {
