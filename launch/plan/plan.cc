@@ -43,6 +43,7 @@ std::int64_t vocab_of(const Config& config) {
 struct Here {
   std::unique_ptr<Device> device;
   DeviceKind kind = DeviceKind::kCpu;
+  std::string no_gpus_because;     // where the CPU is planned for
   std::uint64_t memory_bytes = 0;  // that a rank could have
   std::string memory_of;
 };
@@ -61,6 +62,7 @@ Here look(DeviceChoice choice, bool deterministic, int ranks) {
   } else if (choice == DeviceChoice::kCuda) {
     here.kind = DeviceKind::kCuda;
   } else {
+    here.no_gpus_because = choice == DeviceChoice::kCpu ? "which was asked for" : offer.missing;
     here.memory_bytes = available_host_bytes() / static_cast<std::uint64_t>(ranks);
     here.memory_of = ranks == 1 ? "this host has" : fmt::format("this host has for each of {} ranks", ranks);
   }
@@ -76,6 +78,8 @@ int run_plan(const PlanArguments& arguments) {
   const std::int64_t vocab = vocab_of(config);
   derive(config, arguments.ranks);  // what is wrong with the batch, before anything is looked for
   const Here here = look(arguments.device.value_or(config.run.device), config.train.deterministic, arguments.ranks);
+
+  require_backend_for(config.comm.backend, {here.kind, here.no_gpus_because});
 
   Planner planner({.kind = here.kind, .device = here.device.get(), .ranks = arguments.ranks}, vocab);
   PlanReport report{.config_path = arguments.config_path,

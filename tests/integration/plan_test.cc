@@ -128,6 +128,7 @@ TEST_F(Plan, NeedsNoTokensButAVocabulary) {
 TEST_F(Plan, RefusesWhatARunRefuses) {
   expect_error(plan(small_config(), {"--device", "cpu", "train.dtype=bf16"}), "train.dtype = bf16");
   expect_error(plan(small_config(), {"--device", "cuda", "model.head_size=300"}), "head");
+  expect_error(plan(small_config(), {"--device", "cpu", "comm.backend=nccl"}), "comm.backend = nccl");
   expect_error(plan(small_config(), {"train.mirco_batch=3"}), "did you mean train.micro_batch?");
 }
 
