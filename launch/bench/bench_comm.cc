@@ -21,6 +21,7 @@
 #include "launch/job/agreement.h"
 #include "launch/job/devices.h"
 #include "launch/job/rank_environment.h"
+#include "launch/job/rank_memory.h"
 #include "launch/job/same_on_all_ranks.h"
 #include "launch/job/world.h"
 #include "launch/machine/machine.h"
@@ -91,10 +92,14 @@ class RankBench {
     first_ = Tensor::reserve(memory_, arguments.dtype, {most_elems});
     second_ = Tensor::reserve(memory_, arguments.dtype, {most_elems});
     staged_ = Tensor::reserve(host_memory_, arguments.dtype, {std::min(most_elems, kStagedElems)});
-    agree(control, [&] {
-      memory_.allocate(device_);
-      host_memory_.allocate(device_);
-    });
+    const std::uint64_t all_on_host = device_.kind() == DeviceKind::kCpu ? memory_.size_bytes() : 0;
+    take_host_memory(
+        control, all_on_host + host_memory_.size_bytes(),
+        [&] {
+          memory_.allocate(device_);
+          host_memory_.allocate(device_);
+        },
+        "A rank takes twice the largest size: lower --max");
     for (std::int64_t i = 0; i <= arguments.iterations; ++i)
       marks_.push_back(device.make_mark(fmt::format("iteration {}", i)));
   }
@@ -409,7 +414,10 @@ std::vector<CommFigure> measure_collectives(const BenchCommArguments& arguments,
 }
 
 int run_bench_comm(const BenchCommArguments& arguments) {
-  if (arguments.least_bytes > arguments.most_bytes) throw ConfigError("--min is larger than --max");
+  if (arguments.least_bytes > arguments.most_bytes) {
+    throw ConfigError(fmt::format("--min: {} bytes are more than --max: {} bytes; raise --max, or lower --min",
+                                  arguments.least_bytes, arguments.most_bytes));
+  }
   if (arguments.threads > 0) return bench_threads(arguments);
   return run_as_rank([&](JobRank& job) { return bench_ranks(arguments, job); });
 }

@@ -75,17 +75,16 @@ std::uint64_t available_host_bytes() {
   return available_bytes == 0 ? 0 : std::min(available_bytes, control_group_limit_bytes());
 }
 
-void take_memory(comm::Control& control, const Device& device, Trainer& trainer, std::uint64_t available_bytes) {
-  const bool all_on_host = device.kind() == DeviceKind::kCpu;
-  const std::uint64_t mine = trainer.memory().size_bytes(MemoryKind::kHost) +
-                             (all_on_host ? trainer.memory().size_bytes(MemoryKind::kDevice) : 0);
+void take_host_memory(comm::Control& control, std::uint64_t mine_bytes, const std::function<void()>& take,
+                      const std::string& remedy, std::uint64_t available_bytes) {
   const std::string host = host_identity();
   std::uint64_t needed_bytes = 0;
   int sharing = 0;
-  for (const std::string& text : control.all_gather(nlohmann::json{host, mine, available_bytes}.dump())) {
+  for (const std::string& text : control.all_gather(nlohmann::json{host, mine_bytes, available_bytes}.dump())) {
     const nlohmann::json told = nlohmann::json::parse(text);
     if (told.at(0) != host) continue;
-    needed_bytes += told.at(1).get<std::uint64_t>();
+    const auto its_bytes = told.at(1).get<std::uint64_t>();
+    needed_bytes += std::min(its_bytes, std::numeric_limits<std::uint64_t>::max() - needed_bytes);
     available_bytes = std::min(available_bytes, told.at(2).get<std::uint64_t>());
     ++sharing;
   }
@@ -95,14 +94,22 @@ void take_memory(comm::Control& control, const Device& device, Trainer& trainer,
           "out of memory: {} on host {} need{} {:.2f} GiB of host memory{}, and {:.2f} "
           "GiB are available. {}",
           sharing == 1 ? "the rank" : fmt::format("{} ranks", sharing), host_name(), sharing == 1 ? "s" : "",
-          gib(needed_bytes), sharing == 1 ? "" : " together", gib(available_bytes), needs_of(trainer)));
+          gib(needed_bytes), sharing == 1 ? "" : " together", gib(available_bytes), remedy));
     }
     try {
-      trainer.allocate();
+      take();
     } catch (const OutOfMemoryError& error) {
-      throw OutOfMemoryError(fmt::format("out of memory: {}. {}", error.what(), needs_of(trainer)));
+      throw OutOfMemoryError(fmt::format("out of memory: {}. {}", error.what(), remedy));
     }
   });
+}
+
+void take_memory(comm::Control& control, const Device& device, Trainer& trainer, std::uint64_t available_bytes) {
+  const bool all_on_host = device.kind() == DeviceKind::kCpu;
+  const std::uint64_t mine_bytes = trainer.memory().size_bytes(MemoryKind::kHost) +
+                                   (all_on_host ? trainer.memory().size_bytes(MemoryKind::kDevice) : 0);
+  take_host_memory(
+      control, mine_bytes, [&] { trainer.allocate(); }, needs_of(trainer), available_bytes);
 }
 
 }  // namespace strake::launch

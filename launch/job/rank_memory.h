@@ -6,6 +6,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <string>
 
 #include "comm/control.h"
 #include "launch/train/trainer.h"
@@ -16,6 +18,11 @@ namespace strake::launch {
 // What this host can still give: memory that is free or can be freed, and swap, within the limit of this process's
 // control group. 0: not known.
 std::uint64_t available_host_bytes();
+
+// Calls `take` on every rank if what the ranks of each host need of its memory is there, `mine_bytes` of it for this
+// rank; else on none. `remedy` ends what is said then. Collective.
+void take_host_memory(comm::Control& control, std::uint64_t mine_bytes, const std::function<void()>& take,
+                      const std::string& remedy, std::uint64_t available_bytes = available_host_bytes());
 
 // Takes the memory of every rank's trainer, or of none. Collective.
 void take_memory(comm::Control& control, const Device& device, Trainer& trainer,

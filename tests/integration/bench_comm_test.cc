@@ -72,6 +72,17 @@ TEST_P(BenchComm, RefusesWhatItCannotMeasure) {
   EXPECT_EQ(bench({"comm.backend=nccl"}).exit_code, static_cast<int>(ExitCode::kConfig));
 }
 
+TEST_P(BenchComm, MoreThanTheHostHasIsRefusedBeforeItIsTaken) {
+  for (const char* most : {"100TiB", "1048576TiB"}) {
+    const ProgramEnd end = bench({"--only", "all_reduce", "--max", most});
+    EXPECT_EQ(end.exit_code, static_cast<int>(ExitCode::kConfig)) << end.output;
+    ASSERT_EQ(end.errors().size(), 1u) << end.output;
+    for (const char* part : {"out of memory", "are available", "lower --max"}) {
+      EXPECT_NE(end.errors()[0].find(part), std::string::npos) << end.errors()[0];
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Backends, BenchComm,
     testing::Values(How{"Alone", 0, {}, "threads", 1}, How{"Mpi", 2, {}, "mpi", 2},
