@@ -396,16 +396,19 @@ std::vector<CommFigure> measure_collectives(const BenchCommArguments& arguments,
       std::optional<RankWatch::Section> section;
       if (watch != nullptr) {
         section.emplace(watch->enter(fmt::format("{} of {} bytes", name_of(collective), size), Patience::kLong));
-        if (const int signal = watch->asked_to_stop(); signal != 0) {
-          throw std::runtime_error(fmt::format("stopped by signal {}", signal));
-        }
       }
       const std::int64_t elems = elems_of(collective, size, arguments.dtype, control.size());
       const CommMeasurement own = bench.measure(collective, elems);
       std::vector<CommMeasurement> all;
-      for (const std::string& text : control.all_gather(Json{own.times_us, own.wrong_elems}.dump())) {
+      const int asked = watch != nullptr ? watch->asked_to_stop() : 0;
+      int stopped_by = 0;
+      for (const std::string& text : control.all_gather(Json{own.times_us, own.wrong_elems, asked}.dump())) {
         const Json told = Json::parse(text);
+        if (stopped_by == 0) stopped_by = told.at(2);
         all.push_back({told.at(0).get<std::vector<double>>(), told.at(1).get<std::int64_t>()});
+      }
+      if (stopped_by != 0) {
+        throw AgreedError(ExitCode::kInterrupted, fmt::format("stopped by {}", name_of_signal(stopped_by)));
       }
       figures.push_back(figure_of(collective, elems, arguments.dtype, all));
     }

@@ -77,11 +77,7 @@ class BenchFolder {
     });
     path_ = control.broadcast(path_.string(), 0);
   }
-  ~BenchFolder() { remove(); }
-  BenchFolder(const BenchFolder&) = delete;
-  BenchFolder& operator=(const BenchFolder&) = delete;
-
-  void remove() noexcept {
+  ~BenchFolder() {
     if (!leads_) return;
     try {
       files_.remove_all(path_);
@@ -89,6 +85,9 @@ class BenchFolder {
       Logger().warning("the bench's folder stays behind: {}", error.what());
     }
   }
+  BenchFolder(const BenchFolder&) = delete;
+  BenchFolder& operator=(const BenchFolder&) = delete;
+
   const std::filesystem::path& path() const { return path_; }
 
  private:
@@ -121,6 +120,12 @@ struct Bench {
   RankMeasurement own_stubbed;                 // of steps alone; none unless calibrated
   std::map<std::string, std::string> kernels;  // chosen by measurement
 };
+
+// Known to all ranks.
+void end_if_stopped_by(int signal) {
+  if (signal == 0) return;
+  throw AgreedError(ExitCode::kInterrupted, fmt::format("stopped by {}: nothing was measured", name_of_signal(signal)));
+}
 
 // Trains and measures.
 Bench measure(const BenchStepArguments& arguments, const Config& config, RankDevice& device,
@@ -163,38 +168,35 @@ Bench measure(const BenchStepArguments& arguments, const Config& config, RankDev
   Trainer* trainer = nullptr;  // while it trains
   std::optional<GpuSampler> sampler;
   if (auto sensor = make_gpu_sensor(device.base())) sampler.emplace(std::move(sensor));
-  const TrainHooks hooks{
-      .stop_requested =
-          [&] {
-            if (watch.asked_to_stop() == 0) return 0;
-            folder.remove();  // of several ranks, those that end by this error run no destructors
-            throw std::runtime_error(fmt::format("stopped by signal {}: nothing was measured", watch.asked_to_stop()));
-          },
-      .wrap_train_source = {},
-      .before_step = [&](std::int64_t step) { communicator.stub(blocks.stubbed(step)); },
-      .before_first_step =
-          [&](Trainer& started) {
-            trainer = &started;
-            bench.own.device_memory_bytes = trainer->memory().size_bytes(MemoryKind::kDevice);
-            bench.job.comm_bytes = CommBytes::of(*trainer);
-          },
-      .on_report =
-          [&](const StepReport& report) {  // a step has ended, and the next runs
-            if (sampler.has_value() && report.step + 1 == arguments.warmup) sampler->start();
-            RankMeasurement& measured =
-                blocks.stubbed(report.step) && !bench.job.stub_comm ? bench.own_stubbed : bench.own;
-            if (blocks.counted(report.step)) {
-              measured.steps.push_back(rank_step(report.times, report.comm_busy));
-              measured.timelines.push_back(StepTimeline::of(report));
-            }
-            if (report.step + 1 < run.train.steps) return;
-            if (sampler.has_value()) bench.own.gpu = sampler->stop();
-            bench.own.memory = trainer->memory_table();
-          },
-      .on_step = {},
-      .peak_flops = bench.job.peak_flops};
-  train_rank(run, {device.outer(), communicator, control, files, Logger(rank, ranks, LogLevel::kWarning), &watch},
-             hooks, arguments.command_line);
+  const TrainHooks hooks{.stop_requested = {},
+                         .wrap_train_source = {},
+                         .before_step = [&](std::int64_t step) { communicator.stub(blocks.stubbed(step)); },
+                         .before_first_step =
+                             [&](Trainer& started) {
+                               trainer = &started;
+                               bench.own.device_memory_bytes = trainer->memory().size_bytes(MemoryKind::kDevice);
+                               bench.job.comm_bytes = CommBytes::of(*trainer);
+                             },
+                         .on_report =
+                             [&](const StepReport& report) {  // a step has ended, and the next runs
+                               if (sampler.has_value() && report.step + 1 == arguments.warmup) sampler->start();
+                               RankMeasurement& measured =
+                                   blocks.stubbed(report.step) && !bench.job.stub_comm ? bench.own_stubbed : bench.own;
+                               if (blocks.counted(report.step)) {
+                                 measured.steps.push_back(rank_step(report.times, report.comm_busy));
+                                 measured.timelines.push_back(StepTimeline::of(report));
+                               }
+                               if (report.step + 1 < run.train.steps) return;
+                               if (sampler.has_value()) bench.own.gpu = sampler->stop();
+                               bench.own.memory = trainer->memory_table();
+                             },
+                         // Before the run keeps its last step: nobody asked a bench for a checkpoint.
+                         .on_step = [](const StepSummary& step) { end_if_stopped_by(step.stop_signal); },
+                         .peak_flops = bench.job.peak_flops};
+  const TrainResult result =
+      train_rank(run, {device.outer(), communicator, control, files, Logger(rank, ranks, LogLevel::kWarning), &watch},
+                 hooks, arguments.command_line);
+  end_if_stopped_by(result.stop_signal);
   if (const KernelState* kernels = device.base().kernel_state()) bench.kernels = kernels->choices();
   return bench;
 }

@@ -241,7 +241,7 @@ int run_command_line(int argc, char** argv) {
   verify_overlap_command
       ->add_option("--ranks", verify_overlap.ranks, "Ranks that are threads of this process; not under mpirun or srun")
       ->check(number_from(std::int64_t{1}, std::int64_t{256}))
-      ->capture_default_str();
+      ->default_str(fmt::format("{}", VerifyOverlapArguments::kThreads));
   verify_overlap_command->add_option("--steps", verify_overlap.steps, "Steps of each variant")
       ->check(number_from(std::int64_t{1}, std::int64_t{1'000'000}))
       ->capture_default_str();

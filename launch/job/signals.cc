@@ -25,6 +25,21 @@ void on_signal(int signal) {
 
 }  // namespace
 
+std::string_view name_of_signal(int signal) {
+  switch (signal) {
+    case SIGUSR1:
+      return "SIGUSR1";
+    case SIGINT:
+      return "SIGINT";
+    case SIGHUP:
+      return "SIGHUP";
+    case SIGTERM:
+      return "SIGTERM";
+    default:
+      return "a signal";
+  }
+}
+
 StopSignals::StopSignals(After after) : after_(after) {
   STRAKE_CHECK(!installed.exchange(true), "one StopSignals at a time");
   requested_signal = 0;

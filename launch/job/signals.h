@@ -11,8 +11,12 @@
 
 #include <array>
 #include <csignal>
+#include <string_view>
 
 namespace strake::launch {
+
+// "SIGINT"; of those that ask nothing, "a signal".
+std::string_view name_of_signal(int signal);
 
 class StopSignals {
  public:

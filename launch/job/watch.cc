@@ -36,21 +36,6 @@ struct PeerDiedError : Error {
   explicit PeerDiedError(const std::string& message) : Error(ExitCode::kPeerOrDeviceLost, message) {}
 };
 
-std::string_view name_of_signal(int signal) {
-  switch (signal) {
-    case SIGUSR1:
-      return "SIGUSR1";
-    case SIGINT:
-      return "SIGINT";
-    case SIGHUP:
-      return "SIGHUP";
-    case SIGTERM:
-      return "SIGTERM";
-    default:
-      return "a signal";
-  }
-}
-
 std::string seconds(milliseconds time) { return fmt::format("{:.0f} s", static_cast<double>(time.count()) / 1e3); }
 
 }  // namespace

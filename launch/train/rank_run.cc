@@ -73,7 +73,7 @@ void RankRun::finish_exchange() {
     stop_rank_ = finished->stop_rank;
   }
   if (finished->checkpoint_due) checkpoints_.all_know();
-  const StepSummary summary{finished->step(), finished->loss, finished->report.grad_norm};
+  const StepSummary summary{finished->step(), finished->loss, finished->report.grad_norm, finished->stop_signal};
   if (!result_.first_loss.has_value()) result_.first_loss = summary.loss;
   result_.last_loss = summary.loss;
   if (hooks_.on_step) hooks_.on_step(summary);

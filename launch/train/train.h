@@ -49,6 +49,7 @@ struct StepSummary {
   std::int64_t step = 0;  // from 1
   double loss = 0;        // mean over the tokens of all ranks
   double grad_norm = 0;
+  int stop_signal = 0;  // that some rank has been sent, known to all behind this step; 0: none
 };
 
 // Where tests and the program reach into a rank. Every member may be empty.

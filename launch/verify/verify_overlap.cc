@@ -86,7 +86,7 @@ class CellOnRank {
       std::vector<RankRecord> records = records_of_all(
           parts_.control, train_variant(config_, variant, job_.steps, parts_, job_.stop_requested, job_.hooks));
       if (const int signal = records.front().stop_signal; signal != 0) {
-        throw AgreedError(ExitCode::kInterrupted, fmt::format("stopped by signal {} in variant '{}'", signal,
+        throw AgreedError(ExitCode::kInterrupted, fmt::format("stopped by {} in variant '{}'", name_of_signal(signal),
                                                               full_name(result_.cell, variant)));
       }
       judge(result, std::move(records));
@@ -215,7 +215,10 @@ Facts option_facts(const VerifyOverlapArguments& arguments) {
 int verify_processes(const VerifyOverlapArguments& arguments, JobRank& rank, const VerifyHooks& hooks) {
   comm::Control& control = rank.control;
   VerifyJob job;
-  agree(control, [&] { job = job_of_arguments(arguments, load(arguments), control.size()); });
+  agree(control, [&] {
+    if (arguments.ranks != 0) throw ConfigError("--ranks: the ranks are those that were started; leave it out");
+    job = job_of_arguments(arguments, load(arguments), control.size());
+  });
   require_same_on_all_ranks(control, program_facts("verify-overlap"), kSameProgram);
   require_same_on_all_ranks(control, option_facts(arguments), kSameOptions);
   require_same_on_all_ranks(control, config_facts(job.config), kSameConfig);
@@ -243,7 +246,7 @@ int verify_processes(const VerifyOverlapArguments& arguments, JobRank& rank, con
 }
 
 int verify_threads(const VerifyOverlapArguments& arguments, JobRank& process, const VerifyHooks& hooks) {
-  const int ranks = static_cast<int>(arguments.ranks);
+  const auto ranks = static_cast<int>(arguments.ranks == 0 ? VerifyOverlapArguments::kThreads : arguments.ranks);
   VerifyJob job;
   agree(process.control, [&] { job = job_of_arguments(arguments, load(arguments), ranks); });
   process.watch.set_limit(hang_limit(job.config));

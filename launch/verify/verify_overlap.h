@@ -19,11 +19,12 @@
 namespace strake::launch {
 
 struct VerifyOverlapArguments {
+  static constexpr std::int64_t kThreads = 2;
   std::string config_path;
   std::vector<std::string> overrides;
   std::vector<std::string> command_line;
   std::vector<std::string> only;  // parts of names of variants, any of which chooses; empty: all
-  std::int64_t ranks = 2;         // as threads; a launcher's ranks are as many as they are
+  std::int64_t ranks = 0;         // as threads; 0: those of a launcher, or kThreads
   std::int64_t steps = 6;
   bool random_data = false;  // also if the config names data
   bool json = false;

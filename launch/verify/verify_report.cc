@@ -114,10 +114,10 @@ std::string summary(const VerifyReport& report, std::int64_t steps) {
   const std::int64_t failed = report.count(Verdict::kFail), not_run = report.count(Verdict::kNotRun);
   const std::int64_t compared = report.count(Verdict::kPass) + failed;
   std::string out = fmt::format(
-      "{} of {} variants equal their reference in every bit of {}' losses, gradient norms, weights and moments, and "
+      "{} of {} variants equal their reference in every bit of {} losses, gradient norms, weights and moments, and "
       "the order "
       "checker has nothing to report of them",
-      compared - failed, compared, plural(steps, "step"));
+      compared - failed, compared, steps == 1 ? "1 step's" : fmt::format("{} steps'", steps));
   if (not_run > 0) out += fmt::format("; {} could not be run", not_run);
   return out;
 }

@@ -1,9 +1,12 @@
 // `strake bench comm`, the real program, with every backend that needs no GPU.
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <csignal>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "runtime/base/error.h"
@@ -81,6 +84,22 @@ TEST_P(BenchComm, MoreThanTheHostHasIsRefusedBeforeItIsTaken) {
       EXPECT_NE(end.errors()[0].find(part), std::string::npos) << end.errors()[0];
     }
   }
+}
+
+TEST(BenchCommStopped, IsNoMistakeOfTheProgram) {
+  ScratchFolder folder;
+  StrakeProgram program(2,
+                        {"bench", "comm", "run.device=cpu", "--only", "all_reduce", "--max", "1KiB", "--warmup",
+                         "10000", "--iterations", "10000", "--seconds", "3"},
+                        folder.path());
+  while (program.running() && !program.ranks_handle(SIGUSR1, 2)) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  program.send(SIGUSR1);
+  const ProgramEnd end = program.wait();
+  EXPECT_EQ(end.exit_code, static_cast<int>(ExitCode::kInterrupted)) << end.output;
+  ASSERT_EQ(end.errors().size(), 1u) << end.output;
+  EXPECT_NE(end.errors()[0].find("stopped by SIGUSR1"), std::string::npos) << end.output;
 }
 
 INSTANTIATE_TEST_SUITE_P(

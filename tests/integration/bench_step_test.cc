@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <csignal>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "runtime/base/error.h"
 #include "tests/integration/program_job.h"
@@ -220,6 +223,21 @@ TEST_P(BenchStep, WrongInputIsReportedOnce) {
     for (const std::string& part : parts) EXPECT_NE(end.errors()[0].find(part), std::string::npos) << end.errors()[0];
     EXPECT_TRUE(leftovers().empty()) << leftovers().front();
   }
+}
+
+// By all ranks together, so that rank 0 takes its folder with it.
+TEST_P(BenchStep, StoppedItLeavesNothingBehind) {
+  std::vector<std::string> arguments{
+      "bench", "step", job_.config_path().string(), "run.dir=" + job_.run_folder("run").string(), "--steps", "1000000"};
+  StrakeProgram program(GetParam(), arguments, job_.folder());
+  while (program.running() && leftovers().empty()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));  // most often in its steps
+  program.send(SIGUSR1);
+  const ProgramEnd end = program.wait();
+  EXPECT_EQ(end.exit_code, static_cast<int>(ExitCode::kInterrupted)) << end.output;
+  ASSERT_EQ(end.errors().size(), 1u) << end.output;
+  EXPECT_NE(end.errors()[0].find("stopped by SIGUSR1: nothing was measured"), std::string::npos) << end.output;
+  EXPECT_TRUE(leftovers().empty()) << leftovers().front();
 }
 
 INSTANTIATE_TEST_SUITE_P(Ranks, BenchStep, testing::Values(0, 2), [](const auto& tested) {

@@ -124,6 +124,9 @@ TEST_F(VerifyOverlapProgram, WrongInputIsReportedOnce) {
       }
     }
   }
+  const ProgramEnd other = verify(2, {"--ranks", "3"});  // than were started
+  EXPECT_EQ(other.exit_code, static_cast<int>(ExitCode::kConfig)) << other.output;
+  EXPECT_NE(other.output.find("--ranks: the ranks are those that were started"), std::string::npos) << other.output;
   expect_nothing_left_behind();
 }
 
@@ -134,7 +137,7 @@ TEST_F(VerifyOverlapProgram, IsStoppedBetweenTwoSteps) {
   const ProgramEnd end = program.wait();
   EXPECT_EQ(end.exit_code, static_cast<int>(ExitCode::kInterrupted)) << end.output;
   ASSERT_EQ(end.errors().size(), 1u) << end.output;
-  EXPECT_NE(end.errors()[0].find("stopped by signal 2 in variant 'micro-batch 3 x 2: "), std::string::npos)
+  EXPECT_NE(end.errors()[0].find("stopped by SIGINT in variant 'micro-batch 3 x 2: "), std::string::npos)
       << end.errors()[0];
 }
 
