@@ -78,11 +78,12 @@ auto with_type(DType dtype, Visit visit) {
 class RankBench {
  public:
   RankBench(const BenchCommArguments& arguments, Device& device, comm::Communicator& communicator,
-            comm::Control& control)
+            comm::Control& control, RankWatch* watch)
       : arguments_(arguments),
         device_(device),
         communicator_(communicator),
         control_(control),
+        watch_(watch),
         stream_(device.make_stream("comm", StreamPriority::kHigh)) {
     std::int64_t most_elems = 1;
     for (const Collective collective : arguments.collectives) {
@@ -112,10 +113,14 @@ class RankBench {
     measured.wrong_elems = wrong_elems(collective, elems);
     const std::int64_t iterations = agreed_iterations(collective, elems);
     stream_->mark(marks_.front());
-    for (std::int64_t i = 0; i < iterations; ++i) {
-      run(collective, elems);
-      stream_->mark(marks_[static_cast<std::size_t>(i) + 1]);
+    for (std::int64_t begin = 0; begin < iterations; begin += kEnqueuedAtOnce) {
+      const auto section = at(collective, elems, begin);  // a stream may have no room for more
+      for (std::int64_t i = begin; i < std::min(begin + kEnqueuedAtOnce, iterations); ++i) {
+        run(collective, elems);
+        stream_->mark(marks_[static_cast<std::size_t>(i) + 1]);
+      }
     }
+    for (std::int64_t i = 0; i < iterations; ++i) await(collective, elems, i);
     finish();
     for (std::size_t i = 0; i < static_cast<std::size_t>(iterations); ++i) {
       measured.times_us.push_back(static_cast<double>(device_.elapsed(marks_[i], marks_[i + 1]).count()) / 1e3);
@@ -126,6 +131,7 @@ class RankBench {
  private:
   static constexpr std::int64_t kStagedElems = std::int64_t{1} << 20;
   static constexpr std::int64_t kFewestIterations = 3;
+  static constexpr std::int64_t kEnqueuedAtOnce = 64;
 
   int rank() const { return communicator_.rank(); }
   int ranks() const { return communicator_.size(); }
@@ -152,6 +158,24 @@ class RankBench {
     }
   }
 
+  // Each iteration is progress: all of them may take longer than a hang is waited for, over a slow link.
+  std::optional<RankWatch::Section> at(Collective collective, std::int64_t elems, std::int64_t iteration) const {
+    if (watch_ == nullptr) return std::nullopt;
+    return watch_->enter(fmt::format("{} of {} elements, iteration {}", name_of(collective), elems, iteration + 1),
+                         Patience::kLong);
+  }
+
+  void await(Collective collective, std::int64_t elems, std::int64_t iteration) {
+    const Mark& end = marks_[static_cast<std::size_t>(iteration) + 1];
+    if (device_.complete(end)) return;
+    const auto section = at(collective, elems, iteration);
+    while (!device_.complete(end)) {
+      device_.check();
+      communicator_.check();
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));  // seldom: it takes time from what is measured
+    }
+  }
+
   void finish() {
     stream_->synchronize();
     device_.check();
@@ -162,8 +186,11 @@ class RankBench {
   std::int64_t agreed_iterations(Collective collective, std::int64_t elems) {
     finish();
     const auto begin = std::chrono::steady_clock::now();
-    for (std::int64_t i = 0; i < arguments_.warmup; ++i) run(collective, elems);
-    finish();
+    for (std::int64_t i = 0; i < arguments_.warmup; ++i) {
+      const auto section = at(collective, elems, i);
+      run(collective, elems);
+      finish();
+    }
     const double warmup_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     double slowest_s = 0;
     for (const std::string& text : control_.all_gather(fmt::format("{}", warmup_s)))
@@ -246,6 +273,7 @@ class RankBench {
   Device& device_;
   comm::Communicator& communicator_;
   comm::Control& control_;
+  RankWatch* const watch_;  // null: nobody notices hangs
   Arena memory_{"operands", MemoryKind::kDevice};
   Arena host_memory_{"values and results", MemoryKind::kHost};
   Tensor first_, second_, staged_;
@@ -387,7 +415,7 @@ int bench_threads(const BenchCommArguments& arguments) {
 std::vector<CommFigure> measure_collectives(const BenchCommArguments& arguments, Device& device,
                                             comm::Communicator& communicator, comm::Control& control,
                                             RankWatch* watch) {
-  RankBench bench(arguments, device, communicator, control);
+  RankBench bench(arguments, device, communicator, control, watch);
   std::vector<CommFigure> figures;
   for (const Collective collective : arguments.collectives) {
     std::vector<std::int64_t> sizes = sizes_between(arguments.least_bytes, arguments.most_bytes, arguments.factor);

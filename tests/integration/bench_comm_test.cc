@@ -86,6 +86,17 @@ TEST_P(BenchComm, MoreThanTheHostHasIsRefusedBeforeItIsTaken) {
   }
 }
 
+// All iterations together take longer than a hang is waited for, none of them does.
+TEST(BenchCommSlow, IsNoHang) {
+  ScratchFolder folder;
+  const ProgramEnd end =
+      StrakeProgram::run(2,
+                         {"bench", "comm", "run.device=cpu", "run.hang_s=1", "--only", "all_reduce", "--min", "32MiB",
+                          "--max", "32MiB", "--iterations", "100000", "--seconds", "8"},
+                         folder.path());
+  EXPECT_EQ(end.exit_code, 0) << end.output;
+}
+
 TEST(BenchCommStopped, IsNoMistakeOfTheProgram) {
   ScratchFolder folder;
   StrakeProgram program(2,
