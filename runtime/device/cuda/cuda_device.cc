@@ -61,6 +61,20 @@ bool has_run(cudaEvent_t event) {
   return true;
 }
 
+// False: there is not so much. Throws what else is wrong.
+bool taken(cudaError_t error, const char* call, std::string& why) {
+  if (error == cudaSuccess) return true;
+  if (error != cudaErrorMemoryAllocation) cuda::call_failed(error, call);
+  cudaGetLastError();
+  why = cudaGetErrorString(error);
+  return false;
+}
+
+void* take_host_memory(std::size_t size_bytes, std::string& why) {
+  void* memory = nullptr;
+  return taken(cudaMallocHost(&memory, size_bytes), "cudaMallocHost", why) ? memory : nullptr;
+}
+
 class CudaStream final : public Stream {
  public:
   CudaStream(Device& device, std::string_view name, int index, int priority)
@@ -110,7 +124,8 @@ class CudaStream final : public Stream {
 
 class CudaDevice final : public Device {
  public:
-  CudaDevice(int ordinal, std::unique_ptr<KernelState> kernels) : ordinal_(ordinal), kernels_(std::move(kernels)) {
+  CudaDevice(int ordinal, std::unique_ptr<KernelState> kernels, GpuMemorySource memory)
+      : ordinal_(ordinal), kernels_(std::move(kernels)), memory_(memory) {
     select_cuda_device(ordinal);
     STRAKE_CUDA(cudaDeviceGetStreamPriorityRange(&low_priority_, &high_priority_));
   }
@@ -130,19 +145,16 @@ class CudaDevice final : public Device {
   Mark make_mark(std::string_view name) override { return Mark(marks_.emplace_back(), name); }
 
   DeviceAddress allocate(std::string_view name, std::size_t size_bytes, MemoryKind kind) override {
-    void* memory = nullptr;
-    const cudaError_t error =
-        kind == MemoryKind::kDevice ? cudaMalloc(&memory, size_bytes) : cudaMallocHost(&memory, size_bytes);
-    if (error != cudaSuccess) {
-      cudaGetLastError();
+    std::string why;
+    void* const memory =
+        kind == MemoryKind::kDevice ? memory_.take(size_bytes, why) : take_host_memory(size_bytes, why);
+    if (memory == nullptr) {
       std::size_t free_bytes = 0, total_bytes = 0;
       STRAKE_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));
-      if (error != cudaErrorMemoryAllocation) cuda::call_failed(error, "cudaMalloc");
-      throw OutOfMemoryError(
-          fmt::format("cannot allocate {} bytes of {} memory for '{}': {} ({} of {} bytes are free on the "
-                      "GPU)",
-                      size_bytes, kind == MemoryKind::kDevice ? "GPU" : "page-locked host", name,
-                      cudaGetErrorString(error), free_bytes, total_bytes));
+      throw OutOfMemoryError(fmt::format(
+          "cannot allocate {} bytes of {} memory for '{}': {} ({} of {} bytes are free on the "
+          "GPU)",
+          size_bytes, kind == MemoryKind::kDevice ? "GPU" : "page-locked host", name, why, free_bytes, total_bytes));
     }
     if (kind == MemoryKind::kDevice) {
       STRAKE_CUDA(cudaMemset(memory, 0, size_bytes));
@@ -160,7 +172,7 @@ class CudaDevice final : public Device {
     if (found == sizes_.end()) return;
     void* memory = reinterpret_cast<void*>(address.value);
     if (kind == MemoryKind::kDevice) {
-      STRAKE_LOG_CUDA(cudaFree(memory));
+      memory_.give_back(memory);
     } else {
       STRAKE_LOG_CUDA(cudaFreeHost(memory));
     }
@@ -229,6 +241,7 @@ class CudaDevice final : public Device {
 
   int ordinal_;
   std::unique_ptr<KernelState> kernels_;
+  const GpuMemorySource memory_;
   int low_priority_ = 0, high_priority_ = 0;
   std::deque<CudaEventState> events_;
   std::deque<CudaMarkState> marks_;
@@ -267,8 +280,17 @@ std::string cuda_unavailable_reason() {
                                       cuda_runtime_version());
 }
 
-std::unique_ptr<Device> make_cuda_device(int ordinal, std::unique_ptr<KernelState> kernels) {
-  return std::make_unique<CudaDevice>(ordinal, std::move(kernels));
+GpuMemorySource cuda_memory() {
+  return {.take =
+              [](std::size_t size_bytes, std::string& why) {
+                void* memory = nullptr;
+                return taken(cudaMalloc(&memory, size_bytes), "cudaMalloc", why) ? memory : nullptr;
+              },
+          .give_back = [](void* memory) noexcept { STRAKE_LOG_CUDA(cudaFree(memory)); }};
+}
+
+std::unique_ptr<Device> make_cuda_device(int ordinal, std::unique_ptr<KernelState> kernels, GpuMemorySource memory) {
+  return std::make_unique<CudaDevice>(ordinal, std::move(kernels), memory);
 }
 
 void select_cuda_device(int ordinal) {
@@ -322,6 +344,12 @@ GpuMachine cuda_machine() {
     machine.gpus.push_back(std::move(facts));
   }
   return machine;
+}
+
+GpuLink cuda_link(const std::string& pci_bus_id, const std::string& other) {
+  const std::optional<Nvml> nvml = Nvml::load();
+  if (!nvml.has_value()) return {.path = "unknown"};
+  return nvml->link({.pci_bus_id = pci_bus_id}, {.pci_bus_id = other});
 }
 
 std::unique_ptr<GpuSensor> make_cuda_sensor() {
