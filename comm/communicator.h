@@ -41,6 +41,13 @@ class Communicator {
   // Of host memory that the communicator keeps so that the device can copy to and from it: for the memory table.
   virtual std::size_t staging_bytes() const { return 0; }
 
+  // Collectives enqueued from now on will use the whole of `arena`, which is allocated: some backends move memory
+  // faster that they know. Collective: every rank of the group says it of equal arenas in one order. It only ever
+  // changes how fast they are. Before the arena goes, and while nothing of it is in flight, it is forgotten;
+  // `RegisteredMemory` (comm/registered_memory.h) does both. Not said of a communicator's parts.
+  virtual void register_memory(const Arena&) {}
+  virtual void forget_memory(const Arena&) noexcept {}
+
   // data = sum over ranks, in place. data: f32, f64 or bf16.
   void all_reduce(Stream& stream, Label label, const Tensor& data);
   // out = this rank's piece of the sum. in [size() * n], out [n]; out may be in's own piece.
@@ -71,7 +78,8 @@ class Communicator {
   virtual void check() {}
   // The last resort, from any thread while the communicator lives: collectives in flight end with whatever has arrived,
   // so that who waits for them goes on, and every later call throws CommError. Of this group only, not of those that
-  // were split from it. May take seconds where a device does not answer.
+  // were split from it. May take seconds where a device does not answer. (Of NCCL's collectives between symmetric
+  // buffers nothing can end those in flight.)
   virtual void abort() noexcept {}
 
  protected:

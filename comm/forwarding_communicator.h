@@ -22,6 +22,8 @@ class ForwardingCommunicator : public Communicator {
   int size() const override { return inner_->size(); }
   std::string backend() const override { return inner_->backend(); }
   std::size_t staging_bytes() const override { return inner_->staging_bytes(); }
+  void register_memory(const Arena& arena) override { inner_->register_memory(arena); }
+  void forget_memory(const Arena& arena) noexcept override { inner_->forget_memory(arena); }
   std::string waits_for() const override { return inner_->waits_for(); }
   std::unique_ptr<Communicator> split(int color, int key) override { return inner_->split(color, key); }
   void check() override { inner_->check(); }

@@ -10,26 +10,40 @@
 // connects them, and enqueueing waits for that, but so that abort() ends it. (Each collective is launched by a thread
 // of NCCL's; the environment's NCCL_COMM_BLOCKING=1 has the calling thread do it, and then abort() cannot end a call.)
 //
+// NVLink multicast (NVLS) is off: this file sets NCCL_NVLS_ENABLE=0 for its process before main() begins, whatever the
+// environment says. It adds in the switch, in an order and with roundings of its own.
+//
 // Errors: CommError with NCCL's text. Over a network NCCL reports a dead peer, by check(); between GPUs of one host it
 // does not: the launcher ends the job. A communicator that an exception destroys aborts instead of waiting for its
-// peers.
+// peers. Between symmetric buffers nothing ends a collective whose peer never comes: abort() then makes the
+// communicator unusable and no more, and who waits for the stream waits until the process ends.
 #pragma once
 
 #include <chrono>
 #include <memory>
+#include <string>
 
 #include "comm/communicator.h"
 #include "comm/control.h"
+#include "comm/nccl/nccl_options.h"
+#include "runtime/device/cuda/cuda_device.h"
 
 namespace strake::comm {
 
 // The group of all ranks of `control`. Collective. REQUIRES: the calling thread's GPU is the device whose streams
 // will carry the collectives (making the CUDA device selects it). Throws CommError if the ranks have not found each
 // other after `limit`.
-std::unique_ptr<Communicator> make_nccl_communicator(Control& control,
+// REQUIRES: nccl_usable_version() has what `options` ask for.
+std::unique_ptr<Communicator> make_nccl_communicator(Control& control, const NcclOptions& options = {},
                                                      std::chrono::seconds limit = std::chrono::seconds(300));
+
+// Device memory that can be registered as any of NcclOptions::Buffers.
+GpuMemorySource nccl_memory();
 
 // "2.28.9", of the library that is loaded.
 std::string nccl_version();
+// 22809 for 2.28.9: of the library that is loaded, or of the headers that this program was built with if those are
+// older.
+int nccl_usable_version();
 
 }  // namespace strake::comm

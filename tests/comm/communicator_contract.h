@@ -23,6 +23,7 @@
 
 #include "comm/communicator.h"
 #include "comm/control.h"
+#include "comm/registered_memory.h"
 #include "runtime/base/error.h"
 #include "runtime/device/cpu/cpu_device.h"
 #include "runtime/device/cpu/cpu_memory.h"
@@ -87,6 +88,7 @@ class Rank {
       : machine_(world.make_machine()),
         device_(machine_->device(), CheckedDevice::Policy::kCollect),
         communicator(world.make_communicator(machine_->device())),
+        registered_(*communicator),
         stream(device_.make_stream("comm", StreamPriority::kHigh)) {}
   ~Rank() {
     for (const OrderChecker::Report& report : device_.checker().reports()) ADD_FAILURE() << report.describe();
@@ -105,11 +107,13 @@ class Rank {
   }
   test::StreamGate& make_gate() { return *gates_.emplace_back(machine_->make_gate()); }
 
+  // Registered, as memory of a run is: REQUIRES: every rank makes as many, with or without values.
   template <typename T>
   Tensor tensor(const std::vector<T>& values) {
     Arena& arena = *arenas_.emplace_back(std::make_unique<Arena>("tensor", MemoryKind::kDevice));
     Tensor out = Tensor::reserve(arena, dtype_of<T>, {static_cast<std::int64_t>(values.size())});
     arena.allocate(device_);
+    registered_.add(arena);
     if (!values.empty()) machine_->write(out, values.data());
     return out;
   }
@@ -128,6 +132,11 @@ class Rank {
 
  public:
   std::unique_ptr<Communicator> communicator;
+
+ private:
+  RegisteredMemory registered_;
+
+ public:
   std::unique_ptr<Stream> stream;  // drains before anything else goes
 };
 

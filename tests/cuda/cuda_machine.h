@@ -14,7 +14,8 @@ namespace strake::comm {
 
 class CudaMachine final : public Machine {
  public:
-  explicit CudaMachine(int ordinal) : cuda_(make_cuda_device(ordinal, nullptr)) {
+  explicit CudaMachine(int ordinal, GpuMemorySource memory = cuda_memory())
+      : cuda_(make_cuda_device(ordinal, nullptr, memory)) {
     STRAKE_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
   }
   ~CudaMachine() override { STRAKE_LOG_CUDA(cudaStreamDestroy(stream_)); }

@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "comm/nccl/nccl_communicator.h"
+#include "comm/registered_memory.h"
 #include "comm/threads/threads_world.h"
 #include "runtime/device/cuda/cuda_call.h"
 #include "runtime/device/cuda/cuda_device.h"
@@ -30,22 +31,23 @@
 namespace strake::comm {
 namespace {
 
-Backend nccl_backend(int size) {
-  return {.name = fmt::format("Gpus{}", size),
+Backend nccl_backend(int size, const NcclOptions& options = {}, const std::string& name = "") {
+  const GpuMemorySource memory = options.buffers == NcclOptions::Buffers::kPlain ? cuda_memory() : nccl_memory();
+  return {.name = fmt::format("{}Gpus{}", name, size),
           .run =
-              [size](const std::function<void(RankWorld&)>& rank_main) {
+              [=](const std::function<void(RankWorld&)>& rank_main) {
                 ThreadsWorld world(size);
                 test::run_ranks(world, [&](int rank) {
                   select_cuda_device(rank);
                   RankWorld rank_world{.rank = rank,
                                        .size = size,
                                        .make_communicator =
-                                           [&world, rank](Device&) {
+                                           [&world, rank, options](Device&) {
                                              const auto control = world.make_control(rank);
-                                             return make_nccl_communicator(*control);
+                                             return make_nccl_communicator(*control, options);
                                            },
                                        .make_control = [&world, rank] { return world.make_control(rank); },
-                                       .make_machine = [rank] { return std::make_unique<CudaMachine>(rank); }};
+                                       .make_machine = [=] { return std::make_unique<CudaMachine>(rank, memory); }};
                   rank_main(rank_world);
                 });
               },
@@ -57,18 +59,34 @@ Backend nccl_backend(int size) {
 INSTANTIATE_TEST_SUITE_P(Nccl, CommunicatorContract, testing::Values(nccl_backend(1), nccl_backend(2)),
                          name_of_backend);
 
+// However many multiprocessors collectives take, and whosever memory they use: the same sums, the same order.
+using Buffers = NcclOptions::Buffers;
+INSTANTIATE_TEST_SUITE_P(
+    NcclSwitches, CommunicatorContract,
+    testing::Values(nccl_backend(2, {.max_ctas = 2}, "FewCtas"),
+                    nccl_backend(2, {.min_ctas = 4, .max_ctas = 4}, "FourCtas"),
+                    nccl_backend(2, {.buffers = Buffers::kRegistered}, "Registered"),
+                    nccl_backend(1, {.buffers = Buffers::kSymmetric}, "Symmetric"),
+                    nccl_backend(2, {.buffers = Buffers::kSymmetric}, "Symmetric"),
+                    nccl_backend(2, {.max_ctas = 4, .buffers = Buffers::kSymmetric}, "SymmetricFewCtas"),
+                    nccl_backend(2, {.buffers = Buffers::kSymmetric, .copy_engines = true}, "CopyEngines")),
+    name_of_backend);
+
 // Rank 1 of two never comes to a collective that rank 0 has enqueued, or to the group.
 class NcclWithoutAPeer : public testing::Test {
  protected:
   struct Rank {
-    Rank(ThreadsWorld& world, int rank)
+    Rank(ThreadsWorld& world, int rank, const NcclOptions& options = {})
         : control(world.make_control(rank)),
-          device(make_cuda_device(rank, nullptr)),
-          communicator(make_nccl_communicator(*control)),
+          device(make_cuda_device(rank, nullptr,
+                                  options.buffers == NcclOptions::Buffers::kPlain ? cuda_memory() : nccl_memory())),
+          communicator(make_nccl_communicator(*control, options)),
+          registered(*communicator),
           stream(device->make_stream("comm", StreamPriority::kHigh)),
           data(Tensor::reserve(arena, DType::kF32, {1 << 20})),
           done(device->make_event("all-reduced")) {
       arena.allocate(*device);
+      registered.add(arena);
     }
     void all_reduce() {
       communicator->all_reduce(*stream, {"gradients"}, data);
@@ -79,6 +97,7 @@ class NcclWithoutAPeer : public testing::Test {
     std::unique_ptr<Device> device;
     Arena arena{"data", MemoryKind::kDevice};
     std::unique_ptr<Communicator> communicator;
+    RegisteredMemory registered;
     std::unique_ptr<Stream> stream;
     Tensor data;
     Event done;
@@ -93,12 +112,17 @@ class NcclWithoutAPeer : public testing::Test {
   }
 };
 
-TEST_F(NcclWithoutAPeer, ACollectiveInFlightIsEndedByAbort) {
+// Registered memory is forgotten behind it all the same. (Between symmetric buffers nothing ends a collective.)
+class AbortedWithMemory : public NcclWithoutAPeer, public testing::WithParamInterface<NcclOptions::Buffers> {};
+INSTANTIATE_TEST_SUITE_P(NcclBuffers, AbortedWithMemory, testing::Values(Buffers::kPlain, Buffers::kRegistered),
+                         [](const auto& buffers) { return buffers.param == Buffers::kPlain ? "Plain" : "Registered"; });
+
+TEST_P(AbortedWithMemory, ACollectiveInFlightIsEndedByAbort) {
   const test::Watchdog watchdog("an aborted all-reduce", std::chrono::seconds(60));
   ThreadsWorld world(2);
   test::run_ranks(world, [&](int rank) {
     select_cuda_device(rank);
-    Rank mine(world, rank);
+    Rank mine(world, rank, {.buffers = GetParam()});
     mine.all_reduce();  // connects the ranks
     mine.stream->synchronize();
     mine.communicator->check();
@@ -115,6 +139,32 @@ TEST_F(NcclWithoutAPeer, ACollectiveInFlightIsEndedByAbort) {
       mine.communicator->abort();  // once more is nothing
     }
     mine.control->barrier();  // rank 1's memory stays until nobody reaches for it
+    if (rank == 1) mine.communicator->abort();
+  });
+}
+
+// With a collective that nobody ends in flight, abort() comes back all the same, and leaves a communicator of no use.
+TEST_F(NcclWithoutAPeer, AnAbortBetweenSymmetricBuffersWaitsForNobody) {
+  const test::Watchdog watchdog("an abort between symmetric buffers", std::chrono::seconds(60));
+  ThreadsWorld world(2);
+  test::run_ranks(world, [&](int rank) {
+    select_cuda_device(rank);
+    Rank mine(world, rank, {.buffers = Buffers::kSymmetric});
+    mine.all_reduce();
+    mine.stream->synchronize();
+    mine.control->barrier();
+    if (rank == 0) {
+      mine.all_reduce();
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));
+      std::thread([&] { mine.communicator->abort(); }).join();
+      EXPECT_FALSE(mine.device->complete(mine.done)) << "rank 1 does not take part";
+      expect_aborted([&] { mine.communicator->check(); });
+      expect_aborted([&] { mine.all_reduce(); });
+    }
+    mine.control->barrier();
+    if (rank == 1) mine.all_reduce();  // which rank 0 still waits for
+    mine.stream->synchronize();
+    mine.control->barrier();
     if (rank == 1) mine.communicator->abort();
   });
 }
@@ -151,7 +201,7 @@ TEST_F(NcclWithoutAPeer, AGroupThatDoesNotMeetIsGivenUp) {
     const auto control = world.make_control(rank);
     if (rank == 0) {
       const std::string said =
-          test::thrown_by<CommError>([&] { make_nccl_communicator(*control, std::chrono::seconds(2)); });
+          test::thrown_by<CommError>([&] { make_nccl_communicator(*control, {}, std::chrono::seconds(2)); });
       EXPECT_NE(said.find("2 ranks have not found each other"), std::string::npos) << said;
     } else {
       control->broadcast({}, 0);  // of the id: and then nothing
@@ -202,7 +252,7 @@ TEST(NcclChild, DISABLED_Rank) {
   Arena arena("data", MemoryKind::kDevice);
   const Tensor data = Tensor::reserve(arena, DType::kF32, {1 << 20});
   arena.allocate(*device);
-  const auto communicator = make_nccl_communicator(control, std::chrono::seconds(60));
+  const auto communicator = make_nccl_communicator(control, {}, std::chrono::seconds(60));
   const auto stream = device->make_stream("comm", StreamPriority::kHigh);
   communicator->all_reduce(*stream, {"first"}, data);
   stream->synchronize();
@@ -264,7 +314,36 @@ TEST_F(NcclWithoutAPeer, AKilledPeerIsNoticedOverSockets) {
   for (const int descriptor : {id[0], id[1], word[0]}) ::close(descriptor);
 }
 
-TEST(Nccl, NamesTheLibraryItRunsWith) { EXPECT_NE(nccl_version().find('.'), std::string::npos); }
+TEST(Nccl, NamesTheLibraryItRunsWith) {
+  EXPECT_NE(nccl_version().find('.'), std::string::npos);
+  EXPECT_GE(nccl_usable_version(), kNcclWithRegistration);
+}
+
+// Whatever the environment says: ctest runs it with NCCL_NVLS_ENABLE=1 too.
+TEST(Nccl, MulticastStaysOff) { EXPECT_STREQ(std::getenv("NCCL_NVLS_ENABLE"), "0"); }
+
+// Of a communicator that is used on: registering again is as the first time, also at another address.
+TEST_F(NcclWithoutAPeer, MemoryIsRegisteredAgainAndAgain) {
+  const test::Watchdog watchdog("memory that comes and goes", std::chrono::seconds(120));
+  for (const Buffers buffers : {Buffers::kRegistered, Buffers::kSymmetric}) {
+    ThreadsWorld world(2);
+    test::run_ranks(world, [&](int rank) {
+      select_cuda_device(rank);
+      Rank mine(world, rank, {.buffers = buffers});
+      for (int run = 0; run < 5; ++run) {
+        Arena arena("for a while", MemoryKind::kDevice);
+        const Tensor data = Tensor::reserve(arena, DType::kF32, {(std::int64_t{1} << 20) * (run % 3 + 1)});
+        arena.allocate(*mine.device);
+        RegisteredMemory registered(*mine.communicator);
+        registered.add(arena);
+        mine.communicator->all_reduce(*mine.stream, {"sum"}, data);
+        mine.stream->synchronize();
+        mine.communicator->check();
+        mine.control->barrier();  // nobody's memory goes while the other one still reads it
+      }
+    });
+  }
+}
 
 }  // namespace
 }  // namespace strake::comm
