@@ -6,8 +6,20 @@
 
 #include "kernels/cuda/make_kernels.h"
 #include "runtime/base/check.h"
+#include "runtime/device/cuda/cuda_device.h"
 
 namespace strake::kernels::cuda {
+
+CudaKernels::CudaKernels(bool deterministic)
+    : attention_(deterministic),
+      deterministic_(deterministic),
+      multiprocessors_(cuda_facts(current_cuda_device()).multiprocessors) {}
+
+int CudaKernels::multiprocessors_for(MatmulProblem::Kind kind) const {
+  const int spared = kind == MatmulProblem::Kind::kForward ? spared_.forward : spared_.backward;
+  STRAKE_CHECK(spared >= 0 && spared < multiprocessors_, "products need multiprocessors");
+  return spared == 0 ? 0 : multiprocessors_ - spared;
+}
 
 CudaKernels& CudaKernels::of(Device& device) {
   auto* state = dynamic_cast<CudaKernels*>(device.kernel_state());

@@ -21,7 +21,7 @@ namespace strake::kernels::cuda {
 class CudaKernels final : public KernelState {
  public:
   // `deterministic`: only algorithms that give the same bits again. REQUIRES: the device is current.
-  explicit CudaKernels(bool deterministic) : attention_(deterministic), deterministic_(deterministic) {}
+  explicit CudaKernels(bool deterministic);
 
   Matmuls& matmuls() { return matmuls_; }
   CudnnAttentions& attentions() { return attention_; }
@@ -29,6 +29,10 @@ class CudaKernels final : public KernelState {
   std::vector<std::string> tune() override;
   std::map<std::string, std::string> choices() const override { return matmuls_.choices(); }
   void apply(const std::map<std::string, std::string>& choices) override { matmuls_.apply(choices); }
+  // REQUIRES: fewer than the GPU has.
+  void spare(SparedMultiprocessors spared) override { spared_ = spared; }
+  // What a product is laid out for now: MatmulProblem::multiprocessors.
+  int multiprocessors_for(MatmulProblem::Kind kind) const;
 
   // Of `device`, which must be a CUDA device or plan for one.
   static CudaKernels& of(Device& device);
@@ -37,6 +41,8 @@ class CudaKernels final : public KernelState {
   Matmuls matmuls_;
   CudnnAttentions attention_;
   bool deterministic_;
+  int multiprocessors_;
+  SparedMultiprocessors spared_;
 };
 
 }  // namespace strake::kernels::cuda

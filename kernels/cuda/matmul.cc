@@ -30,7 +30,8 @@ Body LinearForward::on_cuda(Device& device, Operation& operation) const {
       .type = x.dtype(),
       .out_type = y.dtype(),
       .accumulate = false,
-      .layout = layout};
+      .layout = layout,
+      .multiprocessors = CudaKernels::of(device).multiprocessors_for(MatmulProblem::Kind::kForward)};
   Matmuls& matmuls = prepared(device, problem);
   operation.workspace_bytes = Matmuls::kWorkspaceBytes;
   return untyped_body([=, *this, &matmuls](cudaStream_t stream, void* workspace) {
@@ -40,15 +41,17 @@ Body LinearForward::on_cuda(Device& device, Operation& operation) const {
 
 Body LinearBackwardWeight::on_cuda(Device& device, Operation& operation) const {
   const bool add = accumulate == Accumulate::kAdd;
-  MatmulProblem problem{.kind = MatmulProblem::Kind::kBackwardWeight,
-                        .epilogue = MatmulProblem::Epilogue::kNone,
-                        .rows = x.size(0),
-                        .ins = x.size(1),
-                        .outs = dy.size(1),
-                        .type = dy.dtype(),
-                        .out_type = dweight.dtype(),
-                        .accumulate = add,
-                        .layout = layout};
+  MatmulProblem problem{
+      .kind = MatmulProblem::Kind::kBackwardWeight,
+      .epilogue = MatmulProblem::Epilogue::kNone,
+      .rows = x.size(0),
+      .ins = x.size(1),
+      .outs = dy.size(1),
+      .type = dy.dtype(),
+      .out_type = dweight.dtype(),
+      .accumulate = add,
+      .layout = layout,
+      .multiprocessors = CudaKernels::of(device).multiprocessors_for(MatmulProblem::Kind::kBackwardWeight)};
   // The bias gradient comes out of the product where cuBLASLt can do that; it cannot add to what is there.
   bool fused = false;
   if (dbias.defined() && !add && dbias.dtype() == problem.out_type) {
@@ -68,15 +71,17 @@ Body LinearBackwardWeight::on_cuda(Device& device, Operation& operation) const {
 }
 
 Body LinearBackwardInput::on_cuda(Device& device, Operation& operation) const {
-  const MatmulProblem problem{.kind = MatmulProblem::Kind::kBackwardInput,
-                              .epilogue = MatmulProblem::Epilogue::kNone,
-                              .rows = dy.size(0),
-                              .ins = dx.size(1),
-                              .outs = dy.size(1),
-                              .type = dy.dtype(),
-                              .out_type = dx.dtype(),
-                              .accumulate = false,
-                              .layout = layout};
+  const MatmulProblem problem{
+      .kind = MatmulProblem::Kind::kBackwardInput,
+      .epilogue = MatmulProblem::Epilogue::kNone,
+      .rows = dy.size(0),
+      .ins = dx.size(1),
+      .outs = dy.size(1),
+      .type = dy.dtype(),
+      .out_type = dx.dtype(),
+      .accumulate = false,
+      .layout = layout,
+      .multiprocessors = CudaKernels::of(device).multiprocessors_for(MatmulProblem::Kind::kBackwardInput)};
   Matmuls& matmuls = prepared(device, problem);
   operation.workspace_bytes = Matmuls::kWorkspaceBytes;
   return untyped_body([=, *this, &matmuls](cudaStream_t stream, void* workspace) {

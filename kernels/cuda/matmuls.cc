@@ -77,9 +77,10 @@ std::optional<cublasLtMatmulAlgo_t> from_hex(std::string_view hex) {
 std::string MatmulProblem::describe() const {
   constexpr const char* kKinds[] = {"forward", "d_input", "d_weight"};
   constexpr const char* kEpilogues[] = {"", " bias", " d_bias"};
-  return fmt::format("{} {}x{}x{} {}->{}{}{}{}", kKinds[static_cast<int>(kind)], rows, ins, outs, name_of(type),
+  return fmt::format("{} {}x{}x{} {}->{}{}{}{}{}", kKinds[static_cast<int>(kind)], rows, ins, outs, name_of(type),
                      name_of(out_type), kEpilogues[static_cast<int>(epilogue)], accumulate ? " add" : "",
-                     layout == WeightLayout::kInOut ? " in_out" : "");
+                     layout == WeightLayout::kInOut ? " in_out" : "",
+                     multiprocessors > 0 ? fmt::format(" on {} SMs", multiprocessors) : "");
 }
 
 struct Matmuls::Prepared {
@@ -139,6 +140,9 @@ bool Matmuls::prepare(const MatmulProblem& problem) {
         problem.epilogue == MatmulProblem::Epilogue::kBias ? CUBLASLT_EPILOGUE_BIAS : gradient);
     set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, cuda_type(problem.out_type));
   }
+  // Of the heuristic, and of every launch: part of the descriptor, like what is computed.
+  if (problem.multiprocessors > 0)
+    set(CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET, static_cast<std::int32_t>(problem.multiprocessors));
   const auto layout = [&](cublasLtMatrixLayout_t& target, DType type, std::int64_t rows, std::int64_t columns) {
     require(cublasLtMatrixLayoutCreate(&target, cuda_type(type), static_cast<std::uint64_t>(rows),
                                        static_cast<std::uint64_t>(columns), rows),

@@ -29,9 +29,10 @@ struct MatmulProblem {
   DType out_type;
   bool accumulate;
   WeightLayout layout = WeightLayout::kOutIn;
+  int multiprocessors = 0;  // that the algorithm is laid out for; 0: all. What runs beside it has the others.
 
   auto operator<=>(const MatmulProblem&) const = default;
-  std::string describe() const;  // "forward 65536x768x2304 bf16->bf16 bias"; " in_out" behind it
+  std::string describe() const;  // "forward 65536x768x2304 bf16->bf16 bias"; " in_out", " on 124 SMs" behind it
 };
 
 class Matmuls {

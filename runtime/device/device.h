@@ -133,6 +133,13 @@ class KernelState {
   // taken here (another version of a library, another GPU) is left out.
   virtual std::map<std::string, std::string> choices() const = 0;
   virtual void apply(const std::map<std::string, std::string>& choices) = 0;
+
+  // Products that are enqueued or planned from now on leave so many multiprocessors to what runs beside them. Forward
+  // and backward are the kind of a product, not the moment: what backward computes again is a forward product.
+  struct SparedMultiprocessors {
+    int forward = 0, backward = 0;
+  };
+  virtual void spare(SparedMultiprocessors) {}  // where there are none
 };
 
 class Device {

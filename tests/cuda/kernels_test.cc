@@ -89,6 +89,35 @@ TEST_P(CudaKernels, LinearBackward) {
   }
 }
 
+// Laid out for fewer multiprocessors, and for one.
+TEST_P(CudaKernels, ProductsThatSpareMultiprocessors) {
+  const auto cuda = make_cuda_device(0, kernels::cuda::make_kernels(true));
+  const int all = cuda_facts(0).multiprocessors;
+  for (const int spared : {8, all - 1}) {
+    const auto spare = [&](Stream& stream) {
+      if (KernelState* kernels = stream.device().kernel_state(); kernels != nullptr) kernels->spare({spared, spared});
+    };
+    expect_as_on_cpu(GetParam(), {output({1024, 768}), value({1024, 256}, 1), value({768, 256}, 2), value({768}, 3)},
+                     {0}, [&](Stream& stream, const std::vector<Tensor>& t) {
+                       spare(stream);
+                       kernels::linear_forward(stream, {"test"}, {t[0], t[1], t[2], t[3]});
+                     });
+    expect_as_on_cpu(GetParam(), {output({1024, 256}), value({1024, 768}, 1), value({768, 256}, 2)}, {0},
+                     [&](Stream& stream, const std::vector<Tensor>& t) {
+                       spare(stream);
+                       kernels::linear_backward_input(stream, {"test"}, {t[0], t[1], t[2]});
+                     });
+    expect_as_on_cpu(
+        GetParam(),
+        {output({768, 256}, Role::kGradient), output({768}, Role::kGradient), value({1024, 768}, 3),
+         value({1024, 256}, 4)},
+        {0, 1}, [&](Stream& stream, const std::vector<Tensor>& t) {
+          spare(stream);
+          kernels::linear_backward_weight(stream, {"test"}, {t[0], t[1], t[2], t[3], Accumulate::kOverwrite});
+        });
+  }
+}
+
 // Rows enough for some warps to take several, one behind the other.
 TEST_P(CudaKernels, LayerNorm) {
   for (const auto& [rows, channels] :

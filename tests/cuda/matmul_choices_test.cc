@@ -1,7 +1,9 @@
 // Which algorithm a matrix product takes: what was chosen before where it can be taken, else what is timed now.
 #include <gtest/gtest.h>
 
+#include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/matmuls.h"
+#include "runtime/device/cuda/cuda_device.h"
 #include "tests/support/gpu_ranks.h"
 
 namespace strake::kernels::cuda {
@@ -21,6 +23,22 @@ constexpr MatmulProblem problem(Kind kind, Epilogue epilogue, DType type = DType
           .out_type = type,
           .accumulate = false};
 }
+// The kernels' state says what a product is laid out for, apart for forward and backward.
+TEST(SparedMultiprocessors, AreOfAKindOfProduct) {
+  if (const std::string reason = test::gpus_missing(1); !reason.empty()) GTEST_SKIP() << reason;
+  select_cuda_device(0);
+  const int all = cuda_facts(0).multiprocessors;
+  CudaKernels kernels(/*deterministic=*/true);
+  EXPECT_EQ(kernels.multiprocessors_for(Kind::kForward), 0);
+  kernels.spare({.forward = 0, .backward = 8});
+  EXPECT_EQ(kernels.multiprocessors_for(Kind::kForward), 0);
+  EXPECT_EQ(kernels.multiprocessors_for(Kind::kBackwardInput), all - 8);
+  EXPECT_EQ(kernels.multiprocessors_for(Kind::kBackwardWeight), all - 8);
+  kernels.spare({.forward = 4, .backward = 0});
+  EXPECT_EQ(kernels.multiprocessors_for(Kind::kForward), all - 4);
+  EXPECT_EQ(kernels.multiprocessors_for(Kind::kBackwardInput), 0);
+}
+
 // A bias is part of what is checked.
 constexpr MatmulProblem kProblems[] = {problem(Kind::kForward, Epilogue::kBias),
                                        problem(Kind::kBackwardInput, Epilogue::kNone),
@@ -79,6 +97,27 @@ TEST_F(MatmulChoices, AreOfOneLayout) {
   EXPECT_EQ(matmuls.tune().size(), 1u);
   EXPECT_EQ(matmuls.choices().count(in_out.describe()), 1u);
   EXPECT_EQ(matmuls.choices().count(kProblems[0].describe()), 0u);
+}
+
+// So is the number of multiprocessors: what was chosen for all of them says nothing about fewer.
+TEST_F(MatmulChoices, AreOfOneNumberOfMultiprocessors) {
+  MatmulProblem fewer = problem(Kind::kForward, Epilogue::kBias);
+  fewer.multiprocessors = 100;
+  EXPECT_TRUE(fewer.describe().ends_with(" on 100 SMs")) << fewer.describe();
+  const std::unique_ptr<Matmuls> matmuls = prepared();
+  EXPECT_TRUE(matmuls->prepare(fewer));
+  matmuls->apply(chosen_);
+  const std::vector<std::string> report = matmuls->tune();
+  ASSERT_EQ(report.size(), 1u);
+  EXPECT_NE(report[0].find(fewer.describe()), std::string::npos) << report[0];
+  // And is taken again.
+  const Choices both = matmuls->choices();
+  EXPECT_EQ(both.size(), chosen_.size() + 1);
+  const std::unique_ptr<Matmuls> behind = prepared();
+  behind->prepare(fewer);
+  behind->apply(both);
+  EXPECT_EQ(behind->choices(), both);
+  EXPECT_TRUE(behind->tune().empty());
 }
 
 TEST_F(MatmulChoices, OfAnotherLibraryAreLeftOut) {
