@@ -21,6 +21,8 @@ namespace strake::launch {
 namespace {
 
 constexpr std::int64_t kMany = 1'000'000'000'000;
+constexpr std::int64_t kMostCtas = 64;  // NCCL's limit
+constexpr std::int64_t kMostSpareSms = 1024;
 constexpr auto kNoEffect = ConfigReader::Effect::kNone;
 
 // The table of keys. Order is that of the documentation and of the JSON.
@@ -116,6 +118,28 @@ void bind_keys(ConfigReader& reader, Config& c) {
   reader.bind<ComputeType>("comm.wire_dtype", c.comm.wire_dtype,
                            {{"auto", ComputeType::kAuto}, {"f32", ComputeType::kF32}, {"bf16", ComputeType::kBF16}},
                            "What gradients are summed over ranks in; auto: as they are kept, but f32 above 8 ranks.");
+  reader.bind("comm.min_ctas", c.comm.min_ctas, {1, kMostCtas},
+              "CTAs (thread blocks, one a multiprocessor) of an NCCL collective, at least; auto: NCCL's choice.",
+              kNoEffect);
+  reader.bind("comm.max_ctas", c.comm.max_ctas, {1, kMostCtas},
+              "CTAs of an NCCL collective, at most: fewer leave more multiprocessors to backward; auto: NCCL's choice.",
+              kNoEffect);
+  reader.bind<CommBuffers>(
+      "comm.buffers", c.comm.buffers,
+      {{"plain", CommBuffers::kPlain},
+       {"registered", CommBuffers::kRegistered},
+       {"symmetric", CommBuffers::kSymmetric}},
+      "Memory of gradients and weights that NCCL moves: as it is; registered (NCCL 2.19); or mapped "
+      "alike by all GPUs of a host, for kernels that need few CTAs (NCCL 2.27).",
+      kNoEffect);
+  reader.bind(
+      "comm.copy_engines", c.comm.copy_engines,
+      "Gather weights by copy engines, which take no multiprocessor: GPUs of one host, comm.buffers = symmetric, "
+      "train.shard = optimizer (NCCL 2.28).",
+      kNoEffect);
+  reader.bind("comm.spare_sms", c.comm.spare_sms, {0, kMostSpareSms},
+              "Multiprocessors that cuBLASLt's products leave free where a collective may run beside them; other "
+              "algorithms may give other bits.");
 
   reader.bind("checkpoint.every", c.checkpoint.every, {0, kMany},
               "Steps between checkpoints; auto: by time (checkpoint.every_minutes); 0: none while the run goes on.",
@@ -254,6 +278,17 @@ void check_contradictions(ConfigReader& reader, const Config& c) {
   }
 }
 
+void check_comm(ConfigReader& reader, const Config::Comm& c) {
+  if (c.min_ctas && c.max_ctas && reader.sound({"comm.min_ctas", "comm.max_ctas"}) && *c.min_ctas > *c.max_ctas) {
+    reader.problem("comm.min_ctas", fmt::format("{} is above comm.max_ctas = {}; lower it, or remove one of them",
+                                                *c.min_ctas, *c.max_ctas));
+  }
+  if (c.copy_engines && c.buffers != CommBuffers::kSymmetric && reader.sound({"comm.copy_engines", "comm.buffers"})) {
+    reader.problem("comm.copy_engines",
+                   "copy engines reach only memory that all GPUs map alike; set comm.buffers = \"symmetric\" too");
+  }
+}
+
 void expand_paths(Config& c) {
   c.run.dir = expand_home(c.run.dir);
   for (std::string& path : c.data.train) path = expand_home(path);
@@ -278,6 +313,7 @@ Config load_config(const std::filesystem::path& file, const std::vector<std::str
     minutes = config.checkpoint.every_minutes;
   }
   settle(reader, "checkpoint.every", config.checkpoint.every, "checkpoint.every_minutes", minutes);
+  check_comm(reader, config.comm);
   if (complete) check_contradictions(reader, config);  // else they would all be about defaults
   reader.finish();
   expand_paths(config);

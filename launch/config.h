@@ -32,6 +32,12 @@ enum class CommBackend : std::uint8_t {
   kNccl,    // a GPU each
   kStaged,  // through host memory: ranks may share a GPU
 };
+// Where NCCL's collectives find what they move.
+enum class CommBuffers : std::uint8_t {
+  kPlain,       // through buffers of NCCL's own
+  kRegistered,  // in place, where NCCL can
+  kSymmetric,   // in place, mapped alike by all GPUs of a host
+};
 // How a run tells people, and programs, what it does.
 enum class LogFormat : std::uint8_t {
   kAuto,   // a bar where standard error is a terminal, else lines
@@ -108,6 +114,11 @@ struct Config {
     bool overlap = true;
     std::optional<double> bucket_mib = 25;        // as it travels; not set: chosen (launch/train/bucket_choice.h)
     ComputeType wire_dtype = ComputeType::kAuto;  // what gradients are summed over ranks in; auto: job_inputs.h
+    // How many multiprocessors communication takes, see launch/job/comm_switches.h. Off until measured.
+    std::optional<std::int64_t> min_ctas = {}, max_ctas = {};  // of a collective of NCCL; not set: its choice
+    CommBuffers buffers = CommBuffers::kPlain;
+    bool copy_engines = false;
+    std::int64_t spare_sms = 0;  // that products beside a collective leave to it
   } comm;
 
   struct Checkpoint {

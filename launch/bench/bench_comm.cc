@@ -365,7 +365,7 @@ int bench_ranks(const BenchCommArguments& arguments, JobRank& job) {
   job.watch.set_limit(hang_limit(config));
   RankDevice device(config, control);
   const std::unique_ptr<comm::Communicator> communicator =
-      make_communicator(device.base(), control, std::move(job.host), config.comm.backend);
+      make_communicator(device.base(), control, std::move(job.host), config.comm);
   const RankWatch::Communication communication(job.watch, *communicator);
   const Results results = measure(arguments, device.outer(), *communicator, control, &job.watch);
   if (control.rank() == 0) say(arguments, config, results);
@@ -393,7 +393,7 @@ int bench_threads(const BenchCommArguments& arguments) {
         const auto device = make_cpu_device();
         const auto control = world.make_control(rank);
         const auto communicator =
-            make_communicator(*device, *control, world.make_communicator(rank), config.comm.backend);
+            make_communicator(*device, *control, world.make_communicator(rank), config.comm);
         Results own = measure(arguments, *device, *communicator, *control, nullptr);
         if (rank == 0) results = std::move(own);
       } catch (const std::exception& error) {

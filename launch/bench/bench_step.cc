@@ -18,6 +18,7 @@
 #include "launch/bench/step_blocks.h"
 #include "launch/bench/step_figures.h"
 #include "launch/job/agreement.h"
+#include "launch/job/comm_switches.h"
 #include "launch/job/devices.h"
 #include "launch/job/job_inputs.h"
 #include "launch/job/random_tokens.h"
@@ -119,6 +120,7 @@ struct Bench {
   RankMeasurement own;
   RankMeasurement own_stubbed;                 // of steps alone; none unless calibrated
   std::map<std::string, std::string> kernels;  // chosen by measurement
+  Connection connection;
 };
 
 // Known to all ranks.
@@ -149,7 +151,7 @@ Bench measure(const BenchStepArguments& arguments, const Config& config, RankDev
     });
   }
 
-  Bench bench{.config = config, .job = {}, .own = {}, .own_stubbed = {}, .kernels = {}};
+  Bench bench{.config = config, .job = {}, .own = {}, .own_stubbed = {}, .kernels = {}, .connection = {}};
   bench.job.stub_comm = arguments.communication == Communication::kStubbed;
   bench.job.warmup = arguments.warmup;
   bench.job.steps = arguments.steps;
@@ -207,6 +209,7 @@ Json report_json(const BenchStepArguments& arguments, const Bench& bench, const 
            {"command_line", arguments.command_line},   {"config", Json::parse(config_to_json(bench.config))},
            {"config_hash", config_hash(bench.config)}, {"launcher", RankEnvironment::detect().launcher_name()}};
   out.update(to_json(figures));
+  out["switches"] = switches_json(bench.config.comm, bench.connection);
   out["calibration"] = calibration.has_value() ? to_json(*calibration) : Json();
   out["kernels"] = bench.kernels;
   out["build"] = build_json();
@@ -223,13 +226,15 @@ std::string report_text(const BenchStepArguments& arguments, const Bench& bench,
     libraries += fmt::format("{}{} {}", libraries.empty() ? "" : ", ", name, version);
   }
   const GpuMachine gpus = read_gpus();
+  std::string switches = switches_text(bench.config.comm, bench.connection);
+  if (!switches.empty()) switches = "; " + switches;
   std::string links;
   for (const GpuLink& link : gpus.links) links += fmt::format("; {} - {}: {}", link.first, link.second, link.path);
   return fmt::format(
-      "bench step: {} on {} rank{}, {} host{}, {}{}\n  {:<15}{}, config hash {}\n{}\n  {:<15}{} {}, {} build\n"
+      "bench step: {} on {} rank{}, {} host{}, {}{}{}\n  {:<15}{}, config hash {}\n{}\n  {:<15}{} {}, {} build\n"
       "  {:<15}{}{}",
       arguments.config_path, figures.ranks.size(), figures.ranks.size() == 1 ? "" : "s", figures.hosts,
-      figures.hosts == 1 ? "" : "s", figures.ranks.front().device, links, "data",
+      figures.hosts == 1 ? "" : "s", figures.ranks.front().device, links, switches, "data",
       fmt::format("{}", fmt::join(bench.config.data.train, ", ")), config_hash(bench.config),
       table(figures) + (calibration.has_value() ? "\n" + table(*calibration) : ""), "strake", build.version,
       build.commit, build.type, "libraries", libraries, gpus.driver.empty() ? "" : ", driver " + gpus.driver);
@@ -263,11 +268,10 @@ int bench_step(const BenchStepArguments& arguments, JobRank& job) {
   require_same_on_all_ranks(control, config_facts(config), kSameConfig);
   job.watch.set_limit(hang_limit(config));
   RankDevice device(config, control);
-  comm::StubCommunicator communicator(
-      make_communicator(device.base(), control, std::move(job.host), config.comm.backend));
+  comm::StubCommunicator communicator(make_communicator(device.base(), control, std::move(job.host), config.comm));
   const RankWatch::Communication communication(job.watch, communicator);
   PosixFiles files;
-  const Bench bench = measure(arguments, config, device, communicator, control, job.watch, files);
+  Bench bench = measure(arguments, config, device, communicator, control, job.watch, files);
   std::vector<RankMeasurement> ranks = measured_by_all(control, bench.own);
   std::optional<Calibration> calibration;
   if (arguments.communication == Communication::kCalibrated) {
@@ -276,6 +280,10 @@ int bench_step(const BenchStepArguments& arguments, JobRank& job) {
   }
   if (control.rank() != 0) return 0;
   const StepFigures figures = figures_of(bench.job, std::move(ranks));
+  bench.connection = {.backend = communicator.backend(),
+                      .device = device.base().kind(),
+                      .ranks = control.size(),
+                      .hosts = static_cast<int>(figures.hosts)};
   std::cout
       << (arguments.json
               ? report_json(arguments, bench, figures, calibration).dump(2, ' ', false, Json::error_handler_t::replace)

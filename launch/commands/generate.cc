@@ -121,7 +121,7 @@ std::unique_ptr<Predictor> make_predictor(Files& files, const checkpoint::FoundC
     kind = DeviceKind::kCpu;
   }
   // Deterministic: the same seed writes the same text.
-  return std::make_unique<Predictor>(files, found, make_device(kind, /*deterministic=*/true));
+  return std::make_unique<Predictor>(files, found, make_device(kind, {.deterministic = true}));
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "comm/staged/staged_communicator.h"
+#include "launch/job/comm_switches.h"
 #include "launch/machine/matmul_rate.h"
 #include "runtime/base/check.h"
 #include "runtime/base/error.h"
@@ -94,11 +95,12 @@ void require_backend_for(CommBackend backend, const ChosenDevice& device) {
 }
 
 std::unique_ptr<comm::Communicator> make_communicator(Device& device, comm::Control& control,
-                                                      std::unique_ptr<comm::Communicator> host, CommBackend backend) {
+                                                      std::unique_ptr<comm::Communicator> host,
+                                                      const Config::Comm& comm) {
   if (control.size() == 1) return host;
-  if (backend == CommBackend::kStaged) return std::make_unique<comm::StagedCommunicator>(std::move(host), device);
+  if (comm.backend == CommBackend::kStaged) return std::make_unique<comm::StagedCommunicator>(std::move(host), device);
 #ifdef STRAKE_HAS_CUDA
-  if (device.kind() == DeviceKind::kCuda) return comm::make_nccl_communicator(control);
+  if (device.kind() == DeviceKind::kCuda) return comm::make_nccl_communicator(control, nccl_options(comm));
 #endif
   return host;
 }
@@ -144,11 +146,21 @@ GpuOffer offer_gpu(DeviceChoice choice, const RankEnvironment& environment) {
   return offer;
 }
 
-std::unique_ptr<Device> make_device(DeviceKind kind, bool deterministic, bool shared) {
+void require_switches(const Config::Comm& comm, const ChosenDevice& device, int ranks) {
+  if (device.kind != DeviceKind::kCuda || ranks == 1) return;
+  Config::Comm asked = comm;
+  if (comm.backend == CommBackend::kStaged) asked = {.spare_sms = comm.spare_sms};
+  const int multiprocessors = cuda_facts(current_cuda_device()).multiprocessors;
+  const std::string why = unserved_switches(asked, comm::nccl_usable_version(), multiprocessors);
+  if (!why.empty()) throw ConfigError(why);
+}
+
+std::unique_ptr<Device> make_device(DeviceKind kind, const DeviceOptions& options) {
   if (kind != DeviceKind::kCuda) return make_cpu_device();
   const int ordinal = current_cuda_device();
-  if (shared) cuda::note_gpu_is_shared(ordinal);
-  return make_cuda_device(ordinal, kernels::cuda::make_kernels(deterministic));
+  if (options.shared) cuda::note_gpu_is_shared(ordinal);
+  return make_cuda_device(ordinal, kernels::cuda::make_kernels(options.deterministic),
+                          options.registrable ? comm::nccl_memory() : cuda_memory());
 }
 
 double peak_flops(Device& device) {
@@ -164,6 +176,12 @@ double peak_flops(Device& device) {
   return 0;
 }
 
+std::optional<GpuFacts> current_gpu(const Device& device) {
+  return device.kind() == DeviceKind::kCuda ? std::optional(cuda_facts(current_cuda_device())) : std::nullopt;
+}
+std::string gpu_link_path(const std::string& pci_bus_id, const std::string& other) {
+  return cuda_link(pci_bus_id, other).path;
+}
 GpuMachine read_gpus() { return cuda_machine(); }
 std::unique_ptr<GpuSensor> make_gpu_sensor(Device& device) {
   return device.kind() == DeviceKind::kCuda ? make_cuda_sensor() : nullptr;
@@ -174,8 +192,11 @@ std::unique_ptr<GpuSensor> make_gpu_sensor(Device& device) {
 GpuOffer offer_gpu(DeviceChoice, const RankEnvironment&) {
   return {"", "this program was built without CUDA; build it with STRAKE_CUDA=ON", host_name()};
 }
-std::unique_ptr<Device> make_device(DeviceKind, bool, bool) { return make_cpu_device(); }
+void require_switches(const Config::Comm&, const ChosenDevice&, int) {}
+std::unique_ptr<Device> make_device(DeviceKind, const DeviceOptions&) { return make_cpu_device(); }
 double peak_flops(Device& device) { return measure_matmul_rate(device); }
+std::optional<GpuFacts> current_gpu(const Device&) { return std::nullopt; }
+std::string gpu_link_path(const std::string&, const std::string&) { return "unknown"; }
 GpuMachine read_gpus() { return {.missing = "not built in"}; }
 std::unique_ptr<GpuSensor> make_gpu_sensor(Device&) { return nullptr; }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -48,20 +49,33 @@ bool shares_gpu(std::size_t rank, std::span<const GpuOffer> offers);
 // Throws ConfigError if what is to connect the ranks does not move the memory of their devices.
 void require_backend_for(CommBackend backend, const ChosenDevice& device);
 
-// This rank's device of that kind: the GPU it has offered, or the CPU. deterministic: kernels that repeat their bits.
-// shared: other ranks compute on the GPU too.
-std::unique_ptr<Device> make_device(DeviceKind kind, bool deterministic, bool shared = false);
+// Throws ConfigError if `comm` asks for what this rank's GPU or the NCCL that is loaded cannot serve. One rank asks for
+// nothing.
+void require_switches(const Config::Comm& comm, const ChosenDevice& device, int ranks);
+
+// This rank's device of that kind: the GPU it has offered, or the CPU.
+struct DeviceOptions {
+  bool deterministic = false;  // kernels that repeat their bits
+  bool shared = false;         // other ranks compute on the GPU too
+  bool registrable = false;    // its memory can be registered with NCCL
+};
+std::unique_ptr<Device> make_device(DeviceKind kind, const DeviceOptions& options);
 
 // Collective over all ranks of `control`. `host`: the communicator of host memory, kept if there is one rank; else what
-// `backend` says, of itself that one on CPU devices and NCCL between GPUs. `device` outlives what is made.
+// comm.backend says, of itself that one on CPU devices and NCCL between GPUs. `device` outlives what is made.
 std::unique_ptr<comm::Communicator> make_communicator(Device& device, comm::Control& control,
-                                                      std::unique_ptr<comm::Communicator> host, CommBackend backend);
+                                                      std::unique_ptr<comm::Communicator> host,
+                                                      const Config::Comm& comm);
 // What people are told of a communicator that is slow by its kind; empty: it is not.
 std::string why_slow(const comm::Communicator& communicator);
 
 // Dense matmul rate in FLOP/s that MFU is a share of. GPUs: the vendor's bf16 figure; CPU: measured. 0: not known.
 double peak_flops(Device& device);
 
+// The GPU behind `device`; none: it is the CPU.
+std::optional<GpuFacts> current_gpu(const Device& device);
+// How two GPUs of this host reach each other, "NV18 through NVSwitch"; "unknown" if the driver does not tell.
+std::string gpu_link_path(const std::string& pci_bus_id, const std::string& other);
 // The GPUs that this program can use, or why there are none.
 GpuMachine read_gpus();
 // Reads the GPU behind `device`; null for the CPU device, or if the driver does not tell.

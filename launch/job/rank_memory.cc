@@ -102,6 +102,7 @@ void take_host_memory(comm::Control& control, std::uint64_t mine_bytes, const st
       throw OutOfMemoryError(fmt::format("out of memory: {}. {}", error.what(), remedy));
     }
   });
+  trainer.register_memory();
 }
 
 void take_memory(comm::Control& control, const Device& device, Trainer& trainer, std::uint64_t available_bytes) {

@@ -24,7 +24,7 @@ std::uint64_t available_host_bytes();
 void take_host_memory(comm::Control& control, std::uint64_t mine_bytes, const std::function<void()>& take,
                       const std::string& remedy, std::uint64_t available_bytes = available_host_bytes());
 
-// Takes the memory of every rank's trainer, or of none. Collective.
+// Takes the memory of every rank's trainer, or of none, and tells the communicator of it. Collective.
 void take_memory(comm::Control& control, const Device& device, Trainer& trainer,
                  std::uint64_t available_bytes = available_host_bytes());
 

@@ -75,7 +75,11 @@ RankDevice::RankDevice(const Config& config, comm::Control& control, const std::
         "run.device = ", config.comm.backend == CommBackend::kStaged ? GpuSharing::kAllowed : GpuSharing::kRefused);
     require_backend_for(config.comm.backend, chosen);
     if (config.run.device == DeviceChoice::kAuto) no_gpus_because_ = chosen.no_gpus_because;
-    base_ = make_device(chosen.kind, config.train.deterministic, shares_gpu(static_cast<std::size_t>(rank), offers));
+    require_switches(config.comm, chosen, control.size());
+    const bool nccl = control.size() > 1 && config.comm.backend != CommBackend::kStaged;
+    base_ = make_device(chosen.kind, {.deterministic = config.train.deterministic,
+                                      .shared = shares_gpu(static_cast<std::size_t>(rank), offers),
+                                      .registrable = nccl && config.comm.buffers != CommBuffers::kPlain});
   });
   outer_ = base_.get();
   if (config.debug.order_check) outer_ = &checked_.emplace(*outer_, CheckedDevice::Policy::kThrow);

@@ -53,7 +53,7 @@ Here look(DeviceChoice choice, bool deterministic, int ranks) {
   const GpuOffer offer = offer_gpu(choice, RankEnvironment::detect());
   if (!offer.uuid.empty()) {
     here.kind = DeviceKind::kCuda;
-    here.device = make_device(here.kind, deterministic);
+    here.device = make_device(here.kind, {.deterministic = deterministic});
     for (const GpuFacts& gpu : read_gpus().gpus) {
       if (gpu.uuid != offer.uuid) continue;
       here.memory_bytes = gpu.memory_bytes;

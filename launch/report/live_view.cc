@@ -127,6 +127,8 @@ void LiveView::start(const StartFacts& facts, const Work& work, std::int64_t eve
   window_ = StepBreakdown(facts.ranks);
   began_ = parts_.now();
   if (style_ != ViewStyle::kJson) return say(LogLevel::kInfo, start_text(facts));
+  Json rank_map = Json::array();
+  for (const RankDescription& rank : facts.rank_map) rank_map.push_back(to_json(rank));
   event("start", {{"run_dir", facts.run_dir},
                   {"attempt", facts.attempt},
                   {"first_step", facts.first_step},
@@ -148,7 +150,8 @@ void LiveView::start(const StartFacts& facts, const Work& work, std::int64_t eve
                   {"device_bytes", facts.device_bytes},
                   {"host_bytes", facts.host_bytes},
                   {"sequences", facts.sequences},
-                  {"first_sample", facts.first_sample}});
+                  {"first_sample", facts.first_sample},
+                  {"rank_map", std::move(rank_map)}});
 }
 
 void LiveView::step(const StepSummary& summary, double learning_rate, std::span<const RankStep> ranks,

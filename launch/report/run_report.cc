@@ -23,6 +23,11 @@ std::string types_text(const StartFacts& facts) {
   return out;
 }
 
+std::string connection_text(const StartFacts& facts) {
+  return fmt::format(", connected by {}{}", facts.communicator,
+                     facts.switches.empty() ? "" : fmt::format(" ({})", facts.switches));
+}
+
 // "1 step", "2 steps".
 std::string counted(std::int64_t count, std::string_view what) {
   return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
@@ -191,9 +196,9 @@ std::string start_text(const StartFacts& facts) {
                                 counted(facts.channels, "channel"), count_text(static_cast<double>(facts.parameters)),
                                 types_text(facts));
   const bool several = facts.ranks > 1;
-  out +=
-      fmt::format("device: {}{}{}\n", several ? fmt::format("{} ranks, rank 0 on ", facts.ranks) : "", facts.device,
-                  several && !facts.communicator.empty() ? fmt::format(", connected by {}", facts.communicator) : "");
+  out += fmt::format("device: {}{}{}\n", several ? fmt::format("{} ranks, rank 0 on ", facts.ranks) : "", facts.device,
+                     several && !facts.communicator.empty() ? connection_text(facts) : "");
+  if (several && !facts.rank_map.empty()) out += rank_map_text(facts.rank_map) + '\n';
   out += fmt::format("memory: {}\n", memory_text(facts));
   out += fmt::format("batch: {} x {} rank{} x {} accumulated = {} of {}, {} a step\n", facts.micro_batch, facts.ranks,
                      facts.ranks == 1 ? "" : "s", facts.accumulation, counted(facts.global_batch, "sequence"),

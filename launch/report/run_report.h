@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "launch/job/rank_environment.h"
+#include "launch/job/rank_map.h"
 #include "launch/report/progress.h"
 #include "launch/train/train.h"
 #include "runtime/base/dtype.h"
@@ -22,6 +23,8 @@ struct StartFacts {
   std::string device;  // of rank 0
   int ranks = 1;
   std::string communicator;  // what connects them: "nccl"
+  std::string switches;      // switches_text(); empty: none is set
+  std::vector<RankDescription> rank_map;
 
   std::string model;  // "gpt2"
   std::int64_t layers = 0, channels = 0, parameters = 0;

@@ -3,11 +3,9 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "launch/job/devices.h"
 #include "launch/machine/machine_report.h"
-#include "runtime/base/check.h"
 
 namespace strake::launch {
 namespace {
@@ -17,16 +15,6 @@ using Json = nlohmann::ordered_json;
 constexpr std::uint64_t kLargestManifestBytes = 64 << 20;
 
 }  // namespace
-
-std::string to_text(const RankDescription& rank) {
-  return Json{{"rank", rank.rank}, {"host", rank.host}, {"pid", rank.pid}, {"device", rank.device}}.dump();
-}
-
-RankDescription rank_description(const std::string& text) {
-  const Json json = Json::parse(text, nullptr, false);
-  STRAKE_CHECK(json.is_object(), "text of to_text: " + text);
-  return {json.at("rank"), json.at("host"), json.at("pid"), json.at("device")};
-}
 
 void write_manifest(Files& files, const std::filesystem::path& run_folder, const Manifest& manifest) {
   Json json;
@@ -47,14 +35,10 @@ void write_manifest(Files& files, const std::filesystem::path& run_folder, const
   json["hardware"] = hardware_json(read_gpus());
   json["libraries"] = libraries_json();
 
-  std::set<std::string> hosts;
   Json ranks = Json::array();
-  for (const RankDescription& rank : manifest.ranks) {
-    hosts.insert(rank.host);
-    ranks.push_back({{"rank", rank.rank}, {"host", rank.host}, {"pid", rank.pid}, {"device", rank.device}});
-  }
+  for (const RankDescription& rank : manifest.ranks) ranks.push_back(to_json(rank));
   json["topology"] = {{"launcher", manifest.launcher},
-                      {"hosts", hosts.size()},
+                      {"hosts", hosts_of(manifest.ranks)},
                       {"ranks", manifest.ranks.size()},
                       {"mesh",
                        {{"data", manifest.mesh.size(MeshAxis::kData)},

@@ -12,22 +12,12 @@
 #include <vector>
 
 #include "launch/config.h"
+#include "launch/job/rank_map.h"
 #include "launch/train/initial_weights.h"
 #include "runtime/device/param_spec.h"
 #include "runtime/io/files.h"
 
 namespace strake::launch {
-
-// One rank, as it describes itself; gathered on rank 0 as text.
-struct RankDescription {
-  int rank = 0;
-  std::string host;
-  std::int64_t pid = 0;
-  std::string device;  // "cpu", "cuda:0 (NVIDIA H100 80GB HBM3, PCI 0000:1B:00.0)"
-};
-std::string to_text(const RankDescription& rank);
-// REQUIRES: made by to_text.
-RankDescription rank_description(const std::string& text);
 
 struct Manifest {
   std::uint64_t run = 0;  // the same in every attempt and in every step record

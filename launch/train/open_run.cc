@@ -78,6 +78,13 @@ void make_trainer(OpenRun& run, const Config& config, const RankParts& parts) {
 
 OpenRun open_run(const Config& config, const RankParts& parts, const TrainHooks& hooks) {
   OpenRun run;
+  run.ranks = describe_ranks(parts.control, parts.device);
+  run.connection = {.backend = parts.communicator.backend(),
+                    .device = parts.device.target(),
+                    .ranks = parts.control.size(),
+                    .hosts = hosts_of(run.ranks)};
+  if (const std::string idle = idle_switches(config.comm, run.connection); parts.leads() && !idle.empty())
+    parts.log.warning("{}", idle);
   agree(parts.control, [&] {
     run.inputs = JobInputs::open(config, parts.control.rank(), parts.control.size(), parts.device.target());
     if (hooks.wrap_train_source) run.wrapped_tokens = hooks.wrap_train_source(*run.inputs.train);

@@ -5,9 +5,12 @@
 
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "data/token_source.h"
+#include "launch/job/comm_switches.h"
 #include "launch/job/job_inputs.h"
+#include "launch/job/rank_map.h"
 #include "launch/run/shared_folder.h"
 #include "launch/train/bucket_choice.h"
 #include "launch/train/initial_weights.h"
@@ -18,6 +21,8 @@
 namespace strake::launch {
 
 struct OpenRun {
+  std::vector<RankDescription> ranks;
+  Connection connection;  // between them
   JobInputs inputs;
   std::unique_ptr<data::TokenSource> wrapped_tokens;  // what a hook has put around inputs.train
   std::optional<InitialWeights> initial_weights;      // on rank 0, of a new run that starts from others'

@@ -1,14 +1,12 @@
 #include "launch/train/run_account.h"
 
-#include <unistd.h>
-
 #include <nlohmann/json.hpp>
 
 #include "data/data_cursor.h"
 #include "launch/job/agreement.h"
+#include "launch/job/comm_switches.h"
 #include "launch/job/rank_environment.h"
 #include "launch/run/manifest.h"
-#include "runtime/base/host_name.h"
 
 namespace strake::launch {
 
@@ -19,6 +17,7 @@ std::string choices_of(const OpenRun& run, const RankParts& parts, double peak_f
                      {"buckets", buckets.buckets.size()},
                      {"bucket_size", nlohmann::json::parse(run.bucket_size.to_json())},
                      {"communicator", parts.communicator.backend()},
+                     {"comm_switches", switches_json(job.config.comm, run.connection)},
                      {"dtype", name_of(job.dtype)},
                      {"gradient_dtype", name_of(job.gradient_dtype)},
                      {"wire_dtype", name_of(buckets.wire)},
@@ -32,22 +31,18 @@ std::string choices_of(const OpenRun& run, const RankParts& parts, double peak_f
 
 void write_run_manifest(const Config& config, const RankParts& parts, const OpenRun& run, const RunStart& start,
                         const std::vector<std::string>& command_line, double peak_flops) {
-  const int rank = parts.control.rank(), ranks = parts.control.size();
-  const std::vector<std::string> texts = parts.control.all_gather(
-      to_text({.rank = rank, .host = host_name(), .pid = getpid(), .device = parts.device.description()}));
   agree(parts.control, [&] {
     if (!parts.leads()) return;
-    Manifest manifest{.run = run.folder.run,
-                      .attempt = run.folder.attempt,
-                      .command_line = command_line,
-                      .config = config,
-                      .ranks = {},
-                      .mesh = {{ranks, 1, 1}},
-                      .launcher = RankEnvironment::detect().launcher_name(),
-                      .choices = choices_of(run, parts, peak_flops),
-                      .resumed_from_step = start.step,
-                      .initialized_from = start.origin};
-    for (const std::string& text : texts) manifest.ranks.push_back(rank_description(text));
+    const Manifest manifest{.run = run.folder.run,
+                            .attempt = run.folder.attempt,
+                            .command_line = command_line,
+                            .config = config,
+                            .ranks = run.ranks,
+                            .mesh = {{parts.control.size(), 1, 1}},
+                            .launcher = RankEnvironment::detect().launcher_name(),
+                            .choices = choices_of(run, parts, peak_flops),
+                            .resumed_from_step = start.step,
+                            .initialized_from = start.origin};
     write_manifest(parts.files, config.run.dir, manifest);
   });
 }

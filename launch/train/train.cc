@@ -35,7 +35,7 @@ int train(const TrainArguments& arguments, JobRank& job) {
   require_same_on_all_ranks(control, config_facts(config), kSameConfig);
   RankDevice device(config, control, arguments.print_schedule ? "" : config.run.dir);
   const std::unique_ptr<comm::Communicator> communicator =
-      make_communicator(device.base(), control, std::move(job.host), config.comm.backend);
+      make_communicator(device.base(), control, std::move(job.host), config.comm);
   const RankWatch::Communication communication(job.watch, *communicator);
   if (arguments.print_schedule) {
     agree(control, [&] { print_schedule(config, device.base(), *communicator, rank, ranks); });

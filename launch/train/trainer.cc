@@ -59,6 +59,7 @@ Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicato
                  const StepPlan* planned)
     : job_(job),
       device_(device),
+      registered_(communicator),
       compute_(device.make_stream("compute", StreamPriority::kNormal)),
       comm_(device.make_stream("comm", StreamPriority::kHigh)),
       copy_in_(device.make_stream("copy-in", StreamPriority::kNormal)),
@@ -146,6 +147,12 @@ void Trainer::allocate() {
   if (workspace_.defined()) compute_->set_workspace(workspace_);
 }
 
+// Whole arenas, once: gradients as they travel, and weights where they are gathered.
+void Trainer::register_memory() {
+  registered_.add(arenas_.wire.size_bytes() > 0 ? arenas_.wire : arenas_.gradients);
+  if (!parameters_->replicated()) registered_.add(parameters_->compute_weights().arena());
+}
+
 std::optional<checkpoint::Meta> Trainer::load_newest(const std::string& model) {
   std::optional<checkpoint::Meta> meta = checkpointer().load_newest(model);
   if (meta.has_value()) parameters_->publish();
@@ -205,6 +212,7 @@ void Trainer::gradients(const data::StepBatch& batch) {
   const double per_token = 1.0 / static_cast<double>(job_.derived.tokens_per_step);
   for (const data::MicroBatch& micro : batch.micro_batches) {
     const bool first = &micro == &batch.micro_batches.front(), last = &micro == &batch.micro_batches.back();
+    spare_multiprocessors(first, last);
     const models::Pass pass = parameters_->pass(first, last);
     model_.forward(pass, micro.tokens);
     model_.loss_and_gradient(pass, micro.targets, loss_total_, per_token, per_token, !first);
@@ -212,6 +220,15 @@ void Trainer::gradients(const data::StepBatch& batch) {
     model_.backward(pass, micro.tokens);  // in the last, buckets are reduced as they become final
     account_.mark(StepClass::kBackward);
   }
+}
+
+// Gathers of weights run beside the first forward of a step, reductions beside the last backward: whether or not they
+// do run meanwhile, so that bits do not depend on overlap.
+void Trainer::spare_multiprocessors(bool first, bool last) {
+  KernelState* const kernels = device_.kernel_state();
+  if (kernels == nullptr) return;
+  const int spared = job_.ranks > 1 ? static_cast<int>(job_.config.comm.spare_sms) : 0;
+  kernels->spare({.forward = first && !parameters_->replicated() ? spared : 0, .backward = last ? spared : 0});
 }
 
 checkpoint::SaveReport Trainer::save(const checkpoint::Meta& meta) {
@@ -228,6 +245,7 @@ double Trainer::evaluate() {
   const bool in_step = last_step_ >= 0;  // not in a run that has no step left to do
   if (in_step) account_.mark(StepClass::kHostGap);
   parameters_->wait_whole();
+  spare_multiprocessors(job_.derived.accumulation == 1, true);  // the products of a step's last micro-batch: known ones
   evaluation_->enqueue(model_, parameters_->evaluation());
   const auto slot = static_cast<std::size_t>(in_step ? last_step_ : 0) % kSlots;
   mailbox_.post(*compute_, {"held-out loss to host", Phase::kEval}, slot, kEvalLoss, evaluation_->total());

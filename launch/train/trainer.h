@@ -20,6 +20,7 @@
 #include "checkpoint/reader.h"
 #include "checkpoint/shard_plan.h"
 #include "comm/communicator.h"
+#include "comm/registered_memory.h"
 #include "data/loader.h"
 #include "data/token_source.h"
 #include "launch/config.h"
@@ -108,6 +109,8 @@ class Trainer {
   void reserve_checkpoints(std::span<const checkpoint::PlannedRange> planned);
   // Takes every byte, zero-filled.
   void allocate();
+  // Tells the communicator of the arenas that collectives use. Collective, so when all ranks have their memory.
+  void register_memory();
   // The newest checkpoint, as Checkpointer::load_newest. Blocks the host.
   std::optional<checkpoint::Meta> load_newest(const std::string& model);
   // Fresh weights, made on so many threads; zero moments. Blocks the host.
@@ -152,12 +155,15 @@ class Trainer {
  private:
   Evaluation make_evaluation(data::TokenSource& source);
   void gradients(const data::StepBatch& batch);
+  // Products of a micro-batch leave multiprocessors to the collectives that may run beside it.
+  void spare_multiprocessors(bool first, bool last);
   TensorTable weights_table() const;
   std::vector<models::Parameters::Replica> replicas() const;
 
   Job job_;
   Device& device_;
   Arenas arenas_;
+  comm::RegisteredMemory registered_;
   std::unique_ptr<Stream> compute_, comm_, copy_in_, copy_out_;  // they drain before the memory goes
   ParamLayout layout_;
   models::Transformer model_;

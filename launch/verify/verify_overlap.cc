@@ -38,8 +38,10 @@ std::string full_name(const Cell& cell, const Variant& variant) {
 }
 
 // Are equal bits promised of two variants of a cell? More than two ranks are added by NCCL in an order that depends on
-// how much it adds at once (comm/communicator.h).
-bool comparable(const Variant& a, const Variant& b, const comm::Communicator& communicator) {
+// how much it adds at once (comm/communicator.h); products that leave multiprocessors to gathers take other algorithms.
+bool comparable(const Variant& a, const Variant& b, const comm::Communicator& communicator, const Config& config,
+                const Device& device) {
+  if (a.shard != b.shard && config.comm.spare_sms > 0 && device.kernel_state() != nullptr) return false;
   if (communicator.backend() != "nccl" || communicator.size() <= 2) return true;
   return a.bucket_mib == b.bucket_mib && a.shard == b.shard;
 }
@@ -111,7 +113,7 @@ class CellOnRank {
     result.buckets = records.front().buckets;
     note_reports(result, records);
     const auto reference = std::find_if(references_.begin(), references_.end(), [&](const Reference& each) {
-      return comparable(each.variant, result.variant, parts_.communicator);
+      return comparable(each.variant, result.variant, parts_.communicator, config_, parts_.device);
     });
     if (reference == references_.end()) {
       result.verdict = Verdict::kReference;
@@ -225,7 +227,7 @@ int verify_processes(const VerifyOverlapArguments& arguments, JobRank& rank, con
   rank.watch.set_limit(hang_limit(job.config));
   RankDevice device(job.config, control);
   std::unique_ptr<comm::Communicator> communicator =
-      make_communicator(device.base(), control, std::move(rank.host), job.config.comm.backend);
+      make_communicator(device.base(), control, std::move(rank.host), job.config.comm);
   if (hooks.wrap_communicator) communicator = hooks.wrap_communicator(std::move(communicator));
   const RankWatch::Communication communication(rank.watch, *communicator);
   job.stop_requested = [&] { return rank.watch.asked_to_stop(); };
@@ -333,7 +335,7 @@ VerifyReport verify_on_threads(const VerifyJob& job, int ranks, const std::funct
     environment.ranks = environment.local_ranks = ranks;
     RankDevice device(job.config, *control, {}, environment);
     std::unique_ptr<comm::Communicator> communicator =
-        make_communicator(device.base(), *control, world.make_communicator(rank), job.config.comm.backend);
+        make_communicator(device.base(), *control, world.make_communicator(rank), job.config.comm);
     if (job.hooks.wrap_communicator) communicator = job.hooks.wrap_communicator(std::move(communicator));
     VerifyReport own = verify_variants(job, {.device = device.base(),
                                              .communicator = *communicator,

@@ -85,8 +85,7 @@ std::vector<RankTrace> TrainingBed::run(const RunSetup& setup) {
     const std::unique_ptr<Device> base = setup.gpus ? gpus_(rank) : make_cpu_device();
     test::FaultyDevice device(*base);
     const auto control = world.make_control(rank);
-    auto communicator =
-        launch::make_communicator(device, *control, world.make_communicator(rank), setup.config.comm.backend);
+    auto communicator = launch::make_communicator(device, *control, world.make_communicator(rank), setup.config.comm);
     if (setup.wrap_communicator) communicator = setup.wrap_communicator(rank, std::move(communicator));
     PosixFiles files;
 

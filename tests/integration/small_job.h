@@ -183,7 +183,7 @@ inline std::vector<RankOutcome> run_threads(const launch::Config& config, int ra
     with_rank(rank, [&](RankSetup setup) {
       const auto control = world.make_control(rank);
       const auto communicator =
-          launch::make_communicator(*setup.device, *control, world.make_communicator(rank), config.comm.backend);
+          launch::make_communicator(*setup.device, *control, world.make_communicator(rank), config.comm);
       outcomes[static_cast<std::size_t>(rank)] = run_rank(config, *communicator, *control, std::move(setup));
     });
   });

@@ -104,6 +104,7 @@ INSTANTIATE_TEST_SUITE_P(
                       BadOverride{"optimizer.learning_rate=nan", "optimizer.learning_rate", "a number from 0 to 10"},
                       BadOverride{"optimizer.clip_norm=inf", "optimizer.clip_norm", "a number from 0"},
                       BadOverride{"run.device=gpu", "run.device", "auto, cpu or cuda"},
+                      BadOverride{"comm.buffers=pinned", "comm.buffers", "plain, registered or symmetric"},
                       BadOverride{"checkpoint.resume=maybe", "checkpoint.resume", "auto, true or false"}));
 
 INSTANTIATE_TEST_SUITE_P(
@@ -121,6 +122,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadOverride{"model.vocab=-1", "model.vocab", "from 0 to"},
         BadOverride{"comm.bucket_mib=0", "comm.bucket_mib", "from 1e-06 to"},
         BadOverride{"comm.bucket_mib=-0.5", "comm.bucket_mib", "from 1e-06 to"},
+        BadOverride{"comm.max_ctas=0", "comm.max_ctas", "from 1 to 64"},
+        BadOverride{"comm.min_ctas=65", "comm.min_ctas", "from 1 to 64"},
+        BadOverride{"comm.spare_sms=-1", "comm.spare_sms", "from 0 to"},
         BadOverride{"checkpoint.every=-1", "checkpoint.every", "from 0 to"},
         BadOverride{"checkpoint.keep=0", "checkpoint.keep", "from 1 to"},
         BadOverride{"eval.batches=0", "eval.batches", "from 1 to"},
@@ -303,16 +307,32 @@ TEST(Config, JsonGivesTheSameConfigBack) {
   EXPECT_NE(json.find(R"("resume": "auto")"), std::string::npos) << json;
 }
 
+TEST(Config, SwitchesOfCommunicationThatContradictEachOther) {
+  EXPECT_EQ(refusal("", with_data({"comm.min_ctas=9", "comm.max_ctas=8"})),
+            "command line: comm.min_ctas: 9 is above comm.max_ctas = 8; lower it, or remove one of them");
+  EXPECT_EQ(refusal("", with_data({"comm.min_ctas=8", "comm.max_ctas=8"})), "");
+  for (const char* buffers : {"comm.buffers=plain", "comm.buffers=registered"}) {
+    const std::string refused = refusal("", with_data({"comm.copy_engines=true", buffers}));
+    EXPECT_NE(
+        refused.find("comm.copy_engines: copy engines reach only memory that all GPUs map alike; set comm.buffers "
+                     "= \"symmetric\" too"),
+        std::string::npos)
+        << refused;
+  }
+  EXPECT_EQ(refusal("", with_data({"comm.copy_engines=true", "comm.buffers=symmetric"})), "");
+}
+
 TEST(Config, TheHashFollowsWhatChangesResultsOnly) {
   const std::string hash = config_hash(load_config("", kData));
   EXPECT_EQ(hash.size(), 16u);
-  for (const char* text :
-       {"run.dir=x", "train.stop_at=5", "comm.overlap=false", "comm.bucket_mib=1", "checkpoint.every=3",
-        "checkpoint.resume=true", "log.every=1", "eval.every=7", "debug.jitter_us=9"}) {
+  for (const char* text : {"run.dir=x", "train.stop_at=5", "comm.overlap=false", "comm.bucket_mib=1",
+                           "checkpoint.every=3", "comm.min_ctas=2", "comm.max_ctas=8", "comm.buffers=symmetric",
+                           "checkpoint.resume=true", "log.every=1", "eval.every=7", "debug.jitter_us=9"}) {
     EXPECT_EQ(config_hash(load_config("", with_data({text}))), hash) << text;
   }
-  for (const char* text : {"run.seed=2", "train.steps=999", "train.global_batch=32", "train.micro_batch=4",
-                           "train.sequence=64", "model.layers=2", "optimizer.beta2=0.99", "optimizer.clip_norm=0"}) {
+  for (const char* text :
+       {"run.seed=2", "train.steps=999", "train.global_batch=32", "train.micro_batch=4", "train.sequence=64",
+        "model.layers=2", "optimizer.beta2=0.99", "optimizer.clip_norm=0", "comm.spare_sms=8"}) {
     EXPECT_NE(config_hash(load_config("", with_data({text}))), hash) << text;
   }
 }

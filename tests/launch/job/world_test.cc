@@ -138,7 +138,7 @@ TEST(ChooseDevice, OffersTravelAsText) {
 TEST(ChooseDevice, TheCpuIsAlwaysThere) {
   EXPECT_TRUE(offer_gpu(DeviceChoice::kCpu, {}).uuid.empty());
   EXPECT_EQ(offer_gpu(DeviceChoice::kAuto, {}).host, host_name());
-  EXPECT_EQ(make_device(DeviceKind::kCpu, false)->kind(), DeviceKind::kCpu);
+  EXPECT_EQ(make_device(DeviceKind::kCpu, {})->kind(), DeviceKind::kCpu);
   Config config;
   config.run.device = DeviceChoice::kCpu;
   EXPECT_EQ(run_as_rank([&](JobRank& rank) {

@@ -61,7 +61,7 @@ TEST_P(PlanOfARun, IsWhatItTakes) {
   test::run_ranks(world, [&](int rank) {
     const auto control = world.make_control(rank);
     const auto cpu = make_cpu_device();
-    const auto communicator = make_communicator(*cpu, *control, world.make_communicator(rank), cell.backend);
+    const auto communicator = make_communicator(*cpu, *control, world.make_communicator(rank), config.comm);
     PosixFiles files;
     const JobInputs inputs = JobInputs::open(config, rank, cell.ranks);
     const StepPlan step = Trainer::plan(inputs.job, *communicator, inputs.sources());

@@ -66,6 +66,25 @@ TEST(StartText, OfResumedRanksOnGpus) {
             "run folder: runs/a, attempt 3");
 }
 
+TEST(StartText, SaysWhereRanksAre) {
+  StartFacts facts = start_facts();
+  facts.ranks = 2;
+  facts.communicator = "nccl";
+  facts.switches = "at most 8 CTAs, symmetric buffers";
+  for (int rank = 0; rank < 2; ++rank)
+    facts.rank_map.push_back({.rank = rank, .host = rank == 0 ? "n1" : "node2", .device = "CPU", .cores = 4});
+  const std::string text = start_text(facts);
+  EXPECT_NE(
+      text.find("device: 2 ranks, rank 0 on CPU: a processor, connected by nccl (at most 8 CTAs, symmetric buffers)\n"
+                "rank 0  n1     CPU, 4 cores\n"
+                "rank 1  node2  CPU, 4 cores\n"
+                "memory: "),
+      std::string::npos)
+      << text;
+  facts.ranks = 1;
+  EXPECT_EQ(start_text(facts).find("node2"), std::string::npos) << "of one rank the device is all there is to say";
+}
+
 TEST(StartText, OfARunThatIsDoneSpeaksOfNoSteps) {
   StartFacts facts = start_facts();
   facts.first_step = facts.last_step;

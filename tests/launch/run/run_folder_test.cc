@@ -249,14 +249,6 @@ TEST(Manifest, ACrashNeverLeavesARunWithoutOne) {
   EXPECT_GE(calls, 10) << "both files are written and synced";
 }
 
-TEST(Manifest, ARankDescribesItselfAsText) {
-  const RankDescription rank = rank_description(to_text({3, "a \"host\"", 1 << 20, "cuda:1 (GPU)"}));
-  EXPECT_EQ(rank.rank, 3);
-  EXPECT_EQ(rank.host, "a \"host\"");
-  EXPECT_EQ(rank.pid, 1 << 20);
-  EXPECT_EQ(rank.device, "cuda:1 (GPU)");
-}
-
 TEST(Machine, ReadsThisMachine) {
   const Machine machine = read_machine();
   EXPECT_FALSE(machine.host.empty());
