@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 #include <exception>
 #include <iostream>
@@ -16,9 +17,11 @@
 #include <thread>
 #include <utility>
 
+#include "comm/registered_memory.h"
 #include "comm/threads/threads_world.h"
 #include "launch/config.h"
 #include "launch/job/agreement.h"
+#include "launch/job/comm_switches.h"
 #include "launch/job/devices.h"
 #include "launch/job/rank_environment.h"
 #include "launch/job/rank_memory.h"
@@ -28,8 +31,10 @@
 #include "launch/machine/machine_report.h"
 #include "runtime/base/error.h"
 #include "runtime/base/host_name.h"
+#include "runtime/base/log.h"
 #include "runtime/device/cpu/cpu_device.h"
 #include "runtime/device/host_memory.h"
+#include "runtime/telemetry/spread.h"
 
 namespace strake::launch {
 namespace {
@@ -84,6 +89,7 @@ class RankBench {
         communicator_(communicator),
         control_(control),
         watch_(watch),
+        registered_(communicator),
         stream_(device.make_stream("comm", StreamPriority::kHigh)) {
     std::int64_t most_elems = 1;
     for (const Collective collective : arguments.collectives) {
@@ -99,8 +105,12 @@ class RankBench {
         [&] {
           memory_.allocate(device_);
           host_memory_.allocate(device_);
+          if (arguments.beside.has_value())
+            product_.emplace(device_, *arguments.beside, arguments.spared_multiprocessors);
         },
         "A rank takes twice the largest size: lower --max");
+    if (product_.has_value()) product_alone_us_ = product_->alone_us();
+    registered_.add(memory_);
     for (std::int64_t i = 0; i <= arguments.iterations; ++i)
       marks_.push_back(device.make_mark(fmt::format("iteration {}", i)));
   }
@@ -123,8 +133,9 @@ class RankBench {
     for (std::int64_t i = 0; i < iterations; ++i) await(collective, elems, i);
     finish();
     for (std::size_t i = 0; i < static_cast<std::size_t>(iterations); ++i) {
-      measured.times_us.push_back(static_cast<double>(device_.elapsed(marks_[i], marks_[i + 1]).count()) / 1e3);
+      measured.times_us.push_back(elapsed_us(marks_[i], marks_[i + 1]));
     }
+    if (product_.has_value()) measured.beside = measure_beside(collective, elems, median_of(measured.times_us));
     return measured;
   }
 
@@ -132,6 +143,7 @@ class RankBench {
   static constexpr std::int64_t kStagedElems = std::int64_t{1} << 20;
   static constexpr std::int64_t kFewestIterations = 3;
   static constexpr std::int64_t kEnqueuedAtOnce = 64;
+  static constexpr double kMostBeside = 5000;  // collectives
 
   int rank() const { return communicator_.rank(); }
   int ranks() const { return communicator_.size(); }
@@ -199,6 +211,47 @@ class RankBench {
     const std::int64_t fewest = std::min(kFewestIterations, arguments_.iterations);
     return fit >= static_cast<double>(arguments_.iterations) ? arguments_.iterations
                                                              : std::max(fewest, static_cast<std::int64_t>(fit));
+  }
+
+  double elapsed_us(const Mark& from, const Mark& to) const {
+    return static_cast<double>(device_.elapsed(from, to).count()) / 1e3;
+  }
+
+  // Collectives for twice the time that the products take alone, a product among as many of them each, so that short
+  // ones do not end before the host has enqueued the products.
+  BesideTimes measure_beside(Collective collective, std::int64_t elems, double alone_us) {
+    constexpr int kProducts = ProductBeside::kProducts;
+    BesideTimes times{.product_alone_us = product_alone_us_, .product_us = {}, .comm_us = {}};
+    double most = 0;
+    for (const std::string& text : control_.all_gather(fmt::format("{}", product_alone_us_ / std::max(0.1, alone_us))))
+      most = std::max(most, std::stod(text));
+    const auto a_product = static_cast<std::size_t>(std::clamp(std::ceil(2 * most), 1.0, kMostBeside / kProducts));
+    while (marks_.size() < a_product * kProducts + 1)
+      marks_.push_back(device_.make_mark(fmt::format("iteration {}", marks_.size())));
+    finish();
+    stream_->mark(marks_.front());
+    std::size_t done = 0;
+    for (int product = 0; product < kProducts; ++product) {
+      for (std::size_t i = 0; i < a_product; ++i) {
+        run(collective, elems);
+        stream_->mark(marks_[++done]);
+      }
+      product_->enqueue(product);
+    }
+    finish();
+    product_->finish();
+    // As times behind the first mark.
+    const auto at = [&](const Mark& mark) { return elapsed_us(marks_.front(), mark); };
+    for (int product = 0; product < kProducts; ++product) {
+      const double begin = at(product_->begin(product)), end = at(product_->end(product));
+      if (begin > 0 && end < at(marks_[done])) times.product_us.push_back(end - begin);
+    }
+    const double first = at(product_->begin(0)), last = at(product_->end(kProducts - 1));
+    for (std::size_t i = 0; i < done; ++i) {
+      const double begin = at(marks_[i]), end = at(marks_[i + 1]);
+      if (begin > first && end < last) times.comm_us.push_back(end - begin);
+    }
+    return times;
   }
 
   void fill(const Tensor& tensor, std::int64_t elems) {
@@ -276,26 +329,48 @@ class RankBench {
   RankWatch* const watch_;  // null: nobody notices hangs
   Arena memory_{"operands", MemoryKind::kDevice};
   Arena host_memory_{"values and results", MemoryKind::kHost};
+  comm::RegisteredMemory registered_;
+  std::optional<ProductBeside> product_;
+  double product_alone_us_ = 0;
   Tensor first_, second_, staged_;
   std::vector<Mark> marks_;
   std::unique_ptr<Stream> stream_;  // drains before the memory goes
 };
 
+std::string as_text(const CommMeasurement& measured) {
+  Json beside;
+  if (measured.beside.has_value())
+    beside = {measured.beside->product_alone_us, measured.beside->product_us, measured.beside->comm_us};
+  return Json{measured.times_us, measured.wrong_elems, beside}.dump();
+}
+
+CommMeasurement measurement_from(const std::string& text) {
+  const Json told = Json::parse(text);
+  CommMeasurement measured{told.at(0), told.at(1)};
+  if (const Json& beside = told.at(2); !beside.is_null())
+    measured.beside = {.product_alone_us = beside.at(0), .product_us = beside.at(1), .comm_us = beside.at(2)};
+  return measured;
+}
+
 struct Results {
   std::vector<CommFigure> figures;
-  std::string backend, device;
-  std::set<std::string> hosts;
-  int ranks = 0;
+  Connection connection;
+  std::string device;
 };
 
-Results measure(const BenchCommArguments& arguments, Device& device, comm::Communicator& communicator,
+Results measure(BenchCommArguments arguments, const Config& config, Device& device, comm::Communicator& communicator,
                 comm::Control& control, RankWatch* watch) {
+  std::set<std::string> hosts;
+  for (const std::string& host : control.all_gather(host_name())) hosts.insert(host);
   Results results{.figures = {},
-                  .backend = communicator.backend(),
-                  .device = device.description(),
-                  .hosts = {},
-                  .ranks = control.size()};
-  for (const std::string& host : control.all_gather(host_name())) results.hosts.insert(host);
+                  .connection = {.backend = communicator.backend(),
+                                 .device = device.target(),
+                                 .ranks = control.size(),
+                                 .hosts = static_cast<int>(hosts.size())},
+                  .device = device.description()};
+  if (const std::string idle = idle_switches(config.comm, results.connection); control.rank() == 0 && !idle.empty())
+    Logger().warning("{}", idle);
+  if (control.size() > 1) arguments.spared_multiprocessors = static_cast<int>(config.comm.spare_sms);
   results.figures = measure_collectives(arguments, device, communicator, control, watch);
   return results;
 }
@@ -307,12 +382,14 @@ void say(const BenchCommArguments& arguments, const Config& config, const Result
              {"command_line", arguments.command_line},
              {"launcher", arguments.threads > 0 ? "threads" : RankEnvironment::detect().launcher_name()},
              {"config", Json::parse(config_to_json(config))},
-             {"backend", results.backend},
-             {"ranks", results.ranks},
-             {"hosts", results.hosts.size()},
+             {"backend", results.connection.backend},
+             {"switches", switches_json(config.comm, results.connection)},
+             {"ranks", results.connection.ranks},
+             {"hosts", results.connection.hosts},
              {"device", results.device},
              {"dtype", strake::name_of(arguments.dtype)},
              {"warmup", arguments.warmup},
+             {"product", arguments.beside.has_value() ? Json(arguments.beside->to_text()) : Json()},
              {"results", Json::array()}};
     for (const CommFigure& figure : results.figures) out["results"].push_back(to_json(figure));
     out["build"] = build_json();
@@ -321,9 +398,13 @@ void say(const BenchCommArguments& arguments, const Config& config, const Result
     std::cout << out.dump(2, ' ', false, Json::error_handler_t::replace) << '\n';
     return;
   }
-  std::cout << fmt::format("bench comm: {} rank{} on {} host{}, backend {}, rank 0 on {}\n{}\n", results.ranks,
-                           results.ranks == 1 ? "" : "s", results.hosts.size(), results.hosts.size() == 1 ? "" : "s",
-                           results.backend, results.device, table_of(results.figures, arguments.dtype));
+  const Connection& connection = results.connection;
+  const std::string switches = switches_text(config.comm, connection);
+  std::cout << fmt::format("bench comm: {} rank{} on {} host{}, backend {}{}, rank 0 on {}\n", connection.ranks,
+                           connection.ranks == 1 ? "" : "s", connection.hosts, connection.hosts == 1 ? "" : "s",
+                           connection.backend, switches.empty() ? "" : fmt::format(" ({})", switches), results.device);
+  if (arguments.beside.has_value()) std::cout << "beside a product of " << arguments.beside->to_text() << '\n';
+  std::cout << table_of(results.figures, arguments.dtype) << '\n';
 }
 
 // Known to all ranks: each has all figures.
@@ -333,7 +414,7 @@ void require_right(const Results& results) {
   if (wrong == 0) return;
   throw AgreedError(ExitCode::kFailure,
                     fmt::format("{} elements of results are wrong: collectives of backend {} cannot be trusted here",
-                                wrong, results.backend));
+                                wrong, results.connection.backend));
 }
 
 Config load(const BenchCommArguments& arguments) {
@@ -367,7 +448,7 @@ int bench_ranks(const BenchCommArguments& arguments, JobRank& job) {
   const std::unique_ptr<comm::Communicator> communicator =
       make_communicator(device.base(), control, std::move(job.host), config.comm);
   const RankWatch::Communication communication(job.watch, *communicator);
-  const Results results = measure(arguments, device.outer(), *communicator, control, &job.watch);
+  const Results results = measure(arguments, config, device.outer(), *communicator, control, &job.watch);
   if (control.rank() == 0) say(arguments, config, results);
   require_right(results);
   return 0;
@@ -392,9 +473,8 @@ int bench_threads(const BenchCommArguments& arguments) {
       try {
         const auto device = make_cpu_device();
         const auto control = world.make_control(rank);
-        const auto communicator =
-            make_communicator(*device, *control, world.make_communicator(rank), config.comm);
-        Results own = measure(arguments, *device, *communicator, *control, nullptr);
+        const auto communicator = make_communicator(*device, *control, world.make_communicator(rank), config.comm);
+        Results own = measure(arguments, config, *device, *communicator, *control, nullptr);
         if (rank == 0) results = std::move(own);
       } catch (const std::exception& error) {
         world.fail(rank, error.what());
@@ -430,10 +510,10 @@ std::vector<CommFigure> measure_collectives(const BenchCommArguments& arguments,
       std::vector<CommMeasurement> all;
       const int asked = watch != nullptr ? watch->asked_to_stop() : 0;
       int stopped_by = 0;
-      for (const std::string& text : control.all_gather(Json{own.times_us, own.wrong_elems, asked}.dump())) {
+      for (const std::string& text : control.all_gather(Json{as_text(own), asked}.dump())) {
         const Json told = Json::parse(text);
-        if (stopped_by == 0) stopped_by = told.at(2);
-        all.push_back({told.at(0).get<std::vector<double>>(), told.at(1).get<std::int64_t>()});
+        if (stopped_by == 0) stopped_by = told.at(1);
+        all.push_back(measurement_from(told.at(0).get<std::string>()));
       }
       if (stopped_by != 0) {
         throw AgreedError(ExitCode::kInterrupted, fmt::format("stopped by {}", name_of_signal(stopped_by)));

@@ -4,17 +4,21 @@
 // A collective is timed by marks around it on its stream, enqueued back to back; the figure is the median of the rank
 // whose median is largest. Before it is timed, each is run once on values whose result is known, and all of that is
 // compared.
-// Threads: the main thread, and one for each rank that is a thread. Errors: as `strake train`; wrong results end it
-// with ExitCode::kFailure, behind the table.
+// With --beside a matrix product is timed on a stream of its own while collectives run back to back, and they while it
+// does: what counts are products that lie between the first and the last of them, and those of them that lie between
+// the first and the last product. Threads: the main thread, and one for each rank that is a thread. Errors: as `strake
+// train`; wrong results end it with ExitCode::kFailure, behind the table.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "comm/communicator.h"
 #include "comm/control.h"
 #include "launch/bench/comm_figures.h"
+#include "launch/bench/product_beside.h"
 #include "launch/job/watch.h"
 #include "runtime/base/dtype.h"
 #include "runtime/device/device.h"
@@ -32,7 +36,10 @@ struct BenchCommArguments {
   std::int64_t iterations = 20;  // at most
   double seconds = 5;            // of all iterations of a size; at least three are made
   DType dtype = DType::kF32;
-  std::int64_t threads = 0;  // ranks as threads of this process, on the CPU; 0: as they were started
+  // Timed beside the collectives of each size, and they beside it; none: not.
+  std::optional<ProductShape> beside = {};
+  int spared_multiprocessors = 0;  // by that product: comm.spare_sms
+  std::int64_t threads = 0;        // ranks as threads of this process, on the CPU; 0: as they were started
   bool json = false;
 };
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "runtime/base/check.h"
 #include "runtime/telemetry/spread.h"
@@ -85,6 +86,16 @@ CommFigure figure_of(Collective collective, std::int64_t elems, DType dtype, std
     figure.low_us = times.low;
     figure.high_us = times.high;
   }
+  for (const CommMeasurement& rank : ranks) {
+    if (!rank.beside.has_value()) continue;
+    CommFigure::Beside& beside = figure.beside.has_value() ? *figure.beside : figure.beside.emplace();
+    const auto take_larger = [](std::optional<double>& most, const std::vector<double>& times_us) {
+      if (!times_us.empty()) most = std::max(most.value_or(0), median_of(times_us));
+    };
+    beside.product_alone_us = std::max(beside.product_alone_us, rank.beside->product_alone_us);
+    take_larger(beside.product_us, rank.beside->product_us);
+    take_larger(beside.comm_us, rank.beside->comm_us);
+  }
   if (figure.median_us > 0) {
     figure.algorithm_gb_s = static_cast<double>(figure.size_bytes) / figure.median_us / 1e3;
     figure.bus_gb_s = figure.algorithm_gb_s * bus_factor(collective, static_cast<int>(ranks.size()));
@@ -93,19 +104,36 @@ CommFigure figure_of(Collective collective, std::int64_t elems, DType dtype, std
 }
 
 std::string table_of(std::span<const CommFigure> figures, DType dtype) {
-  std::string out = fmt::format("{:<15} {:>12} {:>12} {:>6} {:>6} {:>12} {:>12} {:>12} {:>8}\n", "collective", "size B",
+  const bool beside = std::ranges::any_of(figures, [](const CommFigure& figure) { return figure.beside.has_value(); });
+  std::string out = fmt::format("{:<15} {:>12} {:>12} {:>6} {:>6} {:>12} {:>12} {:>12} {:>8}", "collective", "size B",
                                 "elements", "type", "iters", "time us", "algbw GB/s", "busbw GB/s", "#wrong");
+  if (beside) out += fmt::format(" {:>12} {:>12} {:>12}", "beside us", "product us", "alone us");
   for (const CommFigure& figure : figures) {
     out +=
-        fmt::format("{:<15} {:>12} {:>12} {:>6} {:>6} {:>12} {:>12.2f} {:>12.2f} {:>8}\n", name_of(figure.collective),
+        fmt::format("\n{:<15} {:>12} {:>12} {:>6} {:>6} {:>12} {:>12.2f} {:>12.2f} {:>8}", name_of(figure.collective),
                     figure.size_bytes, figure.elems, strake::name_of(dtype), figure.iterations,
                     time_text(figure.median_us), figure.algorithm_gb_s, figure.bus_gb_s, figure.wrong_elems);
+    if (!figure.beside.has_value()) continue;
+    const auto text = [](const std::optional<double>& time_us) {
+      return time_us.has_value() ? time_text(*time_us) : std::string("-");
+    };
+    out += fmt::format(" {:>12} {:>12} {:>12}", text(figure.beside->comm_us), text(figure.beside->product_us),
+                       time_text(figure.beside->product_alone_us));
   }
-  out.pop_back();
   return out;
 }
 
 nlohmann::ordered_json to_json(const CommFigure& figure) {
+  using Json = nlohmann::ordered_json;
+  Json beside;
+  if (figure.beside.has_value()) {
+    const auto or_null = [](const std::optional<double>& time_us) {
+      return time_us.has_value() ? Json(*time_us) : Json();
+    };
+    beside = {{"time_us", or_null(figure.beside->comm_us)},
+              {"product_us", or_null(figure.beside->product_us)},
+              {"product_alone_us", figure.beside->product_alone_us}};
+  }
   return {{"collective", name_of(figure.collective)},
           {"size_bytes", figure.size_bytes},
           {"elements", figure.elems},
@@ -113,7 +141,8 @@ nlohmann::ordered_json to_json(const CommFigure& figure) {
           {"time_us", {{"median", figure.median_us}, {"low", figure.low_us}, {"high", figure.high_us}}},
           {"algbw_gb_s", figure.algorithm_gb_s},
           {"busbw_gb_s", figure.bus_gb_s},
-          {"wrong", figure.wrong_elems}};
+          {"wrong", figure.wrong_elems},
+          {"beside", std::move(beside)}};
 }
 
 }  // namespace strake::launch

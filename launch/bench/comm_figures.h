@@ -9,6 +9,7 @@
 #include <array>
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -31,10 +32,16 @@ std::vector<std::int64_t> sizes_between(std::int64_t least_bytes, std::int64_t m
 // The elements that a size stands for: as many for every rank where the collective cuts it, and at least one each.
 std::int64_t elems_of(Collective collective, std::int64_t size_bytes, DType dtype, int ranks);
 
+// A product and a collective beside each other.
+struct BesideTimes {
+  double product_alone_us = 0;              // with nothing beside it
+  std::vector<double> product_us, comm_us;  // of those that lay wholly beside the others; may be empty
+};
 // One collective of one size, by one rank.
 struct CommMeasurement {
   std::vector<double> times_us;  // of each iteration
   std::int64_t wrong_elems = 0;  // of the result, compared with what it must be
+  std::optional<BesideTimes> beside = {};
 };
 // By all ranks.
 struct CommFigure {
@@ -44,8 +51,13 @@ struct CommFigure {
   double median_us = 0, low_us = 0, high_us = 0;  // of the slowest rank: the one with the largest median
   double algorithm_gb_s = 0, bus_gb_s = 0;        // at the median; 0 of a barrier
   std::int64_t wrong_elems = 0;
+  struct Beside {  // medians of the rank where each is largest; absent: nothing lay wholly beside the other
+    double product_alone_us = 0;
+    std::optional<double> product_us, comm_us;
+  };
+  std::optional<Beside> beside = {};  // none: no product was timed
 };
-// REQUIRES: as many iterations of each rank, at least one.
+// REQUIRES: as many iterations of each rank, at least one; a product of all or of none.
 CommFigure figure_of(Collective collective, std::int64_t elems, DType dtype, std::span<const CommMeasurement> ranks);
 
 // Columns of nccl-tests; no newline at the end.

@@ -178,7 +178,7 @@ int run_command_line(int argc, char** argv) {
   });
 
   BenchCommArguments comm;
-  std::string comm_least, comm_most, comm_dtype = "f32";
+  std::string comm_least, comm_most, comm_beside, comm_dtype = "f32";
   std::vector<std::string> comm_only, comm_names;
   for (const Collective collective : kCollectives) comm_names.emplace_back(name_of(collective));
   CLI::App* comm_command = bench_command->add_subcommand(
@@ -214,6 +214,13 @@ int run_command_line(int argc, char** argv) {
       ->check(one_of({"f32", "f64", "bf16"}))
       ->type_name("f32|f64|bf16")
       ->capture_default_str();
+  comm_command
+      ->add_option("--beside", comm_beside,
+                   "A product of so many rows, outputs and inputs, timed beside the collectives")
+      ->check([](const std::string& text) {
+        return product_shape_from(text).has_value() ? "" : "write ROWSxOUTSxINS, as 8192x16384x2048";
+      })
+      ->type_name("MxNxK");
   comm_command->add_option("--threads", comm.threads, "Ranks that are threads of this process, on the CPU")
       ->check(number_from(std::int64_t{1}, std::int64_t{256}));
   comm_command->add_flag("--json", comm.json, "Print one JSON object (docs/formats.md)");
@@ -221,6 +228,7 @@ int run_command_line(int argc, char** argv) {
     comm.command_line = words(argc, argv);
     if (!comm_least.empty()) comm.least_bytes = static_cast<std::int64_t>(*memory_size_from(comm_least));
     if (!comm_most.empty()) comm.most_bytes = static_cast<std::int64_t>(*memory_size_from(comm_most));
+    comm.beside = product_shape_from(comm_beside);
     comm.dtype = comm_dtype == "f64" ? DType::kF64 : comm_dtype == "bf16" ? DType::kBF16 : DType::kF32;
     if (!comm_only.empty()) {
       std::erase_if(comm.collectives, [&](Collective collective) {

@@ -60,6 +60,33 @@ TEST_P(BenchComm, MeasuresEveryCollectiveAndChecksIt) {
   EXPECT_EQ(sizes.at("all_to_all").size(), 3u);
 }
 
+TEST_P(BenchComm, TimesAProductBesideThem) {
+  const ProgramEnd end =
+      bench({"--only", "all_reduce,barrier", "--min", "64KiB", "--max", "64KiB", "--beside", "96x64x48", "--json"});
+  ASSERT_EQ(end.exit_code, 0) << end.output;
+  const Json json = Json::parse(end.output, nullptr, false);
+  ASSERT_TRUE(json.is_object()) << end.output;
+  EXPECT_EQ(json.at("product"), "96x64x48");
+  EXPECT_EQ(json.at("results").size(), 2u);
+  for (const Json& result : json.at("results")) {
+    EXPECT_EQ(result.at("wrong"), 0) << result;
+    EXPECT_GT(result.at("beside").at("product_alone_us"), 0) << result;
+  }
+  EXPECT_EQ(bench({"--beside", "96x64"}).exit_code, static_cast<int>(ExitCode::kConfig));
+}
+
+// No NCCL here: a key of NCCL's is no error, and what counts is that it does not.
+TEST_P(BenchComm, SaysWhichSwitchesHaveNoEffect) {
+  const ProgramEnd end =
+      bench({"--only", "all_reduce", "--max", "4KiB", "comm.max_ctas=8", "comm.buffers=symmetric", "comm.spare_sms=4"});
+  ASSERT_EQ(end.exit_code, 0) << end.output;
+  const bool says = end.output.find(
+                        "comm.max_ctas, comm.buffers, comm.spare_sms have no effect: what connects these ranks "
+                        "is '" +
+                        GetParam().backend + "'") != std::string::npos;
+  EXPECT_EQ(says, GetParam().expected_ranks > 1) << end.output;
+}
+
 TEST_P(BenchComm, TalksToPeople) {
   const ProgramEnd end = bench({"--only", "all_reduce,broadcast", "--max", "4KiB", "--dtype", "bf16"});
   ASSERT_EQ(end.exit_code, 0) << end.output;

@@ -57,6 +57,35 @@ TEST(CommFigures, AreThoseOfTheSlowestRanksMedian) {
       << table;
 }
 
+TEST(CommFigures, WhatIsBesideIsThatOfTheRankItIsWorstOn) {
+  const std::vector<CommMeasurement> ranks{
+      {.times_us = {10}, .wrong_elems = 0, .beside = BesideTimes{100, {130, 150, 140}, {20}}},
+      {.times_us = {12}, .wrong_elems = 0, .beside = BesideTimes{110, {120}, {30, 40, 50}}}};
+  const CommFigure figure = figure_of(Collective::kAllReduce, 256, DType::kF32, ranks);
+  ASSERT_TRUE(figure.beside.has_value());
+  EXPECT_EQ(figure.beside->product_alone_us, 110);
+  EXPECT_EQ(figure.beside->product_us, 140);
+  EXPECT_EQ(figure.beside->comm_us, 40);
+  const auto json = to_json(figure);
+  EXPECT_EQ(json.at("beside").dump(), R"({"time_us":40.0,"product_us":140.0,"product_alone_us":110.0})");
+  const std::string table = table_of(std::vector{figure}, DType::kF32);
+  EXPECT_NE(table.find("beside us   product us     alone us\n"), std::string::npos) << table;
+  EXPECT_TRUE(table.ends_with("40.00        140.0        110.0")) << table;
+}
+
+// A collective that is over before a product begins says nothing of what either does beside the other.
+TEST(CommFigures, NothingThatLayBesideAnotherIsNoNumber) {
+  const CommFigure figure =
+      figure_of(Collective::kBarrier, 0, DType::kF32,
+                std::vector<CommMeasurement>{{.times_us = {1}, .wrong_elems = 0, .beside = BesideTimes{5, {}, {}}}});
+  EXPECT_EQ(to_json(figure).at("beside").dump(), R"({"time_us":null,"product_us":null,"product_alone_us":5.0})");
+  EXPECT_TRUE(table_of(std::vector{figure}, DType::kF32).ends_with("-            -         5.00"));
+  const CommFigure without =
+      figure_of(Collective::kBarrier, 0, DType::kF32, std::vector<CommMeasurement>{{.times_us = {1}}});
+  EXPECT_TRUE(to_json(without).at("beside").is_null());
+  EXPECT_EQ(table_of(std::vector{without}, DType::kF32).find("beside"), std::string::npos);
+}
+
 TEST(CommFigures, ABarrierHasATimeAndNoBandwidth) {
   const CommFigure figure =
       figure_of(Collective::kBarrier, 0, DType::kF32, std::vector<CommMeasurement>{{{5}, 0}, {{7}, 0}});
