@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # run.sh PACK [OUT]: every GPU test on a machine with one or more GPUs, from what pack.sh put into PACK. Prints a line an item,
-# PASS, FAIL or SKIP with the reason; the logs are in OUT (default: ./gpu-tests). Exits 1 if anything failed. About 6 minutes.
+# PASS, FAIL or SKIP with the reason; the logs are in OUT (default: ./gpu-tests). Exits 1 if anything failed. About 6 minutes, and 4 more where there are two GPUs.
 # ITEMS=REGEX in the environment: only items with such a name.
 # What needs one GPU only runs while the sanitizers take another, where there is one.
 set -uo pipefail
@@ -195,6 +195,33 @@ staged_run() {  # RANKS
   mpirun --bind-to none --oversubscribe -n 2 "$pack/bin/strake" train "$out/small.toml" \
     "run.dir=$out/run-staged-$ranks-resharded" train.steps=8 train.global_batch=$((8 * ranks)) checkpoint.every=8 "${sharded[@]}"
 }
+# Two ranks as processes, however many multiprocessors communication takes: the bits of the plain run, replicated and sharded; with
+# products laid out for fewer, those of the same run without overlap.
+switched_runs() {
+  set -e
+  local name
+  train() {
+    name=$1
+    shift
+    mpirun --bind-to none --oversubscribe -n 2 "$pack/bin/strake" train "$out/small.toml" train.steps=8 train.global_batch=16 \
+      comm.bucket_mib=0.2 checkpoint.every=8 "run.dir=$out/run-switched-$name" "$@"
+  }
+  same() { python3 "$here/compare_runs.py" "$out/run-switched-$1" "$out/run-switched-$2"; }
+  rm -rf "$out"/run-switched-*
+  for shard in none optimizer; do
+    train "$shard" "train.shard=$shard"
+    train "$shard-ctas" "train.shard=$shard" comm.min_ctas=1 comm.max_ctas=2
+    train "$shard-registered" "train.shard=$shard" comm.buffers=registered
+    train "$shard-symmetric" "train.shard=$shard" comm.buffers=symmetric comm.max_ctas=4
+    train "$shard-copied" "train.shard=$shard" comm.buffers=symmetric comm.copy_engines=true
+    train "$shard-serial" "train.shard=$shard" comm.buffers=symmetric comm.copy_engines=true comm.overlap=false
+    for other in ctas registered symmetric copied serial; do same none "$shard-$other"; done
+    train "$shard-spared" "train.shard=$shard" comm.spare_sms=16
+    train "$shard-spared-serial" "train.shard=$shard" comm.spare_sms=16 comm.overlap=false comm.bucket_mib=10
+    same "$shard-spared" "$shard-spared-serial"
+  done
+  grep -q '"buffers":"symmetric"' <(tr -d ' \n' < "$out/run-switched-none-symmetric/manifest.json")
+}
 # One of two ranks is stopped or killed in the middle of a run: the run ends by itself, with its code and words, in time.
 lost_rank() {  # SIGNAL WANTED_CODE WORDS [key=value...]
   local signal=$1 wanted=$2 words=$3 log=$out/lost-$1-run.log code=0 pid victim begin
@@ -220,7 +247,7 @@ lost_rank() {  # SIGNAL WANTED_CODE WORDS [key=value...]
   grep -Eq "$words" "$log" || { echo "ended with $code, but nothing in the log says '$words'"; return 1; }
   echo "ended with $code $((SECONDS - begin)) s after SIG$signal: $(grep -E -m1 "$words" "$log")"
 }
-export -f resumed_run staged_run lost_rank
+export -f resumed_run staged_run lost_rank switched_runs
 export pack out here gpus
 
 rm -rf "$out"/run-*
@@ -236,7 +263,9 @@ else
   sanitizers memcheck
   sanitizers racecheck
 fi
-item nccl 120 by_gtest "$pack/bin/cuda_device_tests" --gtest_filter='*Nccl*:CudaDevice.EachRankThreadHasItsOwnGpu'
+item nccl 120 by_gtest "$pack/bin/cuda_device_tests" --gtest_filter='*Nccl*:CudaDevice.EachRankThreadHasItsOwnGpu:-NcclSwitches/*'
+item nccl-switches 300 by_gtest "$pack/bin/cuda_device_tests" --gtest_filter='NcclSwitches/*'
+item nccl-multicast-off 30 by_gtest env NCCL_NVLS_ENABLE=1 "$pack/bin/cuda_device_tests" --gtest_filter=Nccl.MulticastStaysOff
 item equal-bits-two-gpus 180 by_gtest "$pack/bin/cuda_run_tests" --gtest_filter='Cells/*Gpus2*'
 item runs-on-two-gpus 180 by_gtest "$pack/bin/cuda_run_tests" --gtest_filter='RunsOnTwoGpus.*'
 if [ "$gpus" -eq 0 ]; then
@@ -247,10 +276,22 @@ fi
 if [ "$gpus" -lt 2 ]; then
   result SKIP stopped-rank 0 "needs 2 GPUs"
   result SKIP killed-rank 0 "needs 2 GPUs"
+  result SKIP stopped-rank-symmetric 0 "needs 2 GPUs"
+  result SKIP killed-rank-symmetric 0 "needs 2 GPUs"
 else
   # Ten seconds of run.hang_s, and as many for whatever is being waited for to be given up.
   item stopped-rank 60 by_exit_code bash -c "lost_rank STOP 15 'hang: nothing moves at.*No answer from rank [01]'"
   item killed-rank 60 by_exit_code bash -c "lost_rank KILL any 'signal 9|Killed|rank [01]'"
+  # Nothing ends a collective between symmetric buffers: the processes' end must do.
+  item stopped-rank-symmetric 60 by_exit_code bash -c "lost_rank STOP 15 'hang: nothing moves at.*No answer from rank [01]' comm.buffers=symmetric"
+  item killed-rank-symmetric 60 by_exit_code bash -c "lost_rank KILL any 'signal 9|Killed|rank [01]' comm.buffers=symmetric"
+fi
+if [ "$gpus" -lt 2 ]; then
+  result SKIP switched-runs 0 "needs 2 GPUs"
+  result SKIP few-sms 0 "needs 2 GPUs"
+else
+  item switched-runs 240 by_exit_code bash -c switched_runs
+  item few-sms 240 by_exit_code "$here/few_sms.sh" "$pack" "$out/few-sms" 2 quick
 fi
 # On one GPU also where there are more.
 for ranks in 2 4; do
