@@ -220,7 +220,7 @@ switched_runs() {
     train "$shard-spared-serial" "train.shard=$shard" comm.spare_sms=16 comm.overlap=false comm.bucket_mib=10
     same "$shard-spared" "$shard-spared-serial"
   done
-  grep -q '"buffers":"symmetric"' <(tr -d ' \n' < "$out/run-switched-none-symmetric/manifest.json")
+  grep -q '"comm_switches":{"buffers":"symmetric"' <(tr -d ' \n' < "$out/run-switched-none-symmetric/manifest.json")
 }
 # One of two ranks is stopped or killed in the middle of a run: the run ends by itself, with its code and words, in time.
 lost_rank() {  # SIGNAL WANTED_CODE WORDS [key=value...]
