@@ -433,7 +433,10 @@ Facts option_facts(const BenchCommArguments& arguments) {
           {"--warmup", fmt::format("{}", arguments.warmup)},
           {"--iterations", fmt::format("{}", arguments.iterations)},
           {"--seconds", fmt::format("{}", arguments.seconds)},
-          {"--dtype", std::string(strake::name_of(arguments.dtype))}};
+          {"--dtype", std::string(strake::name_of(arguments.dtype))},
+          {"--beside", arguments.beside.has_value() ? fmt::format("{}x{}x{}", arguments.beside->rows,
+                                                                  arguments.beside->outs, arguments.beside->ins)
+                                                    : "nothing"}};
 }
 
 int bench_ranks(const BenchCommArguments& arguments, JobRank& job) {

@@ -58,9 +58,8 @@ std::string needs_of(const Trainer& trainer) {
   }
   return "A rank takes " + text +
          ". Smaller train.micro_batch and train.sequence shrink activations, and so does train.recompute (strake plan "
-         "says "
-         "how much); smaller model.layers, model.channels and "
-         "model.vocab shrink everything; more ranks share out checkpoints, a part of host staging";
+         "says how much); smaller model.layers, model.channels and model.vocab shrink everything; more ranks share out "
+         "checkpoints, a part of host staging";
 }
 
 }  // namespace
@@ -102,7 +101,6 @@ void take_host_memory(comm::Control& control, std::uint64_t mine_bytes, const st
       throw OutOfMemoryError(fmt::format("out of memory: {}. {}", error.what(), remedy));
     }
   });
-  trainer.register_memory();
 }
 
 void take_memory(comm::Control& control, const Device& device, Trainer& trainer, std::uint64_t available_bytes) {
@@ -111,6 +109,7 @@ void take_memory(comm::Control& control, const Device& device, Trainer& trainer,
                                    (all_on_host ? trainer.memory().size_bytes(MemoryKind::kDevice) : 0);
   take_host_memory(
       control, mine_bytes, [&] { trainer.allocate(); }, needs_of(trainer), available_bytes);
+  trainer.register_memory();
 }
 
 }  // namespace strake::launch
