@@ -1,6 +1,7 @@
 #include "comm/bucket_plan.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
@@ -25,8 +26,11 @@ BucketPlan plan_buckets(const ParamLayout& layout, DType wire, std::int64_t buck
         plan.buckets.back().end_elems = end;
         plan.buckets.back().last = param;
       } else {
-        plan.buckets.push_back(
-            {.begin_elems = layout.offset_elems(param), .end_elems = end, .first = param, .last = param});
+        plan.buckets.push_back({.begin_elems = layout.offset_elems(param),
+                                .end_elems = end,
+                                .first = param,
+                                .last = param,
+                                .final_at_end = section.final_at_end});
       }
     }
   }
@@ -53,15 +57,43 @@ std::int64_t BucketPlan::largest_elems() const {
   return largest;
 }
 
+std::int64_t BucketPlan::bytes(const Bucket& bucket) const {
+  return bucket.elems() * static_cast<std::int64_t>(size_bytes(wire));
+}
+
+std::int64_t BucketPlan::bytes() const {
+  std::int64_t sum = 0;
+  for (const Bucket& bucket : buckets) sum += bytes(bucket);
+  return sum;
+}
+
+std::int64_t BucketPlan::bytes_at_end() const {
+  std::int64_t sum = 0;
+  for (const Bucket& bucket : buckets) sum += bucket.final_at_end ? bytes(bucket) : 0;
+  return sum;
+}
+
 std::string BucketPlan::describe() const {
   std::string text;
   for (std::size_t i = 0; i < buckets.size(); ++i) {
     const Bucket& bucket = buckets[i];
-    const double mib = static_cast<double>(bucket.elems()) * static_cast<double>(size_bytes(wire)) / (1 << 20);
-    text += fmt::format("bucket {:3}: parameters {}..{}, elements {}..{}, {:.3f} MiB {}\n", i, index_of(bucket.first),
-                        index_of(bucket.last), bucket.begin_elems, bucket.end_elems, mib, name_of(wire));
+    text += fmt::format("bucket {:3}: parameters {}..{}, elements {}..{}, {:.3f} MiB {}{}\n", i, index_of(bucket.first),
+                        index_of(bucket.last), bucket.begin_elems, bucket.end_elems,
+                        static_cast<double>(bytes(bucket)) / (1 << 20), name_of(wire),
+                        bucket.final_at_end ? ", final when backward ends" : "");
   }
   return text;
+}
+
+std::string BucketPlan::describe_at_end() const {
+  std::vector<std::size_t> at_end;
+  for (std::size_t i = 0; i < buckets.size(); ++i) {
+    if (buckets[i].final_at_end) at_end.push_back(i);
+  }
+  if (at_end.empty()) return {};
+  constexpr double kMib = 1 << 20;
+  return fmt::format("bucket{} {}, {:.3f} of {:.3f} MiB", at_end.size() == 1 ? "" : "s", fmt::join(at_end, ", "),
+                     static_cast<double>(bytes_at_end()) / kMib, static_cast<double>(bytes()) / kMib);
 }
 
 }  // namespace strake::comm

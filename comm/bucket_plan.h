@@ -16,6 +16,7 @@ struct Bucket {
   std::int64_t end_elems;
   ParamId first;  // parameters first..last, in the order their gradients become final
   ParamId last;
+  bool final_at_end = false;  // its gradients are final only when backward ends: no computation of it hides them
 
   std::int64_t elems() const { return end_elems - begin_elems; }
 };
@@ -24,7 +25,12 @@ struct BucketPlan {
   std::vector<Bucket> buckets;  // in launch order; consecutive, together the whole arena
   DType wire;                   // element type of the reduction
   std::int64_t largest_elems() const;
-  std::string describe() const;  // one line a bucket
+  std::int64_t bytes(const Bucket& bucket) const;  // on the wire
+  std::int64_t bytes() const;                      // of all
+  // Of those that are final only when backward ends: exposed by structure, whatever the link and the size of buckets.
+  std::int64_t bytes_at_end() const;
+  std::string describe() const;         // one line a bucket
+  std::string describe_at_end() const;  // "bucket 7, 0.125 of 3.2 MiB"; empty: there is none
 };
 
 // Cuts the layout into buckets of at most `bucket_bytes`, alignment gaps included, in ready order. A parameter

@@ -185,7 +185,7 @@ Bench measure(const BenchStepArguments& arguments, const Config& config, RankDev
                                RankMeasurement& measured =
                                    blocks.stubbed(report.step) && !bench.job.stub_comm ? bench.own_stubbed : bench.own;
                                if (blocks.counted(report.step)) {
-                                 measured.steps.push_back(rank_step(report.times, report.comm_busy));
+                                 measured.steps.push_back(rank_step(report));
                                  measured.timelines.push_back(StepTimeline::of(report));
                                }
                                if (report.step + 1 < run.train.steps) return;

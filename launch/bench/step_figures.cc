@@ -89,15 +89,18 @@ Json classes_json(const std::array<double, kStepClasses>& class_ms) {
 
 double wall_ms(const RankStep& step) { return step.wall_ms; }
 double busy_ms(const RankStep& step) { return step.comm_busy_ms; }
+double at_end_ms(const RankStep& step) { return step.exposed_at_end_ms; }
 
 Json timeline_json(const CommTimeline& timeline) {
   Json buckets = Json::array();
   for (const CommTimeline::Bucket& bucket : timeline.buckets) {
     buckets.push_back({{"bytes", bucket.bytes},
+                       {"final_at_end", bucket.final_at_end},
                        {"ready_ms", bucket.ready_ms},
                        {"begin_ms", bucket.begin_ms},
                        {"end_ms", bucket.end_ms},
-                       {"transfer_ms", bucket.transfer_ms}});
+                       {"transfer_ms", bucket.transfer_ms},
+                       {"exposed_ms", bucket.exposed_ms}});
   }
   Json gathers = Json::array();
   for (const CommTimeline::Gather& gather : timeline.gathers) {
@@ -184,6 +187,7 @@ StepFigures figures_of(const StepJob& job, std::vector<RankMeasurement> ranks) {
   }
   out.class_ms = class_medians(ranks);
   out.comm_busy_ms = median_of(mean_over_ranks(std::span<const RankMeasurement>(ranks), busy_ms));
+  out.exposed_at_end_ms = median_of(mean_over_ranks(std::span<const RankMeasurement>(ranks), at_end_ms));
   if (ranks.size() > 1 && !job.stub_comm && out.comm_busy_ms > 0) {
     out.comm_hidden_share = std::max(0.0, 1 - out.of(StepClass::kExposedComm) / out.comm_busy_ms);
   }
@@ -235,10 +239,12 @@ Json to_json(const StepFigures& figures) {
   out["peak_flops_per_rank"] = job.peak_flops > 0 ? Json(job.peak_flops) : Json();
   out["breakdown_ms"] = classes_json(figures.class_ms);
   out["comm"] = {{"exposed_ms", figures.of(StepClass::kExposedComm)},
+                 {"exposed_at_end_ms", figures.exposed_at_end_ms},
                  {"busy_ms", figures.comm_busy_ms},
                  {"hidden_share", or_null(figures.comm_hidden_share)},
                  {"buckets", job.comm_bytes.buckets.size()},
                  {"bytes", job.comm_bytes.reduced()},
+                 {"bytes_at_end", job.comm_bytes.reduced_at_end()},
                  {"timeline", timeline_json(figures.timeline)}};
   out["power_w"] = or_null(figures.power_w);
   out["energy_per_token_j"] = or_null(figures.energy_per_token_j);
@@ -308,6 +314,9 @@ std::string table(const StepFigures& figures) {
                                ? fmt::format("{:.1f} % of it hidden", 100 * *figures.comm_hidden_share)
                                : "none to hide",
                            job.comm_bytes.buckets.size(), static_cast<double>(job.comm_bytes.reduced()) / 1e6));
+    out += row("", fmt::format("exposed {:.3f} ms: {:.3f} by structure (final when backward ends: {:.1f} MB)",
+                               figures.of(StepClass::kExposedComm), figures.exposed_at_end_ms,
+                               static_cast<double>(job.comm_bytes.reduced_at_end()) / 1e6));
   }
 
   std::size_t memory_bytes = 0;

@@ -62,6 +62,7 @@ struct StepFigures {
   std::optional<double> mfu;
   std::array<double, kStepClasses> class_ms{};  // medians of the mean over ranks
   double comm_busy_ms = 0;
+  double exposed_at_end_ms = 0;             // RankStep::exposed_at_end_ms
   std::optional<double> comm_hidden_share;  // none where nothing is communicated
   CommTimeline timeline;
   // Over all GPUs; absent if any of them does not tell.

@@ -31,10 +31,14 @@ std::string memory_name(const PlanTarget& target) {
 
 std::vector<std::int64_t> bucket_bytes(const comm::BucketPlan& buckets) {
   std::vector<std::int64_t> bytes;
-  for (const comm::Bucket& bucket : buckets.buckets) {
-    bytes.push_back(bucket.elems() * static_cast<std::int64_t>(size_bytes(buckets.wire)));
-  }
+  for (const comm::Bucket& bucket : buckets.buckets) bytes.push_back(buckets.bytes(bucket));
   return bytes;
+}
+
+std::vector<bool> final_at_end(const comm::BucketPlan& buckets) {
+  std::vector<bool> out;
+  for (const comm::Bucket& bucket : buckets.buckets) out.push_back(bucket.final_at_end);
+  return out;
 }
 
 std::string model_lines(const RankPlan& plan) {
@@ -68,11 +72,12 @@ std::string cost_lines(const RankPlan& plan) {
                               plan.bytes.sent / 1e9));
   const std::vector<std::int64_t> bytes = bucket_bytes(plan.buckets);
   const auto [least, most] = std::ranges::minmax(bytes);
-  double sum = 0;
-  for (const std::int64_t each : bytes) sum += static_cast<double>(each);
-  out += line("buckets",
-              fmt::format("{} of {}, {:.2f} to {:.2f} MiB, {:.2f} MiB in all", bytes.size(), name_of(plan.buckets.wire),
-                          mib(static_cast<double>(least)), mib(static_cast<double>(most)), mib(sum)));
+  out += line("buckets", fmt::format("{} of {}, {:.2f} to {:.2f} MiB, {:.2f} MiB in all", bytes.size(),
+                                     name_of(plan.buckets.wire), mib(static_cast<double>(least)),
+                                     mib(static_cast<double>(most)), mib(static_cast<double>(plan.buckets.bytes()))));
+  if (const std::string at_end = plan.buckets.describe_at_end(); plan.target.ranks > 1 && !at_end.empty()) {
+    out += line("", "exposed by structure, final when backward ends: " + at_end);
+  }
   return out;
 }
 
@@ -183,7 +188,8 @@ Json to_json(const PlanReport& report) {
             {"optimizer_bytes", plan.bytes.optimizer},
             {"input_bytes", plan.bytes.input},
             {"sent_bytes", plan.bytes.sent}}},
-          {"buckets", {{"dtype", name_of(plan.buckets.wire)}, {"bytes", buckets}}},
+          {"buckets",
+           {{"dtype", name_of(plan.buckets.wire)}, {"bytes", buckets}, {"final_at_end", final_at_end(plan.buckets)}}},
           {"memory", to_json(plan.memory)},
           {"estimated_by", plan.memory.estimated() ? Json(gpu_experience_is_from()) : Json()},
           {"fullest", {{"operation", plan.fullest_operation}, {"bytes", plan.alive_bytes}, {"activations", peak}}},

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <string_view>
 
+#include "launch/report/comm_timeline.h"
+
 namespace strake::launch {
 namespace {
 
@@ -55,6 +57,7 @@ RankStep choose_each(const std::vector<RankStep>& ranks, Choose choose) {
   for (const RankStep& rank : ranks) {
     out.wall_ms = choose(out.wall_ms, rank.wall_ms);
     out.comm_busy_ms = choose(out.comm_busy_ms, rank.comm_busy_ms);
+    out.exposed_at_end_ms = choose(out.exposed_at_end_ms, rank.exposed_at_end_ms);
     for (std::size_t i = 0; i < kStepClasses; ++i) out.class_ms[i] = choose(out.class_ms[i], rank.class_ms[i]);
   }
   return out;
@@ -66,6 +69,7 @@ RankStep mean_of(const std::vector<RankStep>& ranks) {
   for (const RankStep& rank : ranks) {
     sum.wall_ms += rank.wall_ms / number;
     sum.comm_busy_ms += rank.comm_busy_ms / number;
+    sum.exposed_at_end_ms += rank.exposed_at_end_ms / number;
     for (std::size_t i = 0; i < kStepClasses; ++i) sum.class_ms[i] += rank.class_ms[i] / number;
   }
   return sum;
@@ -77,6 +81,7 @@ void RankStep::append_to(std::vector<double>& values) const {
   values.push_back(wall_ms);
   values.insert(values.end(), class_ms.begin(), class_ms.end());
   values.push_back(comm_busy_ms);
+  values.push_back(exposed_at_end_ms);
 }
 
 RankStep RankStep::from(std::span<const double> values) {
@@ -84,13 +89,18 @@ RankStep RankStep::from(std::span<const double> values) {
   out.wall_ms = values[0];
   std::copy_n(values.begin() + 1, kStepClasses, out.class_ms.begin());
   out.comm_busy_ms = values[kStepClasses + 1];
+  out.exposed_at_end_ms = values[kStepClasses + 2];
   return out;
 }
 
-RankStep rank_step(const StepTimes& times, Nanoseconds comm_busy) {
+RankStep rank_step(const StepReport& report) {
   const auto milliseconds = [](Nanoseconds time) { return std::chrono::duration<double, std::milli>(time).count(); };
-  RankStep out{.wall_ms = milliseconds(times.wall), .comm_busy_ms = milliseconds(comm_busy)};
-  for (std::size_t i = 0; i < kStepClasses; ++i) out.class_ms[i] = milliseconds(times.classes[i]);
+  RankStep out{.wall_ms = milliseconds(report.times.wall), .comm_busy_ms = milliseconds(report.comm_busy)};
+  const std::vector<double> exposed_ms = StepTimeline::of(report).exposed_ms();
+  for (std::size_t i = 0; i < exposed_ms.size(); ++i) {
+    if (report.buckets[i].final_at_end) out.exposed_at_end_ms += exposed_ms[i];
+  }
+  for (std::size_t i = 0; i < kStepClasses; ++i) out.class_ms[i] = milliseconds(report.times.classes[i]);
   return out;
 }
 
@@ -98,6 +108,7 @@ void StepBreakdown::add(std::span<const RankStep> ranks) {
   for (std::size_t i = 0; i < sums_.size(); ++i) {
     sums_[i].wall_ms += ranks[i].wall_ms;
     sums_[i].comm_busy_ms += ranks[i].comm_busy_ms;
+    sums_[i].exposed_at_end_ms += ranks[i].exposed_at_end_ms;
     for (std::size_t c = 0; c < kStepClasses; ++c) sums_[i].class_ms[c] += ranks[i].class_ms[c];
   }
   ++steps_;
@@ -113,6 +124,7 @@ RankStep StepBreakdown::mean(int rank) const {
   const auto steps = static_cast<double>(std::max<std::int64_t>(steps_, 1));
   out.wall_ms /= steps;
   out.comm_busy_ms /= steps;
+  out.exposed_at_end_ms /= steps;
   for (double& value : out.class_ms) value /= steps;
   return out;
 }
@@ -163,6 +175,10 @@ std::string StepBreakdown::table() const {
   if (std::abs(unexplained) < 0.0005) unexplained = 0;  // not "-0.000"
   out += fmt::format("unexplained {:+.3f} % of the time", unexplained);
   if (ranks.size() > 1) {
+    // Both are means over ranks and steps; a clock may put a little of the structure's part before the wait.
+    const double at_end_ms = std::min(average.exposed_at_end_ms, exposed_ms);
+    out += fmt::format("\nexposed {} ms: {} by structure (final when backward ends), {} else", ms_text(exposed_ms),
+                       ms_text(at_end_ms), ms_text(exposed_ms - at_end_ms));
     const Slowest late = slowest();
     out += fmt::format("\nslowest rank {}: {:.2f}x the mean of ranks, by {}", late.rank, late.factor,
                        name_of(late.step_class));

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "launch/train/step_account.h"
+#include "launch/train/trainer.h"
 
 namespace strake::launch {
 
@@ -17,14 +18,15 @@ struct RankStep {
   double wall_ms = 0;
   std::array<double, kStepClasses> class_ms{};
   double comm_busy_ms = 0;
+  double exposed_at_end_ms = 0;  // of it, by structure: buckets that are final only when backward ends
 
-  static constexpr std::size_t kValues = kStepClasses + 2;
+  static constexpr std::size_t kValues = kStepClasses + 3;
   void append_to(std::vector<double>& values) const;
   static RankStep from(std::span<const double> values);
   double of(StepClass step_class) const { return class_ms[static_cast<std::size_t>(step_class)]; }
 };
 
-RankStep rank_step(const StepTimes& times, Nanoseconds comm_busy);
+RankStep rank_step(const StepReport& report);
 
 class StepBreakdown {
  public:

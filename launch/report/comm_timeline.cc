@@ -59,6 +59,16 @@ StepTimeline StepTimeline::of(const StepReport& report) {
   return out;
 }
 
+std::vector<double> StepTimeline::exposed_ms() const {
+  std::vector<double> out;
+  double end_ms = backward_end_ms;
+  for (const Bucket& bucket : buckets) {
+    out.push_back(std::max(0.0, bucket.end_ms - end_ms));
+    end_ms = std::max(end_ms, bucket.end_ms);
+  }
+  return out;
+}
+
 std::vector<double> StepTimeline::to_values() const {
   std::vector<double> values{backward_begin_ms, backward_end_ms, static_cast<double>(buckets.size())};
   for (const Bucket& bucket : buckets) {
@@ -91,7 +101,8 @@ CommBytes CommBytes::of(const Trainer& trainer) {
   const comm::BucketPlan& plan = trainer.buckets();
   CommBytes out;
   for (const comm::Bucket& bucket : plan.buckets) {
-    out.buckets.push_back(bucket.elems() * static_cast<std::int64_t>(size_bytes(plan.wire)));
+    out.buckets.push_back(plan.bytes(bucket));
+    out.final_at_end.push_back(bucket.final_at_end);
     if (parameters.replicated()) continue;
     const DType dtype = parameters.compute_weights().dtype();
     out.gathers.insert(out.gathers.begin(), bucket.elems() * static_cast<std::int64_t>(size_bytes(dtype)));
@@ -100,6 +111,12 @@ CommBytes CommBytes::of(const Trainer& trainer) {
 }
 
 std::int64_t CommBytes::reduced() const { return std::accumulate(buckets.begin(), buckets.end(), std::int64_t{0}); }
+
+std::int64_t CommBytes::reduced_at_end() const {
+  std::int64_t sum = 0;
+  for (std::size_t i = 0; i < buckets.size(); ++i) sum += final_at_end[i] ? buckets[i] : 0;
+  return sum;
+}
 
 std::vector<double> CommTimeline::alone_ms() const {
   std::vector<double> out;
@@ -118,10 +135,12 @@ CommTimeline comm_timeline(Ranks ranks, const CommBytes& bytes) {
   for (std::size_t b = 0; b < bytes.buckets.size(); ++b) {
     out.buckets.push_back(
         {.bytes = bytes.buckets[b],
+         .final_at_end = bytes.final_at_end[b],
          .ready_ms = latest(ranks, [b](Step step) { return step.buckets[b].ready_ms; }),
          .begin_ms = latest(ranks, [b](Step step) { return step.buckets[b].begin_ms; }),
          .end_ms = latest(ranks, [b](Step step) { return step.buckets[b].end_ms; }),
-         .transfer_ms = least(ranks, [b](Step step) { return step.buckets[b].end_ms - step.buckets[b].begin_ms; })});
+         .transfer_ms = least(ranks, [b](Step step) { return step.buckets[b].end_ms - step.buckets[b].begin_ms; }),
+         .exposed_ms = latest(ranks, [b](Step step) { return step.exposed_ms()[b]; })});
   }
   if (bytes.gathers.empty()) return out;
   std::vector<std::vector<StepTimeline>> gathered(ranks.begin(), ranks.end());

@@ -23,6 +23,9 @@ struct StepTimeline {
   std::vector<Gather> gathers;  // none in a run's first step
 
   static StepTimeline of(const StepReport& report);
+  // Of each bucket, the part of its reduction that lies behind backward: from the end of backward or of the bucket
+  // before to its own end.
+  std::vector<double> exposed_ms() const;
   // As they travel between ranks.
   std::vector<double> to_values() const;
   static StepTimeline from_values(std::span<const double> values);
@@ -34,7 +37,9 @@ struct CommTimeline {
   double backward_begin_ms = 0, backward_end_ms = 0;
   struct Bucket {
     std::int64_t bytes = 0;
+    bool final_at_end = false;  // by the plan: exposed by structure
     double ready_ms = 0, begin_ms = 0, end_ms = 0, transfer_ms = 0;
+    double exposed_ms = 0;  // StepTimeline::exposed_ms
   };
   std::vector<Bucket> buckets;
   struct Gather {
@@ -52,8 +57,10 @@ struct CommTimeline {
 // Of each bucket, and of each gather: on the wire.
 struct CommBytes {
   std::vector<std::int64_t> buckets, gathers;
+  std::vector<bool> final_at_end = {};  // of buckets, as comm::Bucket says
   static CommBytes of(const Trainer& trainer);
   std::int64_t reduced() const;
+  std::int64_t reduced_at_end() const;
 };
 
 // `ranks`: of each rank its steps. REQUIRES: as many of every rank, at least one; each with a bucket for each size.

@@ -37,7 +37,7 @@ StepReport StepExchange::read(std::int64_t step) const {
 
 void StepExchange::start(StepReport report, int stop_signal, bool checkpoint_due) {
   std::vector<double> note{report.loss, static_cast<double>(stop_signal), checkpoint_due ? 1.0 : 0.0};
-  rank_step(report.times, report.comm_busy).append_to(note);
+  rank_step(report).append_to(note);
   parts_.control.post(note);
   told_ = std::move(report);
 }

@@ -14,14 +14,6 @@ std::int64_t now_ns() {
   return std::chrono::duration_cast<Nanoseconds>(Clock::now().time_since_epoch()).count();
 }
 
-std::uint64_t reduced_bytes(const comm::BucketPlan& plan) {
-  std::uint64_t bytes = 0;
-  for (const comm::Bucket& bucket : plan.buckets) {
-    bytes += static_cast<std::uint64_t>(bucket.elems()) * size_bytes(plan.wire);
-  }
-  return bytes;
-}
-
 }  // namespace
 
 StepLog::StepLog(Files& files, const Job& job, const SharedFolder& folder, double peak_flops)
@@ -50,7 +42,7 @@ void StepLog::step(const StepReport& report, double loss, const Trainer& trainer
                     .learning_rate = trainer.learning_rate(report.step),
                     .flags = std::isfinite(loss) ? 0 : kStepNonFinite,
                     .collectives = static_cast<std::uint32_t>(report.buckets.size()),
-                    .comm_bytes = reduced_bytes(trainer.buckets()),
+                    .comm_bytes = static_cast<std::uint64_t>(trainer.buckets().bytes()),
                     .comm_busy = report.comm_busy};
   if (report.times.of(StepClass::kCheckpoint).count() > 0) record.flags |= kStepHasCheckpoint;
   if (report.times.of(StepClass::kOther).count() > 0) record.flags |= kStepHasEval;

@@ -22,7 +22,11 @@ void print_schedule(const Config& config, Device& device, comm::Communicator& co
   if (rank != 0) return;
   std::cout << plan.recording.describe() << "\nmemory of each rank:\n"
             << trainer.memory_table().describe() << "\n\nbuckets:\n"
-            << trainer.buckets().describe() << '\n';
+            << trainer.buckets().describe();
+  if (const std::string at_end = trainer.buckets().describe_at_end(); ranks > 1 && !at_end.empty()) {
+    std::cout << "exposed by structure, final when backward ends: " << at_end << '\n';
+  }
+  std::cout << '\n';
 }
 
 int train(const TrainArguments& arguments, JobRank& job) {

@@ -268,9 +268,14 @@ StepReport Trainer::report(std::int64_t step) const {
                     .gathers = {},
                     .backward = account_.last(step, StepClass::kBackward)};
   const auto since_begin = [&](const Mark& mark) { return account_.since_begin(step, mark); };
-  for (const auto& timing : parameters_->buckets().timings(static_cast<int>(slot))) {
+  const auto timings = parameters_->buckets().timings(static_cast<int>(slot));
+  for (std::size_t i = 0; i < timings.size(); ++i) {
+    const auto& timing = timings[i];
     report.comm_busy += device_.elapsed(*timing.begin, *timing.end);
-    report.buckets.push_back({since_begin(*timing.ready), since_begin(*timing.begin), since_begin(*timing.end)});
+    report.buckets.push_back({.ready = since_begin(*timing.ready),
+                              .begin = since_begin(*timing.begin),
+                              .end = since_begin(*timing.end),
+                              .final_at_end = buckets().buckets[i].final_at_end});
   }
   if (step == first_step_) return report;  // gathers are enqueued in the step before
   for (const auto& timing : parameters_->gathers(static_cast<int>((step - 1) % std::int64_t{kSlots}))) {

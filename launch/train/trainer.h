@@ -81,6 +81,7 @@ struct StepReport {
   Nanoseconds comm_busy{0};         // time in collectives that carry gradients or weights, hidden or not
   struct BucketSpan {               // from the step's first mark
     Nanoseconds ready, begin, end;  // as GradBuckets::Timing
+    bool final_at_end;              // as comm::Bucket
   };
   std::vector<BucketSpan> buckets;
   struct GatherSpan {

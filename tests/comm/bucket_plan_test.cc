@@ -68,6 +68,30 @@ TEST(BucketPlan, WhatIsFinalOnlyAtTheEndSharesNoBucket) {
   EXPECT_EQ(plan(6, 1 << 20), (Params{{0, 1, 2, 3, 4, 5}}));
 }
 
+TEST(BucketPlan, SaysWhatIsFinalOnlyAtTheEnd) {
+  const std::vector<std::int64_t> elems(6, 512);
+  const BucketPlan plan = plan_buckets(layout_of(elems, 3), DType::kF32, 4096);  // 0 | 1 2 | 3 4 | 5
+  std::vector<bool> said;
+  for (const Bucket& bucket : plan.buckets) said.push_back(bucket.final_at_end);
+  EXPECT_EQ(said, (std::vector<bool>{false, false, true, true}));
+  EXPECT_EQ(plan.bytes(), 6 * 2048);
+  EXPECT_EQ(plan.bytes_at_end(), 3 * 2048);
+  EXPECT_EQ(plan.describe_at_end(), "buckets 2, 3, 0.006 of 0.012 MiB");
+  EXPECT_NE(plan.describe().find("bucket   2: parameters 3..4, elements 1536..2560, 0.004 MiB f32, final when"),
+            std::string::npos)
+      << plan.describe();
+  EXPECT_NE(plan.describe().find("0.004 MiB f32\n"), std::string::npos) << "not of bucket 1: " << plan.describe();
+  EXPECT_EQ(plan_buckets(layout_of(elems), DType::kF32, 4096).describe_at_end(), "");
+  EXPECT_EQ(plan_buckets(layout_of(elems, 1), DType::kBF16, 1 << 20).describe_at_end(), "bucket 1, 0.001 of 0.006 MiB");
+
+  ParamLayout padded = layout_of(elems, 3);  // the same of equal pieces
+  const BucketPlan pieces = plan_pieces(padded, DType::kF32, 4096, 3);
+  ASSERT_EQ(pieces.buckets.size(), 4u);
+  EXPECT_EQ(pieces.buckets[1].final_at_end, false);
+  EXPECT_EQ(pieces.buckets[2].final_at_end, true);
+  EXPECT_EQ(pieces.bytes_at_end(), (1536 + 1536) * 4);
+}
+
 TEST(BucketPlan, NoBucketCrossesIntoAnotherGroupOfRanks) {
   ParamLayout layout;
   for (int i = 0; i < 6; ++i) {

@@ -101,7 +101,7 @@ TEST_P(BenchStep, TellsWhereEachCollectiveLay) {
     const double backward_end = timeline.at("backward_end_ms");
     EXPECT_LT(timeline.at("backward_begin_ms"), backward_end);
     ASSERT_EQ(timeline.at("buckets").size(), json.at("comm").at("buckets"));
-    std::int64_t bytes = 0;
+    std::int64_t bytes = 0, bytes_at_end = 0;
     double ready = timeline.at("backward_begin_ms"), reduced = 0;
     for (const Json& bucket : timeline.at("buckets")) {
       EXPECT_GE(bucket.at("ready_ms"), ready) << "gradients are final in the order of buckets";
@@ -109,10 +109,18 @@ TEST_P(BenchStep, TellsWhereEachCollectiveLay) {
       EXPECT_GE(bucket.at("begin_ms"), std::max(bucket.at("ready_ms").get<double>(), reduced));
       EXPECT_GE(bucket.at("end_ms"), bucket.at("begin_ms"));
       EXPECT_GE(bucket.at("transfer_ms"), 0);
+      if (bucket.at("final_at_end")) bytes_at_end += bucket.at("bytes").get<std::int64_t>();
       ready = bucket.at("ready_ms"), reduced = bucket.at("end_ms");
       bytes += bucket.at("bytes").get<std::int64_t>();
     }
     EXPECT_EQ(bytes, json.at("comm").at("bytes"));
+    EXPECT_FALSE(timeline.at("buckets").front().at("final_at_end"));
+    EXPECT_TRUE(timeline.at("buckets").back().at("final_at_end")) << "tables of tokens and positions";
+    EXPECT_EQ(json.at("comm").at("bytes_at_end"), bytes_at_end);
+    if (expected_ranks() > 1) {
+      EXPECT_GT(timeline.at("buckets").back().at("exposed_ms"), 0) << "no backward is left to hide it";
+      EXPECT_GT(json.at("comm").at("exposed_at_end_ms"), 0);
+    }
     EXPECT_EQ(timeline.at("gathers").size(), expected_ranks() == 1 ? 0 : timeline.at("buckets").size());
     for (const Json& gather : timeline.at("gathers")) {
       EXPECT_LE(gather.at("ready_ms"), 0) << "updated in the step before";

@@ -1,5 +1,6 @@
 // comm.backend through the real program: what connects the ranks is what was asked for, is said and recorded, and
 // changes no bit.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -59,6 +60,20 @@ TEST(CommBackend, TheScheduleAndItsMemoryAreKnownBefore) {
   ASSERT_EQ(end.exit_code, 0) << end.output;
   EXPECT_NE(end.output.find("communication staging"), std::string::npos) << end.output;
   EXPECT_NE(end.output.find("bucket 0 all-reduce"), std::string::npos) << end.output;
+}
+
+TEST(CommBackend, TheScheduleSaysWhatIsExposedByStructure) {
+  const ProgramJob job;
+  const std::string label = "exposed by structure, final when backward ends: bucket ";
+  for (const char* shard : {"none", "optimizer"}) {
+    const ProgramEnd end =
+        job.train(2, "none", {"--print-schedule", "comm.bucket_mib=1024", fmt::format("train.shard={}", shard)});
+    ASSERT_EQ(end.exit_code, 0) << end.output;
+    EXPECT_NE(end.output.find(label + "1, "), std::string::npos) << end.output;
+  }
+  const ProgramEnd alone = job.train(0, "none", {"--print-schedule"});
+  ASSERT_EQ(alone.exit_code, 0) << alone.output;
+  EXPECT_EQ(alone.output.find("exposed by structure"), std::string::npos) << "nothing travels: " << alone.output;
 }
 
 TEST(CommBackend, NcclIsRefusedOnTheCpu) {

@@ -68,13 +68,26 @@ TEST_F(Plan, LargeExamplesFitInto48GiB) {
   }
 }
 
+TEST_F(Plan, SaysWhatIsExposedByStructure) {
+  const auto said = [&](const char* ranks) {
+    return json(small_config(), {"--ranks", ranks, "model.kind=llama", "comm.bucket_mib=0.01"}).at("buckets");
+  };
+  const Json at_end = said("3").at("final_at_end");
+  ASSERT_EQ(at_end.size(), said("3").at("bytes").size());
+  for (std::size_t i = 0; i < at_end.size(); ++i) {
+    EXPECT_EQ(at_end[i], i + 1 == at_end.size())
+        << "bucket " << i << ": the token table is the last, the head the first";
+  }
+  EXPECT_EQ(plan(small_config(), {"--ranks", "1"}).output.find("exposed"), std::string::npos);
+}
+
 TEST_F(Plan, SaysItForPeople) {
   const ProgramEnd end = plan(small_config(), {"--device", "cuda", "--ranks", "3", "--memory", "80GiB"});
   EXPECT_EQ(end.exit_code, 0) << end.output;
   for (const char* words :
        {"2 x 3 ranks x 2 accumulated = 12 sequences of 32 tokens", "FLOPs", "bytes moved", "buckets", "optimizer state",
-        "context and libraries", "estimated by", "alive at the fullest operation",
-        "which fits into 80.00 GiB (--memory)", "norm_activation", "block"}) {
+        "exposed by structure, final when backward ends: bucket", "context and libraries", "estimated by",
+        "alive at the fullest operation", "which fits into 80.00 GiB (--memory)", "norm_activation", "block"}) {
     EXPECT_NE(end.output.find(words), std::string::npos) << "no '" << words << "' in\n" << end.output;
   }
 }

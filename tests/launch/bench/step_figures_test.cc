@@ -18,11 +18,11 @@ StepJob job() {
           .flops_per_token = 1e6,
           .peak_flops = 1e9,
           .peak_name = "a rate",
-          .comm_bytes = {.buckets = {1024, 2048, 1024}, .gathers = {512}}};
+          .comm_bytes = {.buckets = {1024, 2048, 1024}, .gathers = {512}, .final_at_end = {false, false, true}}};
 }
 
 RankStep step(double wall_ms) {
-  RankStep out{.wall_ms = wall_ms, .comm_busy_ms = wall_ms / 4};
+  RankStep out{.wall_ms = wall_ms, .comm_busy_ms = wall_ms / 4, .exposed_at_end_ms = wall_ms / 32};
   out.class_ms[static_cast<std::size_t>(StepClass::kForward)] = wall_ms / 4;
   out.class_ms[static_cast<std::size_t>(StepClass::kBackward)] = wall_ms / 2;
   out.class_ms[static_cast<std::size_t>(StepClass::kExposedComm)] = wall_ms / 16;
@@ -209,10 +209,16 @@ TEST(StepFigures, HasTheDocumentedFields) {
   EXPECT_EQ(json["comm"]["bytes"], 4096);
   EXPECT_EQ(json["comm"]["timeline"]["backward_end_ms"], 5.25);
   ASSERT_EQ(json["comm"]["timeline"]["buckets"].size(), 3u);
-  EXPECT_EQ(
-      json["comm"]["timeline"]["buckets"][2],
-      (nlohmann::ordered_json{
-          {"bytes", 1024}, {"ready_ms", 1.75}, {"begin_ms", 2.625}, {"end_ms", 3.0625}, {"transfer_ms", 0.3125}}));
+  EXPECT_EQ(json["comm"]["timeline"]["buckets"][2], (nlohmann::ordered_json{{"bytes", 1024},
+                                                                            {"final_at_end", true},
+                                                                            {"ready_ms", 1.75},
+                                                                            {"begin_ms", 2.625},
+                                                                            {"end_ms", 3.0625},
+                                                                            {"transfer_ms", 0.3125},
+                                                                            {"exposed_ms", 0.0}}));
+  EXPECT_EQ(json["comm"]["timeline"]["buckets"][1]["final_at_end"], false);
+  EXPECT_EQ(json["comm"]["bytes_at_end"], 1024);
+  EXPECT_EQ(json["comm"]["exposed_at_end_ms"], 6.0 / 32);
   ASSERT_EQ(json["ranks"].size(), 2u);
   const auto& first = json["ranks"][0];
   EXPECT_EQ(first["rank"], 0);

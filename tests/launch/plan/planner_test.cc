@@ -38,6 +38,74 @@ void PrintTo(const Cell& cell, std::ostream* out) {
        << (cell.evaluates ? ", evaluates" : "") << (cell.backend == CommBackend::kStaged ? ", staged" : "");
 }
 
+// What the plan says of a bucket, beside what the schedule shows: behind the mark of its last gradient backward still
+// computes, or not.
+TEST(BucketsOfAPlan, AreFinalAtTheEndIfNoBackwardIsBehindThem) {
+  test::SmallJob job;
+  for (const auto& [kind, tied] : {std::pair("gpt2", true), std::pair("llama", true), std::pair("llama", false)}) {
+    for (const models::Shard shard : {models::Shard::kNone, models::Shard::kOptimizer}) {
+      for (const bool overlap : {true, false}) {
+        for (const double bucket_mib : {1e-6, 0.01, 1024.0}) {
+          SCOPED_TRACE(testing::Message() << kind << (tied ? ", tied, " : ", ") << name_of(shard) << ", overlap "
+                                          << overlap << ", " << bucket_mib << " MiB");
+          Config config = job.config(2, 2, 2, 1);
+          config.model.kind = kind;
+          config.model.tied_head = tied;
+          config.train.shard = shard;
+          config.comm.overlap = overlap;
+          config.comm.bucket_mib = bucket_mib;
+          const JobInputs inputs = JobInputs::open(config, 0, 2);
+          comm::PlanCommunicator communicator(0, 2);
+          PlanDevice device;
+          const StepPlan step = Trainer::plan(inputs.job, communicator, inputs.sources(), device);
+          const Trainer trainer(inputs.job, device, communicator, inputs.sources(), &step);
+          const std::vector<comm::Bucket>& buckets = trainer.buckets().buckets;
+
+          std::size_t marks = 0, at_end = 0;
+          const auto& entries = step.recording.entries;
+          for (std::size_t i = 0; i < entries.size(); ++i) {
+            if (entries[i].kind != RecordedEntry::Kind::kMark || !entries[i].name.ends_with(" ready, slot 0")) continue;
+            const bool computes = std::any_of(
+                entries.begin() + static_cast<std::ptrdiff_t>(i), entries.end(), [&](const RecordedEntry& entry) {
+                  return entry.kind == RecordedEntry::Kind::kOperation && entry.stream == entries[i].stream &&
+                         entry.phase == Phase::kBackward;
+                });
+            ASSERT_LT(marks, buckets.size());
+            EXPECT_EQ(buckets[marks].final_at_end, !computes) << entries[i].name;
+            at_end += buckets[marks++].final_at_end ? 1 : 0;
+          }
+          EXPECT_EQ(marks, buckets.size());
+          const std::size_t tables = kind == std::string("gpt2") && bucket_mib < 0.001 ? 2 : 1;  // of positions, too
+          EXPECT_EQ(at_end, tables);
+          EXPECT_FALSE(buckets.front().final_at_end);
+        }
+      }
+    }
+  }
+}
+
+// The head's gradient is the first of backward: one that is not tied is reduced while all layers are still to come.
+TEST(BucketsOfAPlan, TheFirstHoldsTheHeadThatIsNotTied) {
+  test::SmallJob job;
+  Config config = job.config(2, 1, 2, 1);
+  config.model.kind = "llama";
+  config.comm.bucket_mib = 1e-6;
+  const JobInputs inputs = JobInputs::open(config, 0, 2);
+  comm::PlanCommunicator communicator(0, 2);
+  PlanDevice device;
+  const StepPlan step = Trainer::plan(inputs.job, communicator, inputs.sources(), device);
+  const Trainer trainer(inputs.job, device, communicator, inputs.sources(), &step);
+  EXPECT_EQ(trainer.parameters().layout().spec(trainer.buckets().buckets.front().first).name, "head.weight");
+  EXPECT_EQ(trainer.buckets().buckets.front().first, trainer.buckets().buckets.front().last);
+  std::vector<std::string> backward;  // up to where its reduction is enqueued
+  for (const RecordedEntry& entry : step.recording.entries) {
+    if (entry.kind != RecordedEntry::Kind::kOperation) continue;
+    if (entry.name == "bucket 0 all-reduce") break;
+    if (entry.phase == Phase::kBackward) backward.push_back(entry.name);
+  }
+  EXPECT_EQ(backward, (std::vector<std::string>{"head d_weight"}));
+}
+
 class PlanOfARun : public testing::TestWithParam<Cell> {};
 
 // All arenas of all ranks, with those of checkpoints.

@@ -2,8 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <sstream>
 #include <string>
+#include <vector>
+
+#include "launch/report/comm_timeline.h"
 
 namespace strake::launch {
 namespace {
@@ -37,6 +41,50 @@ TEST(StepBreakdown, OfOneRankTellsNothingOfCommunication) {
   EXPECT_NE(two.table().find("\ncommunication 0.002 ms, 100.0 % of it hidden; unexplained +0.000 % of the time\n"),
             std::string::npos)
       << two.table();
+}
+
+TEST(StepBreakdown, TellsWhatIsExposedByStructure) {
+  RankStep step{.wall_ms = 10, .class_ms = {}, .comm_busy_ms = 8, .exposed_at_end_ms = 1.5};
+  step.class_ms[static_cast<std::size_t>(StepClass::kExposedComm)] = 4;
+  RankStep other = step;
+  other.exposed_at_end_ms = 0.5;
+  std::vector<double> values;
+  other.append_to(values);
+  ASSERT_EQ(values.size(), RankStep::kValues);
+  StepBreakdown two(2), one(1), odd(2);
+  two.add(std::vector<RankStep>{step, RankStep::from(values)});
+  EXPECT_NE(two.table().find("\nexposed 4.000 ms: 1.000 by structure (final when backward ends), 3.000 else\n"),
+            std::string::npos)
+      << two.table();
+  one.add(std::vector<RankStep>{step});
+  EXPECT_EQ(one.table().find("by structure"), std::string::npos) << "one rank waits for nobody: " << one.table();
+  step.exposed_at_end_ms = 4.1;  // of another clock
+  odd.add(std::vector<RankStep>{step, step});
+  EXPECT_NE(odd.table().find("4.000 by structure (final when backward ends), 0.000 else"), std::string::npos)
+      << odd.table();
+}
+
+// Of a step whose backward ends at 10 ms. Reductions go on one behind the other, so each is exposed from the end of
+// backward or of the one before.
+TEST(RankStepOfAReport, CountsBehindBackwardOnly) {
+  using std::chrono::milliseconds;
+  StepReport report;
+  report.backward = {.begin = milliseconds(5), .end = milliseconds(10)};
+  report.comm_busy = milliseconds(12);
+  const auto bucket = [&](int ready, int begin, int end, bool at_end) {
+    report.buckets.push_back({milliseconds(ready), milliseconds(begin), milliseconds(end), at_end});
+  };
+  bucket(6, 6, 8, false);
+  bucket(8, 8, 12, false);
+  bucket(10, 12, 15, true);
+  bucket(10, 15, 16, true);
+  EXPECT_EQ(StepTimeline::of(report).exposed_ms(), (std::vector<double>{0, 2, 3, 1}));
+  EXPECT_EQ(rank_step(report).exposed_at_end_ms, 4);
+  EXPECT_EQ(rank_step(report).comm_busy_ms, 12);
+  // What waits longer than the link needs is exposed, too: by what came before, and then by itself.
+  report.buckets[2].end = milliseconds(18), report.buckets[3].begin = milliseconds(18);
+  report.buckets[3].end = milliseconds(19);
+  EXPECT_EQ(rank_step(report).exposed_at_end_ms, 7);
 }
 
 TEST(StepBreakdown, NamesTheRankThatComputesLongestAndWhy) {
