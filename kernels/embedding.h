@@ -19,9 +19,10 @@ void embedding_forward(Stream& stream, Label label, const EmbeddingForward& argu
 
 // dtoken_table[id] (+)= sum of dx over the places where id stands, in order of place; dposition_table[t] (+)= sum
 // over b. With kOverwrite rows without a token become zero. Deterministic.
-// Either gradient has its own Accumulate: a tied token table already holds the head's part.
+// Either gradient has its own Accumulate: a tied token table already holds the head's part. Either may be undefined,
+// and is not made then.
 struct EmbeddingBackward {
-  Tensor dtoken_table;  // [V, C]
+  Tensor dtoken_table;  // [V, C]; undefined: none
   Accumulate accumulate_token;
   Tensor dposition_table;  // [T_max, C]; undefined: none
   Accumulate accumulate_position;

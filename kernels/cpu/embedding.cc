@@ -61,8 +61,11 @@ Body EmbeddingForward::on_cpu(CpuCode) const {
 
 Body EmbeddingBackward::on_cpu(CpuCode) const {
   return cpu::body(dx.dtype(), [*this]<typename T>() {
-    reference::embedding_backward_tokens(data<T>(dtoken_table), data<T>(dx), data<std::int32_t>(tokens), tokens.elems(),
-                                         dx.size(2), dtoken_table.size(0), accumulate_token == Accumulate::kAdd);
+    if (dtoken_table.defined()) {
+      reference::embedding_backward_tokens(data<T>(dtoken_table), data<T>(dx), data<std::int32_t>(tokens),
+                                           tokens.elems(), dx.size(2), dtoken_table.size(0),
+                                           accumulate_token == Accumulate::kAdd);
+    }
     if (!dposition_table.defined()) return;
     reference::embedding_backward_positions(data<T>(dposition_table), data<T>(dx), dx.size(0), dx.size(1), dx.size(2),
                                             dposition_table.size(0), accumulate_position == Accumulate::kAdd);

@@ -150,27 +150,28 @@ Body EmbeddingForward::on_cuda(Device&, Operation&) const {
 Body EmbeddingBackward::on_cuda(Device&, Operation& operation) const {
   check_vectors("embedding", dx.dtype(), dx.size(2));
   check_tokens("embedding", dx.dtype(), dx.size(0), tokens.elems());
-  operation.workspace_bytes = Workspace(nullptr, tokens.elems(), dx.size(2)).total_bytes;
+  if (dtoken_table.defined()) operation.workspace_bytes = Workspace(nullptr, tokens.elems(), dx.size(2)).total_bytes;
   return body(dx.dtype(), [*this]<typename T>(cudaStream_t stream, void* workspace) {
-    const auto places = static_cast<std::int32_t>(tokens.elems());
     const int channels = static_cast<int>(dx.size(2));
-    Workspace work(workspace, places, channels);
     const auto zero = [&](const Tensor& rows) {
       STRAKE_CUDA(cudaMemsetAsync(at(rows), 0, rows.extent_bytes(), stream));
     };
-    if (accumulate_token == Accumulate::kOverwrite) zero(dtoken_table);
-
-    int key_bits = 1;
-    while ((std::int64_t{1} << key_bits) < dtoken_table.size(0)) ++key_bits;
-    number_kernel<<<blocks_for(places, 256), 256, 0, stream>>>(work.places, places);
-    STRAKE_CUDA(cub::DeviceRadixSort::SortPairs(work.sort, work.sort_bytes, at<const std::int32_t>(tokens), work.keys,
-                                                work.places, work.sorted_places, places, 0, key_bits, stream));
-    with_type(dtoken_table.dtype(), [&]<typename Out>() {
-      const int runs = blocks_for(places, kRun);
-      sum_runs_kernel<<<runs, kThreads, 0, stream>>>(at<Out>(dtoken_table), work.parts, at<const T>(dx), work.keys,
-                                                     work.sorted_places, places, channels);
-      join_runs_kernel<<<runs, kThreads, 0, stream>>>(at<Out>(dtoken_table), work.parts, work.keys, places, channels);
-    });
+    if (dtoken_table.defined()) {
+      const auto places = static_cast<std::int32_t>(tokens.elems());
+      Workspace work(workspace, places, channels);
+      if (accumulate_token == Accumulate::kOverwrite) zero(dtoken_table);
+      int key_bits = 1;
+      while ((std::int64_t{1} << key_bits) < dtoken_table.size(0)) ++key_bits;
+      number_kernel<<<blocks_for(places, 256), 256, 0, stream>>>(work.places, places);
+      STRAKE_CUDA(cub::DeviceRadixSort::SortPairs(work.sort, work.sort_bytes, at<const std::int32_t>(tokens), work.keys,
+                                                  work.places, work.sorted_places, places, 0, key_bits, stream));
+      with_type(dtoken_table.dtype(), [&]<typename Out>() {
+        const int runs = blocks_for(places, kRun);
+        sum_runs_kernel<<<runs, kThreads, 0, stream>>>(at<Out>(dtoken_table), work.parts, at<const T>(dx), work.keys,
+                                                       work.sorted_places, places, channels);
+        join_runs_kernel<<<runs, kThreads, 0, stream>>>(at<Out>(dtoken_table), work.parts, work.keys, places, channels);
+      });
+    }
     if (!dposition_table.defined()) return;
     const bool add_positions = accumulate_position == Accumulate::kAdd;
     const std::int64_t length = dx.size(1), unused_rows = dposition_table.size(0) - length;

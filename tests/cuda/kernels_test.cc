@@ -343,6 +343,21 @@ TEST_P(CudaKernels, Embedding) {
           kernels::embedding_backward(stream, {"test"},
                                       {t[0], Accumulate::kOverwrite, Tensor(), Accumulate::kOverwrite, t[1], t[2]});
         });
+    expect_as_on_cpu(GetParam(),
+                     {output({length + 3, channels}, Role::kGradient), value({batch, length, channels}, 5, 0.1f), ids},
+                     {0}, [](Stream& stream, const std::vector<Tensor>& t) {
+                       kernels::embedding_backward(
+                           stream, {"test"}, {Tensor(), Accumulate::kAdd, t[0], Accumulate::kOverwrite, t[1], t[2]});
+                     });
+    // As the rows of all ranks are added to what their heads have summed.
+    expect_as_on_cpu(GetParam(),
+                     {gradient({vocab, channels}, 3),
+                      value({1, batch * length, channels}, 5, 0.1f),
+                      {.shape = {1, batch * length}, .role = Role::kToken, .values = ids.values}},
+                     {0}, [](Stream& stream, const std::vector<Tensor>& t) {
+                       kernels::embedding_backward(stream, {"test"},
+                                                   {t[0], Accumulate::kAdd, Tensor(), Accumulate::kAdd, t[1], t[2]});
+                     });
     Argument positions = gradient({length + 3, channels}, 4);
     for (const Accumulate accumulate : {Accumulate::kOverwrite, Accumulate::kAdd}) {
       const bool add = accumulate == Accumulate::kAdd;

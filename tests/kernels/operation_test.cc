@@ -168,6 +168,8 @@ TEST_F(OperationTest, EveryAccessIsDeclared) {
   expect_declared({tokens, tokens_table}, {x3});
   embedding_backward(stream_, kLabel, {tokens_table, kAdd, {}, kAdd, x3, tokens});
   expect_declared({x3, tokens, tokens_table}, {tokens_table});
+  embedding_backward(stream_, kLabel, {{}, kAdd, positions, kAdd, x3, tokens});
+  expect_declared({x3, positions}, {positions});
 
   cross_entropy_forward(stream_, kLabel, {losses, logits, targets, vocab});
   expect_declared({logits, targets}, {losses});
@@ -364,6 +366,7 @@ TEST_F(OperationTest, EmbeddingWithoutPositionsIsTheTokensRow) {
   Random random(308);
   const Tensor x = tensor({2, 3, 4}), tokens = tensor({2, 3}, DType::kI32), token_table = tensor({5, 4});
   const Tensor dtoken = tensor({5, 4}), dtoken_alone = tensor({5, 4}), dposition = tensor({3, 4});
+  const Tensor dposition_alone = tensor({3, 4});
   allocate();
   const auto rows = random.normal(20);
   const auto ids = random.tokens(6, 5);
@@ -378,6 +381,8 @@ TEST_F(OperationTest, EmbeddingWithoutPositionsIsTheTokensRow) {
   embedding_backward(stream_, kLabel, {dtoken, kOverwrite, dposition, kOverwrite, x, tokens});
   embedding_backward(stream_, kLabel, {dtoken_alone, kOverwrite, {}, kOverwrite, x, tokens});
   EXPECT_EQ(values(dtoken_alone), values(dtoken));
+  embedding_backward(stream_, kLabel, {{}, kOverwrite, dposition_alone, kOverwrite, x, tokens});
+  EXPECT_EQ(values(dposition_alone), values(dposition));
 }
 
 TEST_F(OperationTest, AccumulatedLossIsScaledAndAdded) {
