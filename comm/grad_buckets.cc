@@ -61,10 +61,14 @@ void GradBuckets::ready(ParamId param) {
   if (overlap_ == Overlap::kOn) launch(next_bucket_++);
 }
 
-const Event& GradBuckets::reduced() {
+void GradBuckets::start_rest() {
   const std::size_t params = index_of(plan_.buckets.back().last) + 1;
   STRAKE_CHECK(next_param_ == params, fmt::format("only {} of {} gradients are ready", next_param_, params));
   while (next_bucket_ < plan_.buckets.size()) launch(next_bucket_++);
+}
+
+const Event& GradBuckets::reduced() {
+  start_rest();
   next_param_ = 0;
   final_buckets_ = 0;
   next_bucket_ = 0;

@@ -42,7 +42,10 @@ class GradBuckets {
   // The gradient of `param` is final once what is enqueued on compute has run. REQUIRES: called once per
   // parameter and step, in layout order, in the last micro-batch.
   void ready(ParamId param);
-  // Completes when every bucket of this step is summed over ranks. REQUIRES: all parameters were ready.
+  // Enqueues what of this step is not yet: with Overlap::kOff all of it. REQUIRES: all parameters were ready.
+  void start_rest();
+  // Completes when every bucket of this step is summed over ranks, and whatever else the communication stream was given
+  // before this call. REQUIRES: all parameters were ready.
   // Ends the step: the next ready() starts a new one. The event means this step until reduced() is called in the next.
   const Event& reduced();
 

@@ -140,6 +140,11 @@ void bind_keys(ConfigReader& reader, Config& c) {
   reader.bind("comm.spare_sms", c.comm.spare_sms, {0, kMostSpareSms},
               "Multiprocessors that cuBLASLt's products leave free where a collective may run beside them; other "
               "algorithms may give other bits.");
+  reader.bind<SplitTable>(
+      "comm.split_embedding", c.comm.split_embedding,
+      {{"auto", SplitTable::kAuto}, {"true", SplitTable::kAlways}, {"false", SplitTable::kNever}},
+      "Of a tied token table reduce the head's gradient early, and of the tokens' only rows; auto: where that is fewer "
+      "bytes at the end of backward.");
 
   reader.bind("checkpoint.every", c.checkpoint.every, {0, kMany},
               "Steps between checkpoints; auto: by time (checkpoint.every_minutes); 0: none while the run goes on.",

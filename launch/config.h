@@ -38,6 +38,12 @@ enum class CommBuffers : std::uint8_t {
   kRegistered,  // in place, where NCCL can
   kSymmetric,   // in place, mapped alike by all GPUs of a host
 };
+// Whether the gradient of a tied token table is summed over ranks in two parts (models/split_embedding.h).
+enum class SplitTable : std::uint8_t {
+  kAuto,  // where that is fewer bytes at the end of backward
+  kAlways,
+  kNever,
+};
 // How a run tells people, and programs, what it does.
 enum class LogFormat : std::uint8_t {
   kAuto,   // a bar where standard error is a terminal, else lines
@@ -119,6 +125,7 @@ struct Config {
     CommBuffers buffers = CommBuffers::kPlain;
     bool copy_engines = false;
     std::int64_t spare_sms = 0;  // that products beside a collective leave to it
+    SplitTable split_embedding = SplitTable::kAuto;
   } comm;
 
   struct Checkpoint {

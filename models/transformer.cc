@@ -1,6 +1,11 @@
 #include "models/transformer.h"
 
+#include <algorithm>
+#include <cstddef>
+#include <optional>
 #include <ranges>
+#include <utility>
+#include <vector>
 
 namespace strake::models {
 namespace {
@@ -11,11 +16,23 @@ std::vector<Layer> make_layers(const TransformerShape& shape, ParamLayout& layou
   return layers;
 }
 
+// Where nothing of the embedding is computed in backward, the first layer's norm, the last of the layout, ends it.
+void end_with_norm(const TransformerShape& shape, ParamLayout& layout) {
+  std::vector<ParamSpec> specs = layout.specs();
+  const std::ptrdiff_t of_norm = shape.norm == Norm::kLayer ? 2 : 1;
+  std::for_each(specs.end() - of_norm, specs.end(), [](ParamSpec& spec) { spec.final_at_end = true; });
+  layout = ParamLayout(std::move(specs));
+}
+
 }  // namespace
 
-Transformer::Transformer(const TransformerShape& shape, ParamLayout& layout)
-    : shape_(shape), head_(layout, shape), layers_(make_layers(shape, layout)), embedding_(layout, shape) {
+Transformer::Transformer(const TransformerShape& shape, ParamLayout& layout, SplitEmbedding split)
+    : shape_(shape),
+      head_(layout, shape, split),
+      layers_(make_layers(shape, layout)),
+      embedding_(layout, shape, split == SplitEmbedding::kYes ? std::optional(head_.weight()) : std::nullopt) {
   if (shape.tied_head) head_.tie(embedding_.token_table());
+  if (split == SplitEmbedding::kYes && shape.positions != Positions::kLearned) end_with_norm(shape, layout);
 }
 
 void Transformer::recompute(Recompute policy) {
@@ -47,14 +64,15 @@ void Transformer::loss(const Pass& pass, const Tensor& targets, const Tensor& lo
 }
 
 void Transformer::backward(const Pass& pass, const Tensor& tokens) const {
+  embedding_.begin_backward(pass, tokens);
   head_.backward(pass, d_x_);
   for (const Layer& layer : layers_) layer.backward(pass, d_x_);
   embedding_.backward(pass, d_x_, tokens);
 }
 
-ParamLayout parameters_of(const TransformerShape& shape) {
+ParamLayout parameters_of(const TransformerShape& shape, SplitEmbedding split) {
   ParamLayout layout;
-  const Transformer model(shape, layout);
+  const Transformer model(shape, layout, split);
   return layout;
 }
 

@@ -12,6 +12,7 @@
 #include "models/blocks/head.h"
 #include "models/blocks/layer.h"
 #include "models/parameters/param_access.h"
+#include "models/split_embedding.h"
 #include "models/transformer_shape.h"
 #include "runtime/device/memory_plan.h"
 
@@ -20,7 +21,7 @@ namespace strake::models {
 class Transformer {
  public:
   // Adds all parameters to `layout`, in ready order.
-  Transformer(const TransformerShape& shape, ParamLayout& layout);
+  Transformer(const TransformerShape& shape, ParamLayout& layout, SplitEmbedding split = SplitEmbedding::kNo);
   // What forward does not keep; before reserve().
   void recompute(Recompute policy);
   // Activations for [batch, shape.sequence] tokens from `memory`, in `dtype`, scratch as kernels on `target` need it.
@@ -38,6 +39,7 @@ class Transformer {
   void backward(const Pass& pass, const Tensor& tokens) const;
 
   const Tensor& logits() const { return head_.logits(); }
+  ParamId token_table() const { return embedding_.token_table(); }
 
  private:
   TransformerShape shape_;
@@ -49,6 +51,6 @@ class Transformer {
 };
 
 // The parameters of a model of this shape.
-ParamLayout parameters_of(const TransformerShape& shape);
+ParamLayout parameters_of(const TransformerShape& shape, SplitEmbedding split = SplitEmbedding::kNo);
 
 }  // namespace strake::models

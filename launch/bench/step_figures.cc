@@ -92,16 +92,14 @@ double busy_ms(const RankStep& step) { return step.comm_busy_ms; }
 double at_end_ms(const RankStep& step) { return step.exposed_at_end_ms; }
 
 Json timeline_json(const CommTimeline& timeline) {
+  const auto bucket_json = [](const CommTimeline::Bucket& bucket) {
+    return Json{{"bytes", bucket.bytes},          {"final_at_end", bucket.final_at_end},
+                {"ready_ms", bucket.ready_ms},    {"begin_ms", bucket.begin_ms},
+                {"end_ms", bucket.end_ms},        {"transfer_ms", bucket.transfer_ms},
+                {"exposed_ms", bucket.exposed_ms}};
+  };
   Json buckets = Json::array();
-  for (const CommTimeline::Bucket& bucket : timeline.buckets) {
-    buckets.push_back({{"bytes", bucket.bytes},
-                       {"final_at_end", bucket.final_at_end},
-                       {"ready_ms", bucket.ready_ms},
-                       {"begin_ms", bucket.begin_ms},
-                       {"end_ms", bucket.end_ms},
-                       {"transfer_ms", bucket.transfer_ms},
-                       {"exposed_ms", bucket.exposed_ms}});
-  }
+  for (const CommTimeline::Bucket& bucket : timeline.buckets) buckets.push_back(bucket_json(bucket));
   Json gathers = Json::array();
   for (const CommTimeline::Gather& gather : timeline.gathers) {
     gathers.push_back({{"bytes", gather.bytes},
@@ -114,6 +112,7 @@ Json timeline_json(const CommTimeline& timeline) {
   return {{"backward_begin_ms", timeline.backward_begin_ms},
           {"backward_end_ms", timeline.backward_end_ms},
           {"buckets", buckets},
+          {"split_rows", timeline.split_rows.has_value() ? bucket_json(*timeline.split_rows) : Json()},
           {"gathers", gathers}};
 }
 
@@ -244,7 +243,7 @@ Json to_json(const StepFigures& figures) {
                  {"hidden_share", or_null(figures.comm_hidden_share)},
                  {"buckets", job.comm_bytes.buckets.size()},
                  {"bytes", job.comm_bytes.reduced()},
-                 {"bytes_at_end", job.comm_bytes.reduced_at_end()},
+                 {"bytes_at_end", job.comm_bytes.at_end()},
                  {"timeline", timeline_json(figures.timeline)}};
   out["power_w"] = or_null(figures.power_w);
   out["energy_per_token_j"] = or_null(figures.energy_per_token_j);
@@ -316,7 +315,7 @@ std::string table(const StepFigures& figures) {
                            job.comm_bytes.buckets.size(), static_cast<double>(job.comm_bytes.reduced()) / 1e6));
     out += row("", fmt::format("exposed {:.3f} ms: {:.3f} by structure (final when backward ends: {:.1f} MB)",
                                figures.of(StepClass::kExposedComm), figures.exposed_at_end_ms,
-                               static_cast<double>(job.comm_bytes.reduced_at_end()) / 1e6));
+                               static_cast<double>(job.comm_bytes.at_end()) / 1e6));
   }
 
   std::size_t memory_bytes = 0;

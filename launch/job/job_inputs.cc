@@ -110,8 +110,23 @@ Job begin_job(const Config& config, int rank, int ranks, DeviceKind device) {
   return job;
 }
 
+void choose_split(Job& job) {
+  const SplitTable asked = job.config.comm.split_embedding;
+  if (asked == SplitTable::kAlways && !job.shape.tied_head) {
+    throw ConfigError(
+        "comm.split_embedding = true: the head has weights of its own (model.tied_head = false), so nothing can be "
+        "split; set comm.split_embedding = auto");
+  }
+  job.split_embedding = models::split_where_fewer_bytes(
+      job.shape,
+      {.ranks = job.ranks, .tokens_per_step = job.derived.tokens_per_step, .row = job.dtype, .wire = job.wire_dtype});
+  if (asked != SplitTable::kAuto && job.ranks > 1)
+    job.split_embedding = asked == SplitTable::kAlways ? models::SplitEmbedding::kYes : models::SplitEmbedding::kNo;
+}
+
 void set_shape(Job& job, DeviceKind device, std::int64_t vocab) {
   job.shape = shape_of(job.config, vocab);
+  choose_split(job);
   const std::string too_much = models::unsupported(job.shape, device, job.dtype, job.config.train.micro_batch);
   if (too_much.empty()) return;
   std::string remedy = "change the model or the batch";

@@ -22,9 +22,12 @@ struct Experience {
 };
 constexpr Experience kExperience;
 
-// Of the gradient of the token table: three numbers a token, sorting, and partial sums of 32 tokens each.
+// Of the gradient of the token table: three numbers a token, sorting, and partial sums of 32 tokens each. That of a
+// split one gets rows of all ranks at once.
 std::size_t embedding_bytes(const Job& job) {
-  const auto tokens = static_cast<std::size_t>(job.config.train.micro_batch * job.config.train.sequence);
+  const bool split = job.split_embedding == models::SplitEmbedding::kYes;
+  const auto tokens = static_cast<std::size_t>(split ? job.derived.tokens_per_step
+                                                     : job.config.train.micro_batch * job.config.train.sequence);
   return tokens * 5 * 4 + (tokens / 32 + 1) * 2 * static_cast<std::size_t>(job.shape.channels) * 4;
 }
 

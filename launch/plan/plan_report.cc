@@ -75,8 +75,8 @@ std::string cost_lines(const RankPlan& plan) {
   out += line("buckets", fmt::format("{} of {}, {:.2f} to {:.2f} MiB, {:.2f} MiB in all", bytes.size(),
                                      name_of(plan.buckets.wire), mib(static_cast<double>(least)),
                                      mib(static_cast<double>(most)), mib(static_cast<double>(plan.buckets.bytes()))));
-  if (const std::string at_end = plan.buckets.describe_at_end(); plan.target.ranks > 1 && !at_end.empty()) {
-    out += line("", "exposed by structure, final when backward ends: " + at_end);
+  if (plan.target.ranks > 1 && !plan.at_end.empty()) {
+    out += line("", "exposed by structure, final when backward ends: " + plan.at_end);
   }
   return out;
 }
@@ -189,7 +189,10 @@ Json to_json(const PlanReport& report) {
             {"input_bytes", plan.bytes.input},
             {"sent_bytes", plan.bytes.sent}}},
           {"buckets",
-           {{"dtype", name_of(plan.buckets.wire)}, {"bytes", buckets}, {"final_at_end", final_at_end(plan.buckets)}}},
+           {{"dtype", name_of(plan.buckets.wire)},
+            {"bytes", buckets},
+            {"final_at_end", final_at_end(plan.buckets)},
+            {"split_rows_bytes", plan.split_rows_bytes}}},
           {"memory", to_json(plan.memory)},
           {"estimated_by", plan.memory.estimated() ? Json(gpu_experience_is_from()) : Json()},
           {"fullest", {{"operation", plan.fullest_operation}, {"bytes", plan.alive_bytes}, {"activations", peak}}},

@@ -11,6 +11,7 @@
 #include "comm/staged/staged_communicator.h"
 #include "launch/job/job_inputs.h"
 #include "launch/plan/gpu_experience.h"
+#include "launch/report/comm_timeline.h"
 #include "runtime/base/check.h"
 
 namespace strake::launch {
@@ -166,6 +167,8 @@ RankPlan Planner::plan(const Config& config, std::int64_t most_micro_batches) {
 
   plan.parameters = models::parameters_of(plan.job.shape).param_elems();
   plan.buckets = trainer.buckets();
+  plan.split_rows_bytes = CommBytes::of(trainer).split_rows;
+  plan.at_end = describe_at_end(trainer);
   plan.memory = trainer.memory_table();
   complete_table(target_, config, plan.memory);
   plan.flops = costs[0];

@@ -42,6 +42,8 @@ struct RankPlan {
     double sent;                          // to other ranks
   } bytes{};
   comm::BucketPlan buckets;
+  std::int64_t split_rows_bytes = 0;  // CommBytes::split_rows
+  std::string at_end;                 // describe_at_end()
   MemoryTable memory;
   std::string fullest_operation;
   std::size_t alive_bytes = 0;  // there

@@ -98,7 +98,7 @@ RankStep rank_step(const StepReport& report) {
   RankStep out{.wall_ms = milliseconds(report.times.wall), .comm_busy_ms = milliseconds(report.comm_busy)};
   const std::vector<double> exposed_ms = StepTimeline::of(report).exposed_ms();
   for (std::size_t i = 0; i < exposed_ms.size(); ++i) {
-    if (report.buckets[i].final_at_end) out.exposed_at_end_ms += exposed_ms[i];
+    if (i == report.buckets.size() || report.buckets[i].final_at_end) out.exposed_at_end_ms += exposed_ms[i];
   }
   for (std::size_t i = 0; i < kStepClasses; ++i) out.class_ms[i] = milliseconds(report.times.classes[i]);
   return out;

@@ -18,7 +18,7 @@ struct RankStep {
   double wall_ms = 0;
   std::array<double, kStepClasses> class_ms{};
   double comm_busy_ms = 0;
-  double exposed_at_end_ms = 0;  // of it, by structure: buckets that are final only when backward ends
+  double exposed_at_end_ms = 0;  // of it, by structure: what is final only when backward ends
 
   static constexpr std::size_t kValues = kStepClasses + 3;
   void append_to(std::vector<double>& values) const;

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "launch/train/trainer.h"
@@ -17,14 +19,15 @@ struct StepTimeline {
     double ready_ms = 0, begin_ms = 0, end_ms = 0;  // as GradBuckets::Timing
   };
   std::vector<Bucket> buckets;
+  std::optional<Bucket> split_rows;  // of a split token table, behind all buckets
   struct Gather {
     double ready_ms = 0, begin_ms = 0, end_ms = 0, needed_ms = 0;  // as WeightGathers::Timing
   };
   std::vector<Gather> gathers;  // none in a run's first step
 
   static StepTimeline of(const StepReport& report);
-  // Of each bucket, the part of its reduction that lies behind backward: from the end of backward or of the bucket
-  // before to its own end.
+  // Of each bucket, and then of split rows, the part that lies behind backward: from the end of backward or of the
+  // bucket before to its own end.
   std::vector<double> exposed_ms() const;
   // As they travel between ranks.
   std::vector<double> to_values() const;
@@ -42,6 +45,7 @@ struct CommTimeline {
     double exposed_ms = 0;  // StepTimeline::exposed_ms
   };
   std::vector<Bucket> buckets;
+  std::optional<Bucket> split_rows;
   struct Gather {
     std::int64_t bytes = 0;
     double ready_ms = 0, begin_ms = 0, end_ms = 0, transfer_ms = 0, needed_ms = 0;
@@ -58,10 +62,15 @@ struct CommTimeline {
 struct CommBytes {
   std::vector<std::int64_t> buckets, gathers;
   std::vector<bool> final_at_end = {};  // of buckets, as comm::Bucket says
+  std::int64_t split_rows = 0;          // of all ranks, which each receives; 0: no table is split
   static CommBytes of(const Trainer& trainer);
   std::int64_t reduced() const;
-  std::int64_t reduced_at_end() const;
+  std::int64_t at_end() const;  // of what is final only when backward ends, split rows included
 };
+
+// What of a step is final only when backward ends: "bucket 7, 0.125 of 3.2 MiB; token rows of all ranks, 0.5 MiB".
+// Empty: nothing.
+std::string describe_at_end(const Trainer& trainer);
 
 // `ranks`: of each rank its steps. REQUIRES: as many of every rank, at least one; each with a bucket for each size.
 CommTimeline comm_timeline(std::span<const std::vector<StepTimeline>> ranks, const CommBytes& bytes);

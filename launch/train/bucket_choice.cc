@@ -136,8 +136,9 @@ std::optional<BucketChoice> measured(const Job& job, const RankParts& parts, dat
   } else {
     std::ranges::fill(backward.final_ms, backward.end_ms);
   }
-  const comm::BucketSize best = comm::least_exposed(models::parameters_of(job.shape), job.wire_dtype, backward, costs,
-                                                    kIndifferent * (fine.backward_end_ms - fine.backward_begin_ms));
+  const comm::BucketSize best =
+      comm::least_exposed(models::parameters_of(job.shape, job.split_embedding), job.wire_dtype, backward, costs,
+                          kIndifferent * (fine.backward_end_ms - fine.backward_begin_ms));
   return BucketChoice{.mib = static_cast<double>(best.bytes) / kMib,
                       .by = BucketChoice::By::kMeasurement,
                       .prediction = BucketChoice::Prediction{.costs = costs, .exposed_ms = best.exposed_ms}};

@@ -45,10 +45,28 @@ void choose_kernels(const Config& config, const RankParts& parts) {
     parts.log.warning("{} cannot run every algorithm that rank 0 has chosen", parts.device.description());
 }
 
+// Bits depend on it, so a run that goes on on as many ranks keeps what it began with, unless it is told.
+void recall_split(const Config& config, const RankParts& parts, Job& job) {
+  if (config.comm.split_embedding != SplitTable::kAuto || job.ranks == 1 || !job.shape.tied_head) return;
+  std::string known;
+  agree(parts.control, [&] {
+    if (!parts.leads()) return;
+    const auto found = checkpoint::find_newest(parts.files, checkpoint_folder(config.run.dir));
+    if (!found.has_value() || found->manifest.meta.world_size != job.ranks) return;
+    const auto choices = nlohmann::json::parse(found->manifest.meta.choices, nullptr, false);
+    if (!choices.is_object() || !choices.contains("split_embedding")) return;
+    if (const auto& split = choices["split_embedding"]; split.is_boolean()) known = split.dump();
+  });
+  known = parts.control.broadcast(known, 0);
+  if (!known.empty())
+    job.split_embedding = known == "true" ? models::SplitEmbedding::kYes : models::SplitEmbedding::kNo;
+}
+
 void make_trainer(OpenRun& run, const Config& config, const RankParts& parts) {
   TokenSources sources = run.inputs.sources();
   if (run.wrapped_tokens != nullptr) sources.train = run.wrapped_tokens.get();
   Job& job = run.inputs.job;
+  recall_split(config, parts, job);
   StepPlan plan;
   Job planned = job;
   planned.derived.accumulation = std::min(planned.derived.accumulation, kMicroBatchesOfMemory);

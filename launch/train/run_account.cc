@@ -21,6 +21,7 @@ std::string choices_of(const OpenRun& run, const RankParts& parts, double peak_f
                      {"dtype", name_of(job.dtype)},
                      {"gradient_dtype", name_of(job.gradient_dtype)},
                      {"wire_dtype", name_of(buckets.wire)},
+                     {"split_embedding", job.split_embedding == models::SplitEmbedding::kYes},
                      {"peak_flops_per_rank", peak_flops},
                      {"warmup_steps", job.derived.warmup_steps},
                      {"min_learning_rate", job.derived.min_learning_rate},

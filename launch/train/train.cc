@@ -10,6 +10,7 @@
 #include "launch/job/job_inputs.h"
 #include "launch/job/same_on_all_ranks.h"
 #include "launch/job/world.h"
+#include "launch/report/comm_timeline.h"
 #include "launch/report/live_view.h"
 
 namespace strake::launch {
@@ -23,7 +24,7 @@ void print_schedule(const Config& config, Device& device, comm::Communicator& co
   std::cout << plan.recording.describe() << "\nmemory of each rank:\n"
             << trainer.memory_table().describe() << "\n\nbuckets:\n"
             << trainer.buckets().describe();
-  if (const std::string at_end = trainer.buckets().describe_at_end(); ranks > 1 && !at_end.empty()) {
+  if (const std::string at_end = describe_at_end(trainer); ranks > 1 && !at_end.empty()) {
     std::cout << "exposed by structure, final when backward ends: " << at_end << '\n';
   }
   std::cout << '\n';

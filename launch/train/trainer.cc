@@ -39,6 +39,13 @@ std::int64_t bucket_bytes_of(const Job& job, const ParamLayout& layout) {
                          : comm::bucket_bytes_by_rule(layout, job.wire_dtype);
 }
 
+// Rows of a whole step, also in a plan that declares fewer micro-batches.
+std::optional<models::Parameters::Reduction::SplitTable> split_table(const Job& job, const models::Transformer& model) {
+  if (job.split_embedding == models::SplitEmbedding::kNo) return std::nullopt;
+  return models::Parameters::Reduction::SplitTable{.table = model.token_table(),
+                                                   .rows = job.derived.tokens_per_step / job.ranks};
+}
+
 kernels::AdamWOptions adamw_options(const Config::Optimizer& optimizer) {
   return {.beta1 = optimizer.beta1,
           .beta2 = optimizer.beta2,
@@ -64,7 +71,7 @@ Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicato
       comm_(device.make_stream("comm", StreamPriority::kHigh)),
       copy_in_(device.make_stream("copy-in", StreamPriority::kNormal)),
       copy_out_(device.make_stream("copy-out", StreamPriority::kNormal)),
-      model_(job.shape, layout_),
+      model_(job.shape, layout_, job.split_embedding),
       parameters_(models::make_parameters(
           job.config.train.shard, device, layout_,
           {.compute = job.dtype, .gradient = job.gradient_dtype, .wire = job.wire_dtype},
@@ -72,7 +79,8 @@ Trainer::Trainer(const Job& job, Device& device, comm::Communicator& communicato
           {.communicator = communicator,
            .stream = *comm_,
            .bucket_bytes = bucket_bytes_of(job, layout_),
-           .overlap = job.config.comm.overlap ? comm::Overlap::kOn : comm::Overlap::kOff})),
+           .overlap = job.config.comm.overlap ? comm::Overlap::kOn : comm::Overlap::kOff,
+           .split = split_table(job, model_)})),
       optimizer_(*parameters_, adamw_options(job.config.optimizer), job.config.optimizer.clip_norm, kSlots,
                  {arenas_.optimizer, arenas_.scalars, arenas_.host}),
       activations_(planned == nullptr ? ActivationMemory(arenas_.activations)
@@ -197,6 +205,7 @@ void Trainer::step(std::int64_t step) {
   loader_.release(batch, *compute_);  // WAR: copy-in may refill the slot behind this
   parameters_->wait_reduced();        // RAW
   account_.mark(StepClass::kExposedComm);
+  parameters_->add_split_rows();
   optimizer_.measure_norm(*compute_, *parameters_);
   optimizer_.update(*compute_, *parameters_, schedule_.at(step), step + 1);
   mailbox_.post(*compute_, {"loss to host", Phase::kOptimizer}, slot, kLoss, loss_total_);
@@ -265,6 +274,7 @@ StepReport Trainer::report(std::int64_t step) const {
                     .loss = mailbox_.look(slot, kLoss),
                     .grad_norm = mailbox_.look(slot, kGradNorm),
                     .buckets = {},
+                    .split_rows = {},
                     .gathers = {},
                     .backward = account_.last(step, StepClass::kBackward)};
   const auto since_begin = [&](const Mark& mark) { return account_.since_begin(step, mark); };
@@ -276,6 +286,14 @@ StepReport Trainer::report(std::int64_t step) const {
                               .begin = since_begin(*timing.begin),
                               .end = since_begin(*timing.end),
                               .final_at_end = buckets().buckets[i].final_at_end});
+  }
+  if (const models::SplitRows* rows = parameters_->split_rows(); rows != nullptr) {
+    const auto timing = rows->timing(static_cast<int>(slot));
+    report.comm_busy += device_.elapsed(*timing.begin, *timing.end);
+    report.split_rows = {.ready = since_begin(*timing.ready),
+                         .begin = since_begin(*timing.begin),
+                         .end = since_begin(*timing.end),
+                         .final_at_end = true};
   }
   if (step == first_step_) return report;  // gathers are enqueued in the step before
   for (const auto& timing : parameters_->gathers(static_cast<int>((step - 1) % std::int64_t{kSlots}))) {

@@ -52,6 +52,8 @@ struct Job {
   DType gradient_dtype = DType::kF32;
   // Of gradients while they are summed over ranks.
   DType wire_dtype = DType::kF32;
+  // Of a tied token table's gradient.
+  models::SplitEmbedding split_embedding = models::SplitEmbedding::kNo;
 };
 
 // As many tell the memory of a step, and the kernels it needs, however many more there are: those are like the last.
@@ -84,6 +86,7 @@ struct StepReport {
     bool final_at_end;              // as comm::Bucket
   };
   std::vector<BucketSpan> buckets;
+  std::optional<BucketSpan> split_rows;  // of a split token table
   struct GatherSpan {
     Nanoseconds ready, begin, end, needed;  // as WeightGathers::Timing; some lie before the step
   };

@@ -2,13 +2,15 @@
 
 #include "kernels/cross_entropy.h"
 #include "kernels/matmul.h"
+#include "models/blocks/embedding.h"
 #include "models/blocks/initial_deviation.h"
 
 namespace strake::models {
 namespace {
 
 // The head's gradient is the first that is final.
-ParamId add_head(ParamLayout& layout, const TransformerShape& shape) {
+ParamId add_head(ParamLayout& layout, const TransformerShape& shape, SplitEmbedding split) {
+  if (split == SplitEmbedding::kYes) return layout.add(token_table_spec(shape, FinalAtEnd::kNo));
   if (shape.tied_head) return ParamId{-1};
   return layout.add({.name = "head.weight",
                      .global_shape = {shape.padded_vocab(), shape.channels},
@@ -18,8 +20,13 @@ ParamId add_head(ParamLayout& layout, const TransformerShape& shape) {
 
 }  // namespace
 
-HeadBlock::HeadBlock(ParamLayout& layout, const TransformerShape& shape)
-    : shape_(shape), head_(add_head(layout, shape)), norm_(layout, shape, "ln_f") {}
+HeadBlock::HeadBlock(ParamLayout& layout, const TransformerShape& shape, SplitEmbedding split)
+    : shape_(shape),
+      final_here_(!shape.tied_head || split == SplitEmbedding::kYes),
+      head_(add_head(layout, shape, split)),
+      norm_(layout, shape, "ln_f") {
+  STRAKE_CHECK(shape.tied_head || split == SplitEmbedding::kNo, "a head of its own has nothing to split");
+}
 
 void HeadBlock::reserve(ActivationMemory& memory, const BatchShape& batch) {
   const std::int64_t n = batch.rows(), c = shape_.channels;
@@ -63,7 +70,7 @@ void HeadBlock::backward(const Pass& pass, const Tensor& d_x) const {
                                    .dy = d_logits,
                                    .x = norm_.y(),
                                    .accumulate = pass.accumulate});
-  if (!shape_.tied_head) pass.params.ready(head_);
+  if (final_here_) pass.params.ready(head_);
   kernels::linear_backward_input(pass.compute, pass.backward("head d_input"),
                                  {.dx = d_normed_, .dy = d_logits, .weight = pass.params.weight(head_)});
   pass.compute.zero(pass.backward("d_x zero"), d_x);

@@ -6,6 +6,7 @@
 
 #include "models/blocks/norm.h"
 #include "models/blocks/residual.h"
+#include "models/split_embedding.h"
 #include "models/transformer_shape.h"
 #include "runtime/device/memory_plan.h"
 
@@ -13,10 +14,12 @@ namespace strake::models {
 
 class HeadBlock {
  public:
-  // Adds head.weight [padded vocab, C], if the head is not tied to the token table, and the last norm.
-  HeadBlock(ParamLayout& layout, const TransformerShape& shape);
+  // Adds head.weight [padded vocab, C], if the head is not tied to the token table, and the last norm. `split`: the
+  // token table, whose gradient is final here but for the embedding's part, instead.
+  HeadBlock(ParamLayout& layout, const TransformerShape& shape, SplitEmbedding split);
   // The token table is the head. REQUIRES: the shape says so.
   void tie(ParamId token_table) { head_ = token_table; }
+  ParamId weight() const { return head_; }
   void reserve(ActivationMemory& memory, const BatchShape& batch);
 
   void forward(const Pass& pass, const Residual& in) const;
@@ -29,13 +32,14 @@ class HeadBlock {
   void loss(const Pass& pass, const Tensor& targets, const Tensor& loss_total, double loss_scale,
             bool accumulate_loss) const;
 
-  // d_x [N, C] = gradient of the input. A tied head leaves its part in the token table's gradient.
+  // d_x [N, C] = gradient of the input. A tied head leaves its part in the token table's gradient, or all of that.
   void backward(const Pass& pass, const Tensor& d_x) const;
 
   const Tensor& logits() const { return logits_; }  // [N, padded vocab]
 
  private:
   TransformerShape shape_;
+  bool final_here_;  // the gradient of head_
   ParamId head_{-1};
   NormBlock norm_;
   Tensor x_, logits_, losses_, d_normed_;

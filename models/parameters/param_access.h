@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "kernels/matmul.h"  // Accumulate
+#include "runtime/base/check.h"
 #include "runtime/device/device.h"
 #include "runtime/device/param_spec.h"
 
@@ -19,6 +20,11 @@ class ParamAccess {
   virtual Tensor gradient(ParamId id) = 0;
   // While backward is being enqueued: the gradient is final on the compute stream. In layout order, once each.
   virtual void ready(ParamId id) = 0;
+
+  // Of a table whose gradient is split (models/split_embedding.h), in each micro-batch: which rows the embedding adds
+  // to, before backward computes anything; and what it adds, [as many, channels], final behind this call.
+  virtual void split_ids(const Tensor&) { check_failed("split_ids", "these parameters have no split table"); }
+  virtual void split_rows(const Tensor&) { check_failed("split_rows", "these parameters have no split table"); }
 };
 
 // One micro-batch on its way through the blocks.

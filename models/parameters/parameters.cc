@@ -17,8 +17,23 @@ Pass Parameters::pass(bool first, bool last) {
 
 Pass Parameters::evaluation() { return {.compute = compute_, .params = *this, .phase = Phase::kEval}; }
 
+void Parameters::split_ids(const Tensor& ids) {
+  split_rows_->put_ids(ids);
+  if (last_ && overlaps_) split_rows_->gather_ids();
+}
+
+void Parameters::split_rows(const Tensor& rows) { split_rows_->put_rows(rows); }
+
 void Parameters::wait_reduced() {
+  if (split_rows_ != nullptr) {
+    buckets_->start_rest();
+    split_rows_->gather_rows();
+  }
   compute_.wait(buckets_->reduced(), {"compute waits for reduced gradients", Hazard::kReadAfterWrite});
+}
+
+void Parameters::add_split_rows() {
+  if (split_rows_ != nullptr) split_rows_->add_to(gradient(split_table_));
 }
 
 std::int64_t Parameters::owned_elems() const {
@@ -51,6 +66,12 @@ void Parameters::reduce_by(Device& device, comm::BucketPlan plan, ParameterTypes
   buckets_ =
       std::make_unique<comm::GradBuckets>(device, std::move(plan), layout_, gradients_, reduction.communicator,
                                           compute_, reduction.stream, reduction.overlap, std::move(wire), reduce);
+  overlaps_ = reduction.overlap == comm::Overlap::kOn;
+  if (!reduction.split.has_value()) return;
+  split_table_ = reduction.split->table;
+  split_rows_ = std::make_unique<SplitRows>(device, memory.wire, reduction.split->rows,
+                                            layout_.spec(split_table_).global_shape.back(), types.compute,
+                                            reduction.communicator, compute_, reduction.stream);
 }
 
 std::unique_ptr<Parameters> make_parameters(Shard shard, Device& device, ParamLayout& layout, ParameterTypes types,

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,7 @@
 #include "comm/grad_buckets.h"
 #include "comm/weight_gathers.h"
 #include "models/parameters/param_access.h"
+#include "models/parameters/split_rows.h"
 #include "models/shard.h"
 #include "runtime/device/device.h"
 #include "runtime/device/param_spec.h"
@@ -39,6 +41,7 @@ struct OwnedPiece {
   std::int64_t begin_elems = 0;        // in the layout
   std::int64_t state_begin_elems = 0;  // in tensors that hold no more than what is owned: moments
   std::int64_t elems = 0;
+  std::size_t bucket = 0;          // of which it is a piece, where it is one
   std::vector<OwnedRange> ranges;  // its parts of parameters; flat_begin_elems counts from the piece's begin
   Tensor weights, gradients;       // [elems]
   Tensor rounded_weights;  // where the update leaves its rounded copy; undefined where the model reads `weights`
@@ -54,22 +57,35 @@ class Parameters : public ParamAccess {
     Stream& stream;  // the communicator's own
     std::int64_t bucket_bytes;
     comm::Overlap overlap;
+    // The token table, where its gradient is split, and the rows that this rank adds to it in a step.
+    struct SplitTable {
+      ParamId table;
+      std::int64_t rows;
+    };
+    std::optional<SplitTable> split = {};
   };
 
   // Which ring slot the marks of the step that is enqueued next use.
-  virtual void use_slot(int slot) { buckets_->use_slot(slot); }
+  virtual void use_slot(int slot) {
+    buckets_->use_slot(slot);
+    if (split_rows_) split_rows_->use_slot(slot);
+  }
   // The next micro-batch of a step: the first overwrites gradients, later ones add; in the last they become final.
   Pass pass(bool first, bool last);
   // Of the weights alone.
   Pass evaluation();
-  // RAW: what is enqueued on compute behind this call reads reduced gradients, of owned pieces. Ends the step's
-  // reduction.
+  // RAW: what is enqueued on compute behind this call reads reduced gradients, of owned pieces, but for the rows of a
+  // split table. Ends the step's reduction.
   void wait_reduced();
+  // And those. Follows wait_reduced().
+  void add_split_rows();
 
   Tensor gradient(ParamId id) override { return layout_.view(gradients_, id); }
   void ready(ParamId id) override {
     if (last_) buckets_->ready(id);
   }
+  void split_ids(const Tensor& ids) override;
+  void split_rows(const Tensor& rows) override;
 
   // What this rank updates, in the order in which the next forward needs it, and the elements of all of it.
   const std::vector<OwnedPiece>& owned() const { return owned_; }
@@ -99,6 +115,7 @@ class Parameters : public ParamAccess {
   DType master() const { return master_; }
   comm::GradBuckets& buckets() { return *buckets_; }
   const comm::GradBuckets& buckets() const { return *buckets_; }
+  const SplitRows* split_rows() const { return split_rows_.get(); }  // null: no table is split
   // Collectives that carry weights, in the order in which a step waits for them; of the step before in ring slot
   // `slot`.
   virtual std::vector<comm::WeightGathers::Timing> gathers(int slot) const = 0;
@@ -108,7 +125,7 @@ class Parameters : public ParamAccess {
   Parameters(const ParamLayout& layout, ParameterTypes types, Stream& compute)
       : layout_(layout), compute_(compute), master_(types.master()) {}
 
-  // Buckets of `plan`, with memory for what travels in a type of its own.
+  // Buckets of `plan`, with memory for what travels in a type of its own, and for the rows of a split table.
   void reduce_by(Device& device, comm::BucketPlan plan, ParameterTypes types, const Memory& memory,
                  const Reduction& reduction, comm::Reduce reduce);
   // Of gradients on their way: one rank alone sends nothing.
@@ -119,9 +136,12 @@ class Parameters : public ParamAccess {
   DType master_;
   Tensor compute_weights_, gradients_;  // flat; what the model reads and makes
   std::unique_ptr<comm::GradBuckets> buckets_;
+  std::unique_ptr<SplitRows> split_rows_;
   std::vector<OwnedPiece> owned_;
 
  private:
+  ParamId split_table_{};  // where there are split_rows_
+  bool overlaps_ = false;
   bool last_ = false;  // the pass being enqueued makes gradients final
 };
 

@@ -1,8 +1,22 @@
 #include "models/parameters/sharded_parameters.h"
 
+#include <algorithm>
+#include <numeric>
 #include <utility>
 
 namespace strake::models {
+
+namespace {
+
+// Buckets in the order in which forward needs them.
+std::vector<std::size_t> as_forward_needs(const comm::BucketPlan& plan, bool split) {
+  std::vector<std::size_t> order(plan.buckets.size());
+  std::iota(order.rbegin(), order.rend(), std::size_t{0});
+  if (split) std::rotate(order.begin(), order.end() - 1, order.end());  // the token table's, which was the last
+  return order;
+}
+
+}  // namespace
 
 ShardedParameters::ShardedParameters(Device& device, ParamLayout& layout, ParameterTypes types, const Memory& memory,
                                      Stream& compute, const Reduction& reduction)
@@ -20,12 +34,13 @@ ShardedParameters::ShardedParameters(Device& device, ParamLayout& layout, Parame
   gradients_ = Tensor::reserve(memory.gradients, types.gradient, {flat_elems});
 
   std::int64_t state_elems = 0;
-  for (std::size_t i = plan.buckets.size(); i-- > 0;) {
+  for (const std::size_t i : as_forward_needs(plan, reduction.split.has_value())) {
     const std::int64_t elems = plan.buckets[i].elems() / ranks;
     const std::int64_t begin = plan.buckets[i].begin_elems + communicator_.rank() * elems;
     OwnedPiece piece{.begin_elems = begin,
                      .state_begin_elems = state_elems,
                      .elems = elems,
+                     .bucket = i,
                      .ranges = layout.ranges(begin, begin + elems),
                      .weights = weights_.flat(rounds ? state_elems : begin, elems),
                      .gradients = gradients_.flat(begin, elems),
@@ -48,7 +63,7 @@ void ShardedParameters::add_over_ranks(const Tensor& sums) {
 }
 
 void ShardedParameters::updated(std::size_t piece) {
-  gathers_->start(owned_.size() - 1 - piece);
+  gathers_->start(owned_[piece].bucket);
   if (piece + 1 == owned_.size()) gathers_->all_started();
 }
 

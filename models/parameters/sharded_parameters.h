@@ -6,11 +6,11 @@
 //                                                                                        |--bucket--> all-gather
 //   next forward: waits for a bucket when it first asks for a weight of it
 //
-// Updates and gathers go in the order in which forward needs buckets: the reverse of the layout's.
+// Updates and gathers go in the order in which forward needs buckets: the reverse of the layout's, but that of a split
+// token table, the layout's first, before all others.
 // Threads: the training thread.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -45,9 +45,10 @@ class ShardedParameters final : public Parameters {
   std::vector<Replica> replicas() const override { return {{"weights", compute_weights_}}; }
   bool replicated() const override { return false; }
   std::vector<comm::WeightGathers::Timing> gathers(int slot) const override {
-    std::vector<comm::WeightGathers::Timing> timings = gathers_->timings(slot);
-    std::reverse(timings.begin(), timings.end());
-    return timings;
+    const std::vector<comm::WeightGathers::Timing> timings = gathers_->timings(slot);
+    std::vector<comm::WeightGathers::Timing> in_order;
+    for (const OwnedPiece& piece : owned_) in_order.push_back(timings[piece.bucket]);
+    return in_order;
   }
 
  private:

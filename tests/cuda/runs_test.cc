@@ -148,9 +148,7 @@ TEST_F(RunsOnTwoGpus, ShardedAsReplicated) {
 TEST_F(RunsOnTwoGpus, EveryWaitIsLoadBearing) {
   SmallJob job(kShape);
   GpuRanks gpus(/*deterministic=*/true);
-  for (const models::Shard shard : {models::Shard::kNone, models::Shard::kOptimizer}) {
-    expect_every_wait_is_load_bearing(job, shard, on(gpus));
-  }
+  for (const WaitingRun& run : kWaitingRuns) expect_every_wait_is_load_bearing(job, run, on(gpus));
 }
 
 TEST_F(RunsOnTwoGpus, AFlippedBitOnOneRankIsFoundBeforeTheNextCheckpoint) {

@@ -136,6 +136,32 @@ TEST_P(BenchStep, TellsWhereEachCollectiveLay) {
   }
 }
 
+// Rows of a split token table are no bucket, and the table is gathered first: forward begins with it.
+TEST_P(BenchStep, TellsWhereRowsOfASplitTableLay) {
+  if (expected_ranks() == 1) GTEST_SKIP() << "one rank splits nothing";
+  const ProgramEnd end = bench({"--warmup", "1", "--steps", "4", "--repeats", "1", "--json", "train.shard=optimizer",
+                                "comm.split_embedding=true"});
+  ASSERT_EQ(end.exit_code, 0) << end.output;
+  const Json comm = parse(end).at("comm");
+  const Json &timeline = comm.at("timeline"), &rows = timeline.at("split_rows");
+  ASSERT_EQ(timeline.at("buckets").size(), comm.at("buckets"));
+  const std::int64_t tokens = ProgramJob::kGlobalBatch * 16;
+  EXPECT_EQ(rows.at("bytes"), tokens * (16 + 1) * 4) << "of all ranks: 16 channels and an id";
+  EXPECT_EQ(rows.at("final_at_end"), true);
+  EXPECT_GE(rows.at("begin_ms"), timeline.at("buckets").back().at("end_ms"));
+  EXPECT_GT(rows.at("exposed_ms"), 0);
+  EXPECT_EQ(comm.at("bytes_at_end"),
+            rows.at("bytes").get<std::int64_t>() + timeline.at("buckets").back().at("bytes").get<std::int64_t>())
+      << "with positions";
+  const Json& gathers = timeline.at("gathers");
+  ASSERT_EQ(gathers.size(), timeline.at("buckets").size());
+  EXPECT_EQ(gathers.front().at("bytes"), timeline.at("buckets").front().at("bytes"));
+  for (std::size_t i = 1; i < gathers.size(); ++i) {
+    EXPECT_GE(gathers[i].at("begin_ms"), gathers[i - 1].at("end_ms"));
+    EXPECT_GE(gathers[i].at("needed_ms"), gathers.front().at("needed_ms"));
+  }
+}
+
 TEST_P(BenchStep, MakesRandomTokensOfTheModelsVocabulary) {
   // The folder is named as a shell completes it.
   const ProgramEnd end = bench({"run.dir=" + job_.run_folder("run").string() + "/", "--random-data",

@@ -39,9 +39,29 @@ inline constexpr const char* kShardedWaitSites[] = {
     "snapshot waits for the updated weights",    // RAW
 };
 
-inline std::vector<std::string> wait_sites(models::Shard shard) {
-  if (shard == models::Shard::kOptimizer) return {std::begin(kShardedWaitSites), std::end(kShardedWaitSites)};
-  return {std::begin(kReplicatedWaitSites), std::end(kReplicatedWaitSites)};
+// And where the token table's gradient is split.
+inline constexpr const char* kSplitWaitSites[] = {
+    "communication waits for token ids",   // RAW
+    "communication waits for token rows",  // RAW
+};
+
+// What a run keeps and sends.
+struct WaitingRun {
+  models::Shard shard = models::Shard::kNone;
+  bool split = false;  // comm.split_embedding
+  std::string name() const { return std::string(name_of(shard)) + (split ? "_split" : ""); }
+};
+inline constexpr WaitingRun kWaitingRuns[] = {{models::Shard::kNone, false},
+                                              {models::Shard::kOptimizer, false},
+                                              {models::Shard::kNone, true},
+                                              {models::Shard::kOptimizer, true}};
+
+inline std::vector<std::string> wait_sites(const WaitingRun& run) {
+  std::vector<std::string> sites(std::begin(kReplicatedWaitSites), std::end(kReplicatedWaitSites));
+  if (run.shard == models::Shard::kOptimizer) sites.assign(std::begin(kShardedWaitSites), std::end(kShardedWaitSites));
+  if (run.split) sites.insert(sites.end(), std::begin(kSplitWaitSites), std::end(kSplitWaitSites));
+  std::ranges::sort(sites);
+  return sites;
 }
 
 struct DroppedWait {
@@ -52,13 +72,14 @@ struct DroppedWait {
 
 // `site` empty: none is dropped. Dropped are the passes from `from_pass` on: a slot's first use has no hazard.
 inline DroppedWait run_with_dropped_wait(
-    SmallJob& job, models::Shard shard, const std::string& site, std::int64_t from_pass,
+    SmallJob& job, const WaitingRun& waiting, const std::string& site, std::int64_t from_pass,
     const MakeDevice& make_device = [](int) { return make_cpu_device(); },
     launch::CommBackend backend = launch::CommBackend::kAuto) {
   launch::Config config = job.config(2, 2, 2, 8);
   config.comm.backend = backend;
   config.comm.bucket_mib = kSomeBuckets;
-  config.train.shard = shard;
+  config.comm.split_embedding = waiting.split ? launch::SplitTable::kAlways : launch::SplitTable::kNever;
+  config.train.shard = waiting.shard;
   config.checkpoint.every = 2;
   config.data.val = {job.val_tokens().string()};
   config.eval.every = 5;
@@ -87,18 +108,18 @@ inline DroppedWait run_with_dropped_wait(
 
 // Without any one of them the order checker reports, with all of them it is silent.
 inline void expect_every_wait_is_load_bearing(
-    SmallJob& job, models::Shard shard, const MakeDevice& make_device = [](int) { return make_cpu_device(); },
+    SmallJob& job, const WaitingRun& waiting, const MakeDevice& make_device = [](int) { return make_cpu_device(); },
     launch::CommBackend backend = launch::CommBackend::kAuto) {
-  const DroppedWait clean = run_with_dropped_wait(job, shard, "", 0, make_device, backend);
+  const DroppedWait clean = run_with_dropped_wait(job, waiting, "", 0, make_device, backend);
   for (const OrderChecker::Report& report : clean.reports) ADD_FAILURE() << report.describe();
   EXPECT_EQ(clean.waits_dropped, 0);
 
   std::vector<std::string> sites;
   for (const auto& [site, passes] : clean.waits_passed) sites.push_back(site);
-  EXPECT_EQ(sites, wait_sites(shard));
+  EXPECT_EQ(sites, wait_sites(waiting));
 
   for (const auto& [site, passes] : clean.waits_passed) {
-    const DroppedWait dropped = run_with_dropped_wait(job, shard, site, passes / 2, make_device, backend);
+    const DroppedWait dropped = run_with_dropped_wait(job, waiting, site, passes / 2, make_device, backend);
     EXPECT_GT(dropped.waits_dropped, 0) << site;
     EXPECT_FALSE(dropped.reports.empty()) << "'" << site << "' is not needed, or an access behind it is not declared";
     if (site != "copy-in waits for the slot's last reader") continue;

@@ -69,6 +69,88 @@ INSTANTIATE_TEST_SUITE_P(Cells, EqualBitsOfShards, testing::ValuesIn(kShardedCel
   return "Ranks" + std::to_string(cell.param.first) + "Accumulation" + std::to_string(cell.param.second);
 });
 
+// A tied token table whose gradient is reduced in two parts: other sums than of the whole, and within them every bit.
+class EqualBitsOfASplitTable : public testing::TestWithParam<std::pair<int, int>> {};
+
+launch::Config with_table(launch::Config config, launch::SplitTable split) {
+  config.comm.split_embedding = split;
+  return config;
+}
+
+std::vector<Variant> all_variants() {
+  std::vector<Variant> all = variants();
+  const std::vector<Variant> sharded = sharded_variants();
+  all.insert(all.end(), sharded.begin(), sharded.end());
+  return all;
+}
+
+TEST_P(EqualBitsOfASplitTable, WithinACell) {
+  const auto [ranks, accumulation] = GetParam();
+  SCOPED_TRACE(testing::Message() << "seed of delays " << kDelaySeed);
+  SmallJob job;
+  const auto config = [&](launch::SplitTable split) {
+    return with_table(job.config(ranks, accumulation, 1, kSteps), split);
+  };
+  const Variant variant{"of the whole table", true, kSomeBuckets};
+  const JobOutcome whole = run_variant(config(launch::SplitTable::kNever), ranks, variant);
+  std::optional<JobOutcome> expected;
+  for (const Variant& each : all_variants()) {
+    SCOPED_TRACE(each.name);
+    const JobOutcome run = run_variant(config(launch::SplitTable::kAlways), ranks, each);
+    if (!expected.has_value()) expected = run;
+    expect_equal_bits(run, *expected, kSteps);
+  }
+  ASSERT_EQ(expected->losses().size(), whole.losses().size());
+  for (std::size_t step = 0; step < whole.losses().size(); ++step) {
+    if (ranks == 1) {
+      EXPECT_EQ(expected->losses()[step], whole.losses()[step]) << "one rank splits nothing";
+    } else {
+      EXPECT_NEAR(expected->losses()[step], whole.losses()[step], 2e-6 * whole.losses()[step]) << "step " << step + 1;
+    }
+  }
+}
+
+#ifdef STRAKE_TSAN
+constexpr std::pair<int, int> kSplitCells[] = {{2, 2}, {3, 1}};
+#else
+constexpr std::pair<int, int> kSplitCells[] = {{1, 2}, {2, 1}, {2, 2}, {3, 2}, {4, 1}, {5, 1}, {7, 1}, {8, 2}};
+#endif
+INSTANTIATE_TEST_SUITE_P(Cells, EqualBitsOfASplitTable, testing::ValuesIn(kSplitCells), [](const auto& cell) {
+  return "Ranks" + std::to_string(cell.param.first) + "Accumulation" + std::to_string(cell.param.second);
+});
+
+// Where no table of positions ends backward, gradients travel in bf16, and through staging memory.
+TEST(EqualBitsBetweenRuns, OfASplitTableOnANarrowWireAndStaged) {
+  SmallJob job;
+  for (const launch::CommBackend backend : {launch::CommBackend::kAuto, launch::CommBackend::kStaged}) {
+    std::optional<JobOutcome> expected;
+    for (const Variant& variant : all_variants()) {
+      SCOPED_TRACE(variant.name);
+      launch::Config config = with_table(job.config(2, 2, 2, kSteps), launch::SplitTable::kAlways);
+      config.model.kind = "llama";
+      config.model.tied_head = true;
+      config.comm.wire_dtype = launch::ComputeType::kBF16;
+      config.comm.backend = backend;
+      const JobOutcome run = run_variant(config, 2, variant);
+      if (!expected.has_value()) expected = run;
+      expect_equal_bits(run, *expected, kSteps);
+    }
+  }
+}
+
+TEST(EqualBitsBetweenRuns, ACutRunOfASplitTableEndsAsTheUncut) {
+  SmallJob job;
+  const Variant variant{"as it was", true, kSomeBuckets}, serial{"serial, one bucket", false, kOneBucket};
+  Variant sharded = variant;
+  sharded.shard = models::Shard::kOptimizer;
+  const auto config = [&] { return with_table(job.config(3, 2, 1, kSteps), launch::SplitTable::kAlways); };
+  const JobOutcome uncut = run_variant(config(), 3, variant);
+  const MakeDevice make_device = [](int) { return make_cpu_device(); };
+  expect_resumes_as(uncut, config(), 3, 2, variant, serial, make_device);
+  expect_resumes_as(uncut, config(), 3, 3, sharded, variant, make_device);
+  expect_resumes_as(uncut, config(), 3, 4, variant, sharded, make_device);
+}
+
 TEST(EqualBitsBetweenRuns, ARunRepeatsItself) {
   SmallJob job;
   const Variant variant{"repeated", true, kSomeBuckets};

@@ -8,7 +8,7 @@
 namespace strake::test {
 namespace {
 
-class LoadBearing : public testing::TestWithParam<models::Shard> {};
+class LoadBearing : public testing::TestWithParam<WaitingRun> {};
 
 TEST_P(LoadBearing, EveryWaitIs) {
   SmallJob job;
@@ -22,8 +22,8 @@ TEST_P(LoadBearing, EveryWaitIsWithStagedRanks) {
       job, GetParam(), [](int) { return make_cpu_device(); }, launch::CommBackend::kStaged);
 }
 
-INSTANTIATE_TEST_SUITE_P(Shards, LoadBearing, testing::Values(models::Shard::kNone, models::Shard::kOptimizer),
-                         [](const auto& shard) { return std::string(name_of(shard.param)); });
+INSTANTIATE_TEST_SUITE_P(Runs, LoadBearing, testing::ValuesIn(kWaitingRuns),
+                         [](const auto& run) { return run.param.name(); });
 
 }  // namespace
 }  // namespace strake::test

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <iterator>
 
 #include "comm/mpi/mpi_world.h"
@@ -21,18 +22,14 @@ comm::MpiWorld* the_world = nullptr;
 
 class MpiEqualBits : public testing::TestWithParam<int> {};
 
-TEST_P(MpiEqualBits, WithinACellAndToThreads) {
-  const int ranks = the_world->size(), accumulation = GetParam();
+// `make_config`: in a run folder not used before.
+void expect_equal_to_threads(const std::function<launch::Config()>& make_config, const std::vector<Variant>& all) {
+  const int ranks = the_world->size();
   SCOPED_TRACE(testing::Message() << "rank " << the_world->rank() << ", seed of delays " << kSeed);
-  SmallJob job;
-  const std::vector<RankOutcome> as_threads =
-      run_threads(job.config(ranks, accumulation, 2, kSteps), ranks, [](int, const RunRank& run) {
-        const auto device = make_cpu_device();
-        run({.device = device.get()});
-      });
-  std::vector<Variant> all = variants();
-  std::ranges::copy_if(sharded_variants(), std::back_inserter(all),
-                       [](const Variant& variant) { return !variant.overlap || variant.late_stream == "all"; });
+  const std::vector<RankOutcome> as_threads = run_threads(make_config(), ranks, [](int, const RunRank& run) {
+    const auto device = make_cpu_device();
+    run({.device = device.get()});
+  });
   for (const Variant& variant : all) {
     SCOPED_TRACE(variant.name);
     const Watchdog watchdog("ranks under mpirun: " + variant.name);
@@ -40,13 +37,36 @@ TEST_P(MpiEqualBits, WithinACellAndToThreads) {
     VariantDevice devices(*cpu, variant, the_world->rank(), kSeed);
     const auto communicator = the_world->make_communicator();
     const auto control = the_world->make_control();
-    launch::Config config = with(job.config(ranks, accumulation, 2, kSteps), variant);
+    launch::Config config = with(make_config(), variant);
     config.run.dir = control->broadcast(config.run.dir, 0);
     expect_equal_bits(run_rank(config, *communicator, *control, {.device = &devices.device()}), as_threads.front(),
                       kSteps);
     for (const OrderChecker::Report& report : devices.checker().reports()) ADD_FAILURE() << report.describe();
     control->barrier();  // the run folder is rank 0's
   }
+}
+
+TEST_P(MpiEqualBits, WithinACellAndToThreads) {
+  SmallJob job;
+  std::vector<Variant> all = variants();
+  std::ranges::copy_if(sharded_variants(), std::back_inserter(all),
+                       [](const Variant& variant) { return !variant.overlap || variant.late_stream == "all"; });
+  expect_equal_to_threads([&] { return job.config(the_world->size(), GetParam(), 2, kSteps); }, all);
+}
+
+TEST_P(MpiEqualBits, OfASplitTable) {
+  SmallJob job;
+  std::vector<Variant> late;
+  for (const auto& each : {variants(), sharded_variants()}) {
+    std::ranges::copy_if(each, std::back_inserter(late),
+                         [](const Variant& variant) { return !variant.overlap || variant.late_stream == "all"; });
+  }
+  const auto config = [&] {
+    launch::Config made = job.config(the_world->size(), GetParam(), 2, kSteps);
+    made.comm.split_embedding = launch::SplitTable::kAlways;
+    return made;
+  };
+  expect_equal_to_threads(config, late);
 }
 
 INSTANTIATE_TEST_SUITE_P(Accumulation, MpiEqualBits, testing::Values(1, 2, 4), testing::PrintToStringParamName());

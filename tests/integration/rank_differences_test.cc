@@ -84,6 +84,7 @@ TEST_F(RankDifferences, KeysThatChangeWhatTravels) {
   expect_key_refused("comm.bucket_mib", "0.008", "0.001");
   expect_key_refused("train.micro_batch", "3", "6");
   expect_key_refused("comm.wire_dtype", "f32", "bf16");
+  expect_key_refused("comm.split_embedding", "true", "false");
   expect_key_refused("checkpoint.every", "3", "2");
 }
 

@@ -18,14 +18,14 @@ namespace {
 // --drop=optimizer:compute waits for gathered weights
 constexpr std::string_view kDropArgument = "--drop=";
 
-using Site = std::pair<models::Shard, std::string>;
+using Site = std::pair<WaitingRun, std::string>;
 
 TsanChild child(const Site& site) {
-  return TsanChild(fmt::format("{}{}:{}", kDropArgument, name_of(site.first), site.second));
+  return TsanChild(fmt::format("{}{}:{}", kDropArgument, site.first.name(), site.second));
 }
 
 TEST(TrainingUnderTsan, IsClean) {
-  for (const models::Shard shard : {models::Shard::kNone, models::Shard::kOptimizer}) child({shard, ""}).expect_clean();
+  for (const WaitingRun& run : kWaitingRuns) child({run, ""}).expect_clean();
 }
 
 class TrainingUnderTsanWithout : public testing::TestWithParam<Site> {};
@@ -34,8 +34,8 @@ TEST_P(TrainingUnderTsanWithout, TheWaitHasARace) { child(GetParam()).expect_rac
 
 std::vector<Site> sites() {
   std::vector<Site> sites;
-  for (const models::Shard shard : {models::Shard::kNone, models::Shard::kOptimizer}) {
-    for (const std::string& site : wait_sites(shard)) sites.emplace_back(shard, site);
+  for (const WaitingRun& run : kWaitingRuns) {
+    for (const std::string& site : wait_sites(run)) sites.emplace_back(run, site);
   }
   return sites;
 }
@@ -53,9 +53,10 @@ int main(int argc, char** argv) {
     // A slot's first use has no hazard; two passes of every site are behind it.
     const std::string_view site = std::string_view(argv[1]).substr(kDropArgument.size());
     const std::size_t colon = site.find(':');
-    using strake::models::Shard;
-    const Shard shard = site.substr(0, colon) == name_of(Shard::kOptimizer) ? Shard::kOptimizer : Shard::kNone;
-    strake::test::run_with_dropped_wait(job, shard, std::string(site.substr(colon + 1)), 2);
+    for (const strake::test::WaitingRun& run : strake::test::kWaitingRuns) {
+      if (run.name() != site.substr(0, colon)) continue;
+      strake::test::run_with_dropped_wait(job, run, std::string(site.substr(colon + 1)), 2);
+    }
     return 0;
   }
   testing::InitGoogleTest(&argc, argv);

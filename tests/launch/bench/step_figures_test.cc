@@ -31,7 +31,11 @@ RankStep step(double wall_ms) {
 
 // Bucket b is ready after (b + 2) and reduced from (b + 4) to (b + 5) sixteenths of the step.
 StepTimeline timeline(double wall_ms) {
-  StepTimeline out{.backward_begin_ms = wall_ms / 4, .backward_end_ms = wall_ms * 3 / 4, .buckets = {}, .gathers = {}};
+  StepTimeline out{.backward_begin_ms = wall_ms / 4,
+                   .backward_end_ms = wall_ms * 3 / 4,
+                   .buckets = {},
+                   .split_rows = {},
+                   .gathers = {}};
   for (const double b : {0, 1, 2}) {
     out.buckets.push_back(
         {.ready_ms = wall_ms * (b + 2) / 16, .begin_ms = wall_ms * (b + 4) / 16, .end_ms = wall_ms * (b + 5) / 16});
@@ -110,6 +114,32 @@ TEST(StepFigures, ATimelineIsOfTheRankThatComesLast) {
   EXPECT_EQ(timeline.buckets[1].end_ms, 7.0 * 6 / 16);
   EXPECT_EQ(timeline.buckets[1].transfer_ms, 5.0 / 16) << "who came last waits for nobody";
   EXPECT_EQ(timeline.alone_ms(), (std::vector<double>{5.0 / 16, 7.0 / 16, 7.0 / 16}));
+}
+
+TEST(StepFigures, RowsOfASplitTableAreExposedByStructure) {
+  StepJob split = job();
+  split.comm_bytes.split_rows = 640;
+  auto ranks = two_ranks();
+  for (RankMeasurement& rank : ranks) {
+    for (std::size_t i = 0; i < rank.timelines.size(); ++i) {  // backward ends at twelve sixteenths
+      const double wall_ms = rank.steps[i].wall_ms;
+      rank.timelines[i].split_rows = {
+          .ready_ms = wall_ms * 12 / 16, .begin_ms = wall_ms * 13 / 16, .end_ms = wall_ms * 14 / 16};
+    }
+    rank = RankMeasurement::from_text(rank.to_text());
+  }
+  const StepFigures figures = figures_of(split, ranks);
+  ASSERT_EQ(figures.timeline.buckets.size(), 3u);
+  ASSERT_TRUE(figures.timeline.split_rows.has_value());
+  EXPECT_EQ(figures.timeline.split_rows->bytes, 640);
+  EXPECT_EQ(figures.timeline.split_rows->final_at_end, true);
+  EXPECT_EQ(figures.timeline.split_rows->end_ms, 7.0 * 14 / 16);
+  EXPECT_EQ(figures.timeline.split_rows->exposed_ms, 7.0 * 2 / 16) << "from the end of backward";
+  const auto json = to_json(figures);
+  EXPECT_EQ(json["comm"]["bytes_at_end"], 1024 + 640);
+  EXPECT_EQ(json["comm"]["bytes"], 4096) << "of what is summed";
+  EXPECT_EQ(json["comm"]["timeline"]["split_rows"]["bytes"], 640);
+  EXPECT_TRUE(to_json(figures_of(job(), two_ranks()))["comm"]["timeline"]["split_rows"].is_null());
 }
 
 TEST(StepFigures, GathersAreOfTheStepsThatHaveThem) {

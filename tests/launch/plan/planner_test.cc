@@ -1,6 +1,7 @@
 // What a plan says, beside what a run takes.
 #include "launch/plan/planner.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
@@ -31,18 +32,27 @@ struct Cell {
   bool evaluates;
   const char* kind = "gpt2";
   CommBackend backend = CommBackend::kAuto;
+  SplitTable split = SplitTable::kNever;
 };
 
 void PrintTo(const Cell& cell, std::ostream* out) {
   *out << cell.kind << ", " << cell.ranks << " ranks, " << cell.accumulation << " micro-batches"
-       << (cell.evaluates ? ", evaluates" : "") << (cell.backend == CommBackend::kStaged ? ", staged" : "");
+       << (cell.evaluates ? ", evaluates" : "") << (cell.backend == CommBackend::kStaged ? ", staged" : "")
+       << (cell.split == SplitTable::kAlways ? ", split" : "");
 }
 
 // What the plan says of a bucket, beside what the schedule shows: behind the mark of its last gradient backward still
 // computes, or not.
 TEST(BucketsOfAPlan, AreFinalAtTheEndIfNoBackwardIsBehindThem) {
   test::SmallJob job;
-  for (const auto& [kind, tied] : {std::pair("gpt2", true), std::pair("llama", true), std::pair("llama", false)}) {
+  struct Head {
+    const char* kind;
+    bool tied;
+    SplitTable split = SplitTable::kNever;
+  };
+  for (const auto& [kind, tied, split] :
+       {Head{"gpt2", true}, Head{"gpt2", true, SplitTable::kAlways}, Head{"llama", true},
+        Head{"llama", true, SplitTable::kAlways}, Head{"llama", false}}) {
     for (const models::Shard shard : {models::Shard::kNone, models::Shard::kOptimizer}) {
       for (const bool overlap : {true, false}) {
         for (const double bucket_mib : {1e-6, 0.01, 1024.0}) {
@@ -51,6 +61,7 @@ TEST(BucketsOfAPlan, AreFinalAtTheEndIfNoBackwardIsBehindThem) {
           Config config = job.config(2, 2, 2, 1);
           config.model.kind = kind;
           config.model.tied_head = tied;
+          config.comm.split_embedding = split;
           config.train.shard = shard;
           config.comm.overlap = overlap;
           config.comm.bucket_mib = bucket_mib;
@@ -64,19 +75,23 @@ TEST(BucketsOfAPlan, AreFinalAtTheEndIfNoBackwardIsBehindThem) {
           std::size_t marks = 0, at_end = 0;
           const auto& entries = step.recording.entries;
           for (std::size_t i = 0; i < entries.size(); ++i) {
-            if (entries[i].kind != RecordedEntry::Kind::kMark || !entries[i].name.ends_with(" ready, slot 0")) continue;
+            if (entries[i].kind != RecordedEntry::Kind::kMark || !entries[i].name.starts_with("bucket ") ||
+                !entries[i].name.ends_with(" ready, slot 0"))
+              continue;
             const bool computes = std::any_of(
                 entries.begin() + static_cast<std::ptrdiff_t>(i), entries.end(), [&](const RecordedEntry& entry) {
                   return entry.kind == RecordedEntry::Kind::kOperation && entry.stream == entries[i].stream &&
-                         entry.phase == Phase::kBackward;
+                         entry.phase == Phase::kBackward && entry.kernel != "copy";
                 });
             ASSERT_LT(marks, buckets.size());
             EXPECT_EQ(buckets[marks].final_at_end, !computes) << entries[i].name;
             at_end += buckets[marks++].final_at_end ? 1 : 0;
           }
           EXPECT_EQ(marks, buckets.size());
-          const std::size_t tables = kind == std::string("gpt2") && bucket_mib < 0.001 ? 2 : 1;  // of positions, too
-          EXPECT_EQ(at_end, tables);
+          const bool positions = kind == std::string("gpt2"), tokens = split == SplitTable::kNever;
+          const bool together = positions && tokens && bucket_mib > 0.001;
+          // With neither the first layer's norm is what backward ends with.
+          EXPECT_EQ(at_end, together || !(positions || tokens) ? 1u : (positions ? 1u : 0u) + (tokens ? 1u : 0u));
           EXPECT_FALSE(buckets.front().final_at_end);
         }
       }
@@ -106,6 +121,52 @@ TEST(BucketsOfAPlan, TheFirstHoldsTheHeadThatIsNotTied) {
   EXPECT_EQ(backward, (std::vector<std::string>{"head d_weight"}));
 }
 
+// Of a split table the head's part is reduced first, under all of backward; at its end only rows are left.
+TEST(BucketsOfAPlan, ASplitTableIsReducedFirstAndItsRowsLast) {
+  test::SmallJob job;
+  for (const models::Shard shard : {models::Shard::kNone, models::Shard::kOptimizer}) {
+    for (const bool overlap : {true, false}) {
+      SCOPED_TRACE(testing::Message() << name_of(shard) << ", overlap " << overlap);
+      Config config = job.config(3, 2, 2, 1);
+      config.comm.bucket_mib = 1e-6;
+      config.comm.overlap = overlap;
+      config.comm.split_embedding = SplitTable::kAlways;
+      config.train.shard = shard;
+      const JobInputs inputs = JobInputs::open(config, 1, 3);
+      comm::PlanCommunicator communicator(1, 3);
+      PlanDevice device;
+      const StepPlan step = Trainer::plan(inputs.job, communicator, inputs.sources(), device);
+      const Trainer trainer(inputs.job, device, communicator, inputs.sources(), &step);
+      const std::size_t buckets = trainer.buckets().buckets.size();
+      const bool sharded = shard == models::Shard::kOptimizer;
+      const std::string head = sharded ? "bucket 0 reduce-scatter" : "bucket 0 all-reduce";
+      std::vector<std::string> collectives, computed;  // in the last micro-batch's backward, before the head's part
+      bool reduces = false;
+      double row_bytes = 0;
+      for (const RecordedEntry& entry : step.recording.entries) {
+        if (entry.kind != RecordedEntry::Kind::kOperation) continue;
+        reduces = reduces || entry.name == head;
+        if (entry.phase == Phase::kForward) computed.clear();
+        if (entry.phase == Phase::kBackward && !reduces && entry.kernel != "copy") computed.push_back(entry.name);
+        if (entry.phase == Phase::kComm) collectives.push_back(entry.name);
+        if (entry.name == "token rows all-gather") row_bytes = entry.bytes;
+      }
+      EXPECT_EQ(computed.size() == 1, overlap) << "the head's own";
+      EXPECT_EQ(computed.front(), "head d_weight");
+      // Ids, buckets and rows; sharded, the norm's sums and gathers of weights.
+      ASSERT_EQ(collectives.size(), sharded ? 2 * buckets + 3 : buckets + 2);
+      EXPECT_EQ(collectives[overlap ? 1 : 0], head);
+      EXPECT_EQ(collectives[overlap ? 0 : buckets], "token ids all-gather");
+      EXPECT_EQ(collectives[buckets + 1], "token rows all-gather");
+      EXPECT_EQ(row_bytes, 2.0 * 2 * 2 * 16 * 16 * sizeof(float)) << "of two micro-batches, to two others";
+      if (!sharded) continue;
+      EXPECT_EQ(collectives[buckets + 3], "bucket 0 all-gather") << "forward begins with the token table";
+      EXPECT_EQ(collectives[buckets + 4], fmt::format("bucket {} all-gather", buckets - 1)) << "and positions";
+      EXPECT_EQ(collectives.back(), "bucket 1 all-gather");
+    }
+  }
+}
+
 class PlanOfARun : public testing::TestWithParam<Cell> {};
 
 // All arenas of all ranks, with those of checkpoints.
@@ -117,6 +178,7 @@ TEST_P(PlanOfARun, IsWhatItTakes) {
   config.train.recompute = cell.recompute;
   config.comm.bucket_mib = 0.01;
   config.comm.backend = cell.backend;
+  config.comm.split_embedding = cell.split;
   if (cell.evaluates) config.data.val = {job.val_tokens().string()};
   Config without_files = config;
   without_files.data.train = {"/nowhere/train.bin"};
@@ -152,13 +214,13 @@ TEST_P(PlanOfARun, IsWhatItTakes) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Cells, PlanOfARun,
-                         testing::Values(Cell{1, 1, models::Recompute::kNone, false},
-                                         Cell{1, 3, models::Recompute::kBlock, true},
-                                         Cell{2, 1, models::Recompute::kNormActivation, true},
-                                         Cell{3, 2, models::Recompute::kNone, false},
-                                         Cell{2, 2, models::Recompute::kBlock, true, "llama"},
-                                         Cell{3, 1, models::Recompute::kNone, false, "gpt2", CommBackend::kStaged}));
+INSTANTIATE_TEST_SUITE_P(
+    Cells, PlanOfARun,
+    testing::Values(Cell{1, 1, models::Recompute::kNone, false}, Cell{1, 3, models::Recompute::kBlock, true},
+                    Cell{2, 1, models::Recompute::kNormActivation, true}, Cell{3, 2, models::Recompute::kNone, false},
+                    Cell{2, 2, models::Recompute::kBlock, true, "llama"},
+                    Cell{3, 1, models::Recompute::kNone, false, "gpt2", CommBackend::kStaged},
+                    Cell{3, 3, models::Recompute::kNone, true, "gpt2", CommBackend::kAuto, SplitTable::kAlways}));
 
 Config shape_config(std::int64_t layers, std::int64_t channels, std::int64_t batch) {
   Config config;
@@ -237,7 +299,8 @@ TEST(Planner, RanksThatShareAGpuTakeHostMemoryAndNothingForNccl) {
 }
 
 TEST(Planner, AnyNumberOfRanks) {
-  const Config config = shape_config(2, 128, 2);
+  Config config = shape_config(2, 128, 2);
+  config.comm.split_embedding = SplitTable::kNever;  // whose rows are in transit too
   std::size_t staging = std::numeric_limits<std::size_t>::max();
   for (const int ranks : {1, 3, 8, 9, 64, 77}) {
     const RankPlan plan = plan_on({.kind = DeviceKind::kCuda, .ranks = ranks}, config);

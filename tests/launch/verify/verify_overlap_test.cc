@@ -26,6 +26,7 @@ class VerifyOverlap : public testing::Test {
     VerifyJob job;
     job.config = job_.config(ranks, 1, 2, kSteps);
     job.config.comm.bucket_mib = 0.008;
+    job.config.comm.split_embedding = SplitTable::kNever;  // gathers are of weights alone
     job.cells = variants_to_verify(job.config, ranks, only);
     job.cells.resize(1);
     job.steps = kSteps;
