@@ -155,9 +155,10 @@ void Trainer::allocate() {
   if (workspace_.defined()) compute_->set_workspace(workspace_);
 }
 
-// Whole arenas, once: gradients as they travel, and weights where they are gathered.
+// Whole arenas, once: gradients as they travel, rows of a split table, and weights where they are gathered.
 void Trainer::register_memory() {
-  registered_.add(arenas_.wire.size_bytes() > 0 ? arenas_.wire : arenas_.gradients);
+  if (parameters_->buckets().plan().wire == job_.gradient_dtype) registered_.add(arenas_.gradients);
+  registered_.add(arenas_.wire);
   if (!parameters_->replicated()) registered_.add(parameters_->compute_weights().arena());
 }
 

@@ -80,13 +80,18 @@ TEST(RegisteredArenas, AreThoseThatCollectivesUse) {
   using Names = std::vector<std::string>;
   test::SmallJob job;
   Config config = job.config(2, 1, 2, 3);
+  config.comm.split_embedding = SplitTable::kNever;
   EXPECT_EQ(told_of(config, 2), (Names{"gradients"}));
+  config.comm.split_embedding = SplitTable::kAlways;
+  EXPECT_EQ(told_of(config, 2), (Names{"gradients", "gradients in transit"})) << "rows are gathered";
 
   config = job.config(2, 2, 2, 3);
+  config.comm.split_embedding = SplitTable::kNever;
   config.comm.wire_dtype = ComputeType::kBF16;
   EXPECT_EQ(told_of(config, 2), (Names{"gradients in transit"})) << "what travels, not what it is made from";
 
   config = job.config(3, 1, 2, 3);
+  config.comm.split_embedding = SplitTable::kNever;
   config.train.shard = models::Shard::kOptimizer;
   EXPECT_EQ(told_of(config, 3), (Names{"gradients", "weights"}));
 }
