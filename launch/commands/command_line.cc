@@ -140,7 +140,11 @@ int run_command_line(int argc, char** argv) {
   plan_command->add_option("--memory", plan_memory, "What each has, \"80GiB\"; else what the device has, if it is here")
       ->check(memory_size())
       ->type_name("SIZE");
-  plan_command->add_flag("--json", plan.json, "Print one JSON object (docs/formats.md)");
+  CLI::Option* const plan_json = plan_command->add_flag("--json", plan.json, "Print one JSON object (docs/formats.md)");
+  plan_command
+      ->add_flag("--print-schedule", plan.print_schedule,
+                 "Print streams, operations and waits of a rank's step too; of many micro-batches the first ones")
+      ->excludes(plan_json);
   plan_command->callback([&] {
     if (!plan_device.empty()) plan.device = plan_device == "cpu" ? DeviceChoice::kCpu : DeviceChoice::kCuda;
     if (!plan_memory.empty()) plan.memory_bytes = *memory_size_from(plan_memory);

@@ -81,9 +81,12 @@ int run_plan(const PlanArguments& arguments) {
 
   require_backend_for(config.comm.backend, {here.kind, here.no_gpus_because});
 
-  Planner planner({.kind = here.kind, .device = here.device.get(), .ranks = arguments.ranks}, vocab);
+  const PlanTarget target{.kind = here.kind, .device = here.device.get(), .ranks = arguments.ranks};
+  Planner planner(target, vocab);
+  PlanTarget with_schedule = target;
+  with_schedule.schedule = arguments.print_schedule;
   PlanReport report{.config_path = arguments.config_path,
-                    .plan = planner.plan(config),
+                    .plan = Planner(with_schedule, vocab).plan(config),
                     .fits = {},
                     .limit_bytes = arguments.memory_bytes > 0 ? arguments.memory_bytes : here.memory_bytes,
                     .limit_of = arguments.memory_bytes > 0 ? "--memory" : here.memory_of};
@@ -91,6 +94,7 @@ int run_plan(const PlanArguments& arguments) {
   std::cout << (arguments.json ? to_json(report).dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace)
                                : describe(report))
             << '\n';
+  if (arguments.print_schedule) std::cout << "\nschedule of a rank:\n" << report.plan.schedule << '\n';
   // What was found here may be shared by others, or be another machine than the one that will train.
   if (arguments.memory_bytes > 0) {
     require_a_fit(planner, config, report.fits, arguments.ranks, report.limit_bytes);

@@ -19,6 +19,7 @@ struct PlanArguments {
   std::optional<DeviceChoice> device;  // else as run.device says
   std::uint64_t memory_bytes = 0;      // of each rank; 0: what the device has, if it is here
   bool json = false;
+  bool print_schedule = false;  // behind the report for people
 };
 
 // Prints and returns the exit code.

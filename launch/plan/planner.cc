@@ -175,6 +175,7 @@ RankPlan Planner::plan(const Config& config, std::int64_t most_micro_batches) {
   plan.recomputed_flops = costs[1];
   plan.bytes = {costs[2], costs[3], costs[4], costs[5], costs[6]};
   read_peak(step.activations, step.recording, plan);
+  if (target_.schedule) plan.schedule = step.recording.describe();
   return plan;
 }
 

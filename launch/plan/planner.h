@@ -21,6 +21,7 @@ struct PlanTarget {
   DeviceKind kind = DeviceKind::kCpu;
   const Device* device = nullptr;  // of that kind, here; null: on GPUs, workspace and context are estimated
   int ranks = 1;
+  bool schedule = false;  // RankPlan::schedule is wanted
 };
 
 // What lies in memory at the fullest operation: of all layers together, "h.*.attn.qkv".
@@ -44,6 +45,7 @@ struct RankPlan {
   comm::BucketPlan buckets;
   std::int64_t split_rows_bytes = 0;  // CommBytes::split_rows
   std::string at_end;                 // describe_at_end()
+  std::string schedule;               // streams, operations and waits of a step; of many micro-batches only the first
   MemoryTable memory;
   std::string fullest_operation;
   std::size_t alive_bytes = 0;  // there

@@ -30,6 +30,19 @@ import tempfile
 import tomllib
 
 import cpu_speed
+from overlap_bound import (
+    alone_ms,
+    backward_ms,
+    bound_ms,
+    exposed_ms,
+    late_ms,
+    predict_ms,
+    recording_of,
+    stalled_ms,
+    summary,
+    text_of,
+    transfer_ms,
+)
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
@@ -39,81 +52,6 @@ SHARE = 0.8  # of backward that the link needs
 BUCKETS_MIB = (0.0625, 0.25, 0.5, 1.0, 4.0)  # whose exposed time is predicted
 FASTEST_MBIT = 10_000  # about what the namespaces carry at all
 EVERY_PARAMETER_MIB = 1e-6  # a bucket each
-# Student's t, 97.5 %, by degrees of freedom.
-T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
-
-
-def summary(samples):
-    """Median, and the 95 % interval of the mean; no interval of one sample."""
-    out = {"median": statistics.median(samples), "n": len(samples), "interval": None}
-    if len(samples) > 1:
-        t = T_975[min(len(samples) - 1, len(T_975)) - 1]
-        half = t * statistics.stdev(samples) / math.sqrt(len(samples))
-        out["interval"] = [statistics.mean(samples) - half, statistics.mean(samples) + half]
-    return out
-
-
-def text_of(found, digits=3, unit=""):
-    interval = found["interval"]
-    spread = f", 95 % {interval[0]:.{digits}f} .. {interval[1]:.{digits}f}" if interval else ""
-    return f"{found['median']:.{digits}f}{unit} (n = {found['n']}{spread})"
-
-
-def alone_ms(step):
-    """What each reduction takes by itself, from a step without overlap.
-
-    There they follow each other: each goes from the end of the one before to its own, on the rank where it ends last.
-    Only the first may wait for a late rank: of that the least of the ranks' times counts.
-    """
-    buckets = step["comm"]["timeline"]["buckets"]
-    return [buckets[0]["transfer_ms"]] + [bucket["end_ms"] - bucket["begin_ms"] for bucket in buckets[1:]]
-
-
-def late_ms(on, off):
-    """By how much the link must hold up forward, where weights are gathered under it.
-
-    A gather is ready when its bucket is updated, in the step before; with overlap that lies right before this step.
-    When forward needs it an undisturbed forward tells, one that had all weights before it began.
-    """
-    late, end = 0.0, -math.inf
-    pairs = zip(on["comm"]["timeline"]["gathers"], off["comm"]["timeline"]["gathers"], strict=True)
-    for with_overlap, alone in pairs:
-        end = max(with_overlap["ready_ms"], end) + alone["transfer_ms"]
-        late = max(late, end - alone["needed_ms"])
-    return late
-
-
-def stalled_ms(step):
-    """What forward waits for weights: what is exposed and not behind backward."""
-    timeline = step["comm"]["timeline"]
-    behind = timeline["buckets"][-1]["end_ms"] - timeline["backward_end_ms"]
-    return max(0.0, exposed_ms(step) - behind) if timeline["gathers"] else 0.0
-
-
-def bound_ms(off, on, ready):
-    """T* by the reductions of `off` and the ready times of `ready`, one of the two steps without and with overlap.
-
-    Without overlap the optimizer's time contains the wait for gathers.
-    """
-    ready_of = ready["comm"]["timeline"]
-    end = 0.0
-    for alone, bucket in zip(alone_ms(off), ready_of["buckets"], strict=True):
-        end = max(bucket["ready_ms"], end) + alone
-    return max(ready_of["backward_end_ms"], end) + on["breakdown_ms"]["optimizer"]
-
-
-def transfer_ms(step):
-    """All collectives of a step without overlap."""
-    return sum(alone_ms(step)) + sum(gather["transfer_ms"] for gather in step["comm"]["timeline"]["gathers"])
-
-
-def exposed_ms(step):
-    """Of the rank that waits least: the others wait for that rank too."""
-    return min(rank["breakdown_ms"]["exposed_comm"] for rank in step["ranks"])
-
-
-def backward_ms(step):
-    return step["comm"]["timeline"]["backward_end_ms"] - step["comm"]["timeline"]["backward_begin_ms"]
 
 
 class Link:
@@ -322,39 +260,6 @@ def bench_peer(arguments, hosts, scratch, say):
     return found
 
 
-def fit(samples):
-    """(start ms, ms a byte) of reductions, from (bytes, ms), as comm/exposure.h. None: of one size."""
-    of_size = {}
-    for size, ms in samples:
-        of_size.setdefault(size, []).append(ms)
-    if len(of_size) < 2:
-        return None
-    a = b = c = d = e = 0.0
-    for size, times in of_size.items():
-        ms = statistics.mean(times)
-        w = len(times) / ms**2
-        a, b, c, d, e = a + w, b + w * size, c + w * size * size, d + w * ms, e + w * size * ms
-    slope = (a * e - b * d) / (a * c - b * b)
-    start = (d - slope * b) / a
-    return (0.0, e / c) if start < 0 else (d / a, 0.0) if slope < 0 else (start, slope)
-
-
-def predict_ms(final, sizes, alone, beside, backward_end):
-    """Exposed time of buckets of so many bytes; as comm/exposure.h.
-
-    final: (bytes up to and with a parameter, when its gradient is final). alone, beside: lines through what
-    reductions take with nothing beside them, and beside backward.
-    """
-    end, reached = 0.0, 0
-    for size in sizes:
-        reached += size
-        begin = max(end, next(when for so_far, when in final if so_far >= reached))
-        slow = beside[0] + beside[1] * size
-        left = 1.0 if begin >= backward_end else max(0.0, 1 - (backward_end - begin) / slow)
-        end = begin + (1 - left) * slow + left * (alone[0] + alone[1] * size)
-    return max(0.0, end - backward_end)
-
-
 def bench_predict(arguments, hosts, scratch, say):
     ours, blocks = Ours(arguments, hosts, scratch), Blocks(arguments.log, "predict")
     link = rate_of(arguments, "bound", ours.calibrate, hosts, say)
@@ -362,16 +267,8 @@ def bench_predict(arguments, hosts, scratch, say):
         # A bucket for every parameter tells when each gradient is final; larger ones how long larger messages take.
         fine = ours.step("comm.overlap=false", f"comm.bucket_mib={EVERY_PARAMETER_MIB}")
         coarse = ours.step("comm.overlap=false", "comm.bucket_mib=1", steps=8)
-        final, so_far = [], 0
-        for bucket in fine["comm"]["timeline"]["buckets"]:
-            so_far += bucket["bytes"]
-            final.append((so_far, bucket["ready_ms"]))
-        alone = fit([(bucket["bytes"], ms) for step in (fine, coarse)
-                     for bucket, ms in zip(step["comm"]["timeline"]["buckets"], alone_ms(step))])
-        busy = ours.step(f"comm.bucket_mib={EVERY_PARAMETER_MIB}")["comm"]["timeline"]
-        done = [bucket for bucket in busy["buckets"] if bucket["end_ms"] <= busy["backward_end_ms"]]
-        beside = fit([(bucket["bytes"], bucket["end_ms"] - bucket["begin_ms"]) for bucket in done]) or alone
-        backward_end = fine["comm"]["timeline"]["backward_end_ms"]
+        busy = ours.step(f"comm.bucket_mib={EVERY_PARAMETER_MIB}")
+        final, alone, beside, backward_end = recording_of(fine, coarse, busy)
         sizes = []
         for mib in BUCKETS_MIB:
             step = ours.step(f"comm.bucket_mib={mib}")

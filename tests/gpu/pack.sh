@@ -16,7 +16,7 @@ for program in "$build"/bin/strake "$build"/tests/cuda_*tests "$build"/bench/bre
     { grep -E '/lib(dnnl|OpenCL|fmt|isal|tomlplusplus)\.so' || true; } |
     while read -r library; do cp -Lu "$library" "$out/lib/"; done
 done
-install "$root"/tests/gpu/*.sh "$root"/tests/gpu/*.py "$out/gpu/"
+install "$root"/tests/gpu/*.sh "$root"/tests/gpu/*.py "$root"/tests/bench/overlap_bound.py "$out/gpu/"
 install -m 644 "$root"/examples/*.toml "$out/examples/"
 cat > "$out/env" <<'ENVIRONMENT'
 # Sourced; $pack is this folder.

@@ -108,6 +108,21 @@ TEST_F(Plan, AnyNumberOfRanks) {
                "train.global_batch = 10 or 20");
 }
 
+// As one of those ranks would say it.
+TEST_F(Plan, PrintsTheScheduleOfAnyNumberOfRanks) {
+  const std::vector<std::string> keys{"--device", "cpu", "train.shard=optimizer", "comm.bucket_mib=0.05"};
+  std::vector<std::string> many = keys;
+  many.insert(many.end(), {"--ranks", "64", "train.global_batch=128", "--print-schedule"});
+  const ProgramEnd end = plan(small_config(), many);
+  ASSERT_EQ(end.exit_code, 0) << end.output;
+  EXPECT_NE(end.output.find("schedule of a rank:"), std::string::npos) << end.output;
+  for (const char* words : {"bucket 0 reduce-scatter", "bucket 1 reduce-scatter", "all-gather"})
+    EXPECT_NE(end.output.find(words), std::string::npos) << words << "\n" << end.output;
+  EXPECT_EQ(plan(small_config(), keys).output.find("schedule of a rank:"), std::string::npos);
+  many.emplace_back("--json");
+  EXPECT_EQ(plan(small_config(), many).exit_code, static_cast<int>(ExitCode::kConfig));
+}
+
 TEST_F(Plan, WhereNothingFitsItSaysWhatWould) {
   const ProgramEnd small = plan(small_config(), {"--memory", "1MiB"});
   expect_error(small, "nothing fits into 1.00 MiB: the least is ");
