@@ -123,6 +123,15 @@ TEST_F(Plan, PrintsTheScheduleOfAnyNumberOfRanks) {
   EXPECT_EQ(plan(small_config(), many).exit_code, static_cast<int>(ExitCode::kConfig));
 }
 
+// Sharding among one costs nothing: not a line of the schedule differs.
+TEST_F(Plan, OneRankThatShardsHasTheScheduleOfOneThatDoesNot) {
+  const auto of = [&](const std::string& shard) {
+    return plan(small_config(), {"--device", "cpu", "--ranks", "1", "train.shard=" + shard, "--print-schedule"}).output;
+  };
+  EXPECT_NE(of("none").find("schedule of a rank:"), std::string::npos);
+  EXPECT_EQ(of("none"), of("optimizer"));
+}
+
 TEST_F(Plan, WhereNothingFitsItSaysWhatWould) {
   const ProgramEnd small = plan(small_config(), {"--memory", "1MiB"});
   expect_error(small, "nothing fits into 1.00 MiB: the least is ");
