@@ -13,6 +13,7 @@ peer:    a step over the same program's step without the link, beside PyTorch's 
          (torch_cpu_peer.py), each with the rate that makes the link take 0.8 of its own backward.
 predict: the exposed communication of five bucket sizes, predicted from the ready times of one recording and lines
          fitted to what reductions take alone and beside backward (a start and a time a byte), beside the measured.
+auto:    a step with comm.bucket_mib=auto, beside eight fixed sizes.
 
 Runs come in blocks, in which what is compared takes turns; --log FILE keeps blocks, and the next call adds to them.
 Summaries are medians over blocks, with the 95 % interval of the mean.
@@ -50,6 +51,7 @@ import two_hosts  # noqa: E402
 
 SHARE = 0.8  # of backward that the link needs
 BUCKETS_MIB = (0.0625, 0.25, 0.5, 1.0, 4.0)  # whose exposed time is predicted
+FIXED_MIB = (0.0625, 0.125, 0.25, 0.5, 0.75, 1.0, 2.0, 4.0)  # that auto is compared with
 FASTEST_MBIT = 10_000  # about what the namespaces carry at all
 EVERY_PARAMETER_MIB = 1e-6  # a bucket each
 
@@ -313,6 +315,25 @@ def bench_predict(arguments, hosts, scratch, say):
     return found
 
 
+def bench_auto(arguments, hosts, scratch, say):
+    ours, blocks = Ours(arguments, hosts, scratch), Blocks(arguments.log, "auto")
+    rate_of(arguments, "bound", ours.calibrate, hosts, say)
+    for block in range(arguments.repeats):
+        sizes = ["auto", *FIXED_MIB]
+        turned = sizes[block % len(sizes) :] + sizes[: block % len(sizes)]
+        steps = {size: ours.step(f"comm.bucket_mib={size}") for size in turned}
+        blocks.add(ms={str(size): steps[size]["step_ms"]["median"] for size in sizes}, chosen=steps["auto"]["comm"]["buckets"])
+    found = {str(size): blocks.of(lambda b, size=size: b["ms"][str(size)]) for size in ("auto", *FIXED_MIB)}
+    best = min(FIXED_MIB, key=lambda size: found[str(size)]["median"])
+    for size, of in found.items():
+        say(f"{size:>7}{' MiB' if size != 'auto' else '    '}: {text_of(of, 1, ' ms')}{', the best' if size == str(best) else ''}")
+    found["auto_over_best"] = blocks.of(lambda b: b["ms"]["auto"] / b["ms"][str(best)])
+    say(f"auto (buckets: {[block['chosen'] for block in blocks.all]}) over the best: {text_of(found['auto_over_best'])}")
+    ratio = found["auto_over_best"]["median"]
+    verdict(arguments, found, "comm.bucket_mib=auto within 3 % of the best of eight", ratio <= 1.03, f"{ratio:.3f}x")
+    return found
+
+
 def rate_of(arguments, name, calibrate, hosts, say):
     """As measured, once for all blocks of a log. Leaves the link at that rate."""
     rates = Blocks(arguments.log, f"rate {name}")
@@ -333,7 +354,7 @@ def verdict(arguments, found, question, holds, how):
         print(f"   verdict: {question}: {found['verdict']} ({how})", flush=True)
 
 
-BENCHES = {"bound": bench_bound, "peer": bench_peer, "predict": bench_predict}
+BENCHES = {"bound": bench_bound, "peer": bench_peer, "predict": bench_predict, "auto": bench_auto}
 
 
 def main():
