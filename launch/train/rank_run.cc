@@ -164,7 +164,7 @@ TrainResult RankRun::train() {
   if (parts_.leads()) {
     EndFacts facts = end_facts(config_, run_, result_, command_line_);
     facts.duration = steady_clock::now() - began;
-    facts.breakdown = breakdown_text(breakdown_, parts_, run_.inputs.job, hooks_.peak_flops);
+    facts.breakdown = breakdown_text(breakdown_, parts_, run_, hooks_.peak_flops);
     facts.checkpoint = checkpoints_.newest();
     view_.end(facts, breakdown_);
   }

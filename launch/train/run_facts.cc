@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "checkpoint/directory.h"
 #include "data/byte_tokenizer.h"
 #include "launch/report/mfu.h"
@@ -69,11 +71,21 @@ EndFacts end_facts(const Config& config, const OpenRun& run, const TrainResult& 
   return facts;
 }
 
-std::string breakdown_text(const StepBreakdown& breakdown, const RankParts& parts, const Job& job, double peak_flops) {
+std::string breakdown_text(const StepBreakdown& breakdown, const RankParts& parts, const OpenRun& run,
+                           double peak_flops) {
   if (breakdown.steps() == 0) return "";
+  const Job& job = run.inputs.job;
   const double tokens_per_s = static_cast<double>(job.derived.tokens_per_step) / (breakdown.mean(0).wall_ms / 1e3);
   std::string out = fmt::format("step breakdown, mean of {} steps, {:.0f} tok/s\n{}", breakdown.steps(), tokens_per_s,
                                 breakdown.table());
+  if (run.bucket_size.prediction.has_value()) {
+    // Of the rank that waits least, as it was predicted: the others wait for that rank too.
+    double exposed_ms = breakdown.mean(0).of(StepClass::kExposedComm);
+    for (int rank = 1; rank < parts.control.size(); ++rank)
+      exposed_ms = std::min(exposed_ms, breakdown.mean(rank).of(StepClass::kExposedComm));
+    out += fmt::format("\nbuckets of {:.3g} MiB: {:.2f} ms exposed were predicted, {:.2f} measured",
+                       run.bucket_size.mib, run.bucket_size.prediction->exposed_ms, exposed_ms);
+  }
   if (peak_flops > 0) {
     out += fmt::format("\nMFU {:.1f} % of {}",
                        100 * mfu(tokens_per_s, job.shape.model_flops_per_token(), peak_flops, job.ranks),

@@ -27,7 +27,8 @@ EndFacts end_facts(const Config& config, const OpenRun& run, const TrainResult& 
                    const std::vector<std::string>& command_line);
 
 // Where the time of a step went, in several lines; empty: too few steps.
-std::string breakdown_text(const StepBreakdown& breakdown, const RankParts& parts, const Job& job, double peak_flops);
+std::string breakdown_text(const StepBreakdown& breakdown, const RankParts& parts, const OpenRun& run,
+                           double peak_flops);
 
 // What to do then. `checkpoint`: the step of the newest.
 std::string after_divergence(const Config& config, std::optional<std::int64_t> checkpoint);

@@ -90,6 +90,7 @@ TEST_F(BucketSize, IsMeasuredOnceAndKept) {
 TEST_F(BucketSize, ChangesNoBit) {
   train(2, "fixed", {});
   train(2, "auto", {"comm.bucket_mib=auto", "debug.order_check=true"});
+  EXPECT_NE(said_.find(" ms exposed were predicted, "), std::string::npos) << "beside the measured: " << said_;
   expect_equal_metrics(job_.metrics("auto"), job_.metrics("fixed"));
   expect_equal_checkpoints(job_.checkpoint("auto", ProgramJob::kSteps), job_.checkpoint("fixed", ProgramJob::kSteps));
 }
