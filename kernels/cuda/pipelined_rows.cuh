@@ -3,8 +3,8 @@
 // that compute never wait for DRAM unless it is what limits. A row that does not fit twice into a multiprocessor's
 // shared memory is cut among the blocks of a cluster. Needs compute capability 9.0.
 //
-//   DMA warp:        load r0 | load r1 | wait r0 done, store r0, wait until it has left, load r2 | r1 done, store r1,
-//   ... computing warps:     wait r0 | largest, sum | gradient in place | r0 done | wait r1 | ...
+//   copying warp:      load r0 | load r1 | wait for r0's end, store r0, until it has left | load r2 | ...
+//   computing warps:   wait for r0 | largest, sum | gradient in place | r0's end | wait for r1 | ...
 #pragma once
 
 #include <cuda/ptx>
@@ -85,7 +85,7 @@ __device__ inline float fast_exp2(float x) {
   return y;
 }
 
-constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
+constexpr float kLog2E = 1.4426950408889634f;
 
 // exp(x - largest): one multiply-add and one exponential of bf16, which is coarser than what that loses.
 template <typename T>
