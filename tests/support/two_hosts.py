@@ -1,6 +1,6 @@
 """Two hosts on one machine: two network namespaces with one link between them, whose rate can be set.
 
-    with TwoHosts() as hosts:
+    with TwoHosts() as hosts:  # TwoHosts(delay_ms=5): frames are late by that, each way (delayed_link.py)
         hosts.set_rate(400)                                    # Mbit/s, each way
         subprocess.run(hosts.mpirun() + ["strake", "train", ...])  # a rank on each host
         subprocess.run(hosts.on(1) + [...])                    # a program on one of them
@@ -20,6 +20,8 @@ import signal
 import subprocess
 import tempfile
 import time
+
+import delayed_link
 
 PREFIX = "strake-hosts"  # names of namespaces: PREFIX-PID-NUMBER
 LINK = "link0"
@@ -53,7 +55,8 @@ def run(*command):
 
 
 class TwoHosts:
-    def __init__(self):
+    def __init__(self, delay_ms=0):
+        self.delay_ms, self.carrier = delay_ms, None
         self.names = [f"{PREFIX}-{os.getpid()}-{i}" for i in range(2)]
         self.scratch, self.handlers = None, {}
 
@@ -72,6 +75,9 @@ class TwoHosts:
     def __exit__(self, *_):
         for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)
+        if self.carrier is not None:
+            os.kill(self.carrier, signal.SIGKILL)
+            os.waitpid(self.carrier, 0)
         for name in self.names:
             self.remove(name)
         if self.scratch is not None:
@@ -83,12 +89,17 @@ class TwoHosts:
         for name in self.names:
             run("ip", "netns", "add", name)
             run("ip", "-n", name, "link", "set", "lo", "up")
-        run(
-            "ip", "-n", self.names[0], "link", "add", LINK, "type", "veth", "peer", "name", LINK, "netns", self.names[1]
-        )
+        first, second = self.names
+        if self.delay_ms > 0:
+            self.carrier = delayed_link.start(self.names, LINK, self.delay_ms / 1e3)
+        else:
+            run("ip", "-n", first, "link", "add", LINK, "type", "veth", "peer", "name", LINK, "netns", second)
         for name, address in zip(self.names, ADDRESSES):
             run("ip", "-n", name, "addr", "add", f"{address}/24", "dev", LINK)
-            run("ip", "-n", name, "link", "set", LINK, "gso_max_size", str(PACKET_BYTES))
+            if self.delay_ms > 0:
+                run("ip", "-n", name, "link", "set", LINK, "mtu", str(delayed_link.MTU))
+            else:
+                run("ip", "-n", name, "link", "set", LINK, "gso_max_size", str(PACKET_BYTES))
             run("ip", "-n", name, "link", "set", LINK, "up")
         # How Open MPI starts its daemon on the other host: AGENT ADDRESS COMMAND... It takes hosts of one name for one.
         lines = [f"  {address}) host={name} ;;" for address, name in zip(ADDRESSES, self.names)]
