@@ -253,7 +253,8 @@ Body StagedCommunicator::reduce_scatter_body(const std::string& name, const Tens
                       }});
 }
 
-// As reduce_scatter. This rank's piece is gathered from its place among the others'.
+// As reduce_scatter. This rank's piece is gathered from its place among the others', and not written where it lies
+// already: others may read it meanwhile.
 Body StagedCommunicator::all_gather_body(const std::string& name, const Tensor& out, const Tensor& in) {
   const std::int64_t piece_elems = in.elems(), most = chunk_elems(in.dtype(), size());
   const auto staged = [slots = slots(), in, piece_elems, most, ranks = size()](std::int64_t chunk) {
@@ -264,6 +265,9 @@ Body StagedCommunicator::all_gather_body(const std::string& name, const Tensor& 
     return staged(chunk).flat(me * elems, elems);
   };
   const std::int64_t chunks = chunks_of(piece_elems, most);
+  const Tensor place = out.flat(rank() * piece_elems, piece_elems);
+  const bool lies_there = &in.arena() == &place.arena() && in.offset_bytes() == place.offset_bytes();
+  const int in_place = lies_there ? rank() : -1;
   return body_of(
       {.name = name,
        .kind = kAllGather,
@@ -275,10 +279,11 @@ Body StagedCommunicator::all_gather_body(const std::string& name, const Tensor& 
          return {{in.flat(chunk * most, piece.elems()), piece}};
        },
        .back =
-           [staged, out, piece_elems, most, ranks = size()](std::int64_t chunk) {
+           [staged, out, piece_elems, most, in_place, ranks = size()](std::int64_t chunk) {
              const std::int64_t elems = elems_in(piece_elems, chunk, most);
              std::vector<Part> parts;
              for (int peer = 0; peer < ranks; ++peer) {
+               if (peer == in_place) continue;
                parts.push_back(
                    {out.flat(peer * piece_elems + chunk * most, elems), staged(chunk).flat(peer * elems, elems)});
              }

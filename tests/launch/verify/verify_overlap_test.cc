@@ -72,7 +72,8 @@ TEST_F(VerifyOverlap, PassesWhereNothingIsWrong) {
 }
 
 TEST_F(VerifyOverlap, IsThatOfARunWithoutIt) {
-  const Config config = with(job_.config(2, 1, 2, kSteps), Variant{"serial", false, kOneBucketMib});
+  Config config = with(job_.config(2, 1, 2, kSteps), Variant{"serial", false, kOneBucketMib});
+  config.comm.split_embedding = SplitTable::kNever;
   const auto ranks = test::run_threads(config, 2, [](int, const test::RunRank& run) {
     const auto device = make_cpu_device();
     run({.device = device.get()});
