@@ -7,16 +7,13 @@
 #include <utility>
 
 #include "comm/rank_order_sum.h"
+#include "comm/same_memory.h"
 
 namespace strake::comm {
 namespace {
 
 Body nothing() {
   return [](NativeStream) {};
-}
-
-bool same_memory(const Tensor& a, const Tensor& b) {
-  return &a.arena() == &b.arena() && a.offset_bytes() == b.offset_bytes();
 }
 
 bool overlap(const Tensor& a, const Tensor& b) {

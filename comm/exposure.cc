@@ -53,7 +53,7 @@ double exposed_ms(const BucketPlan& plan, const BackwardTimes& backward, const R
   const double end_ms = backward.end_ms;
   double reduced_ms = 0;
   for (const Bucket& bucket : plan.buckets) {
-    const std::int64_t bytes = bucket.elems() * static_cast<std::int64_t>(size_bytes(plan.wire));
+    const std::int64_t bytes = plan.bytes(bucket);
     const double begin_ms = std::max(reduced_ms, backward.final_ms[index_of(bucket.last)]);
     const double beside_ms = costs.beside.of(bytes);
     // What is left of it when backward ends goes on alone.

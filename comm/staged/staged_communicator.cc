@@ -6,6 +6,7 @@
 #include <numeric>
 #include <utility>
 
+#include "comm/same_memory.h"
 #include "runtime/base/error.h"
 #include "runtime/device/cpu/cpu_device.h"
 
@@ -265,9 +266,7 @@ Body StagedCommunicator::all_gather_body(const std::string& name, const Tensor& 
     return staged(chunk).flat(me * elems, elems);
   };
   const std::int64_t chunks = chunks_of(piece_elems, most);
-  const Tensor place = out.flat(rank() * piece_elems, piece_elems);
-  const bool lies_there = &in.arena() == &place.arena() && in.offset_bytes() == place.offset_bytes();
-  const int in_place = lies_there ? rank() : -1;
+  const int in_place = same_memory(in, out.flat(rank() * piece_elems, piece_elems)) ? rank() : -1;
   return body_of(
       {.name = name,
        .kind = kAllGather,
