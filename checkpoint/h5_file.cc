@@ -155,7 +155,7 @@ class QuietErrors {
   void* data_ = nullptr;
 };
 
-Handle type_of(DType dtype) {
+Handle hdf5_type(DType dtype) {
   const auto copy = [](hid_t id) { return Handle(H5Tcopy(id), H5Tclose, "copy a type"); };
   switch (dtype) {
     case DType::kF32:
@@ -254,7 +254,7 @@ H5Image lay_out_h5_file(std::span<const H5Dataset> datasets,
     const std::vector<hsize_t> extents(dataset.shape.begin(), dataset.shape.end());
     const Handle space(H5Screate_simple(static_cast<int>(extents.size()), extents.data(), nullptr), H5Sclose,
                        "make the space of '" + dataset.path + "'");
-    const Handle type = type_of(dataset.dtype);
+    const Handle type = hdf5_type(dataset.dtype);
     const Handle object(H5Dcreate2(file, dataset.path.c_str(), type, space, H5P_DEFAULT, creation, H5P_DEFAULT),
                         H5Dclose, "make the dataset '" + dataset.path + "'");
     write_attribute(object, "global_shape", dataset.global_shape, false);

@@ -24,9 +24,9 @@ constexpr std::uint64_t kLengthBytes = 8;
 constexpr std::string_view kMetadataKey = "__metadata__";
 constexpr std::string_view kIndexEnd = ".index.json";
 constexpr std::uint64_t kMaxIndexBytes = 64 << 20;
-constexpr int kMaxDepth = 4;
-constexpr std::size_t kMaxAxes = 16;
-constexpr std::size_t kMaxFiles = 1 << 12;
+constexpr int kMaxHeaderDepth = 4;
+constexpr std::size_t kMaxTensorAxes = 16;
+constexpr std::size_t kMaxIndexedFiles = 1 << 12;
 constexpr std::string_view kRemedy = "get or save the file again";
 
 struct Type {
@@ -43,7 +43,7 @@ const Type* type_named(std::string_view name) {
   return found == kTypes.end() ? nullptr : &*found;
 }
 
-std::string_view type_of(DType dtype) {
+std::string_view safetensors_type(DType dtype) {
   switch (dtype) {
     case DType::kF32:
       return "F32";
@@ -72,7 +72,7 @@ std::string glance(const std::string& text) { return json_quote(text.size() > 80
 Json parse_object(std::string_view text, const std::string& path) {
   std::vector<std::set<std::string>> keys;
   const auto check = [&](int depth, Json::parse_event_t event, Json& value) {
-    if (depth > kMaxDepth) damaged(path, "its JSON is nested too deeply");
+    if (depth > kMaxHeaderDepth) damaged(path, "its JSON is nested too deeply");
     if (event == Json::parse_event_t::object_start) {
       keys.emplace_back();
     } else if (event == Json::parse_event_t::object_end) {
@@ -112,7 +112,8 @@ SafetensorsEntry parse_entry(const std::string& name, const Json& object, std::u
   if (type == nullptr) refuse(fmt::format("is of dtype {}, which is not known", glance(entry.dtype)));
 
   const Json& shape = object.at("shape");
-  if (!shape.is_array() || shape.size() > kMaxAxes) refuse(fmt::format("has no shape of at most {} axes", kMaxAxes));
+  if (!shape.is_array() || shape.size() > kMaxTensorAxes)
+    refuse(fmt::format("has no shape of at most {} axes", kMaxTensorAxes));
   // As bytes, so that no product of it overflows.
   std::uint64_t size_bytes = type->size_bytes;
   for (const Json& item : shape) {
@@ -254,7 +255,7 @@ void Safetensors::add_index(Files& files, const fs::path& path) {
     }
     numbers.emplace(file.get<std::string>(), 0);
   }
-  if (numbers.size() > kMaxFiles) damaged(name, "names too many files");
+  if (numbers.size() > kMaxIndexedFiles) damaged(name, "names too many files");
   for (auto& [file, number] : numbers) {
     number = files_.size();
     const fs::path place = path.parent_path() / file;
@@ -328,7 +329,7 @@ SafetensorsWriter::SafetensorsWriter(Files& files, const fs::path& path, std::sp
     STRAKE_CHECK(spec.name != kMetadataKey && !object.contains(spec.name), "tensor '" + spec.name + "' stands twice");
     std::uint64_t tensor_bytes = size_bytes(spec.dtype);
     for (const std::int64_t extent : spec.shape) tensor_bytes *= static_cast<std::uint64_t>(extent);
-    object[spec.name] = {{"dtype", type_of(spec.dtype)},
+    object[spec.name] = {{"dtype", safetensors_type(spec.dtype)},
                          {"shape", spec.shape},
                          {"data_offsets", {data_bytes, data_bytes + tensor_bytes}}};
     data_bytes += tensor_bytes;

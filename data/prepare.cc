@@ -24,7 +24,7 @@
 namespace strake::data {
 namespace {
 
-constexpr std::size_t kBufferBytes = 32 * 1024;
+constexpr std::size_t kReaderBufferBytes = 32 * 1024;
 // How far behind the wanted place the cut between the two parts may lie, to fall on the end of a line.
 constexpr std::int64_t kLongestLineBytes = 64 * 1024;
 
@@ -47,7 +47,7 @@ std::unique_ptr<File> spool(Files& files, const std::filesystem::path& path, int
                             const std::filesystem::path& name) {
   std::unique_ptr<File> file = files.open(path, OpenMode::kReplace);
   files.remove(path);
-  std::vector<std::byte> buffer(kBufferBytes);
+  std::vector<std::byte> buffer(kReaderBufferBytes);
   std::uint64_t offset_bytes = 0;
   while (true) {
     const ssize_t got = ::read(descriptor, buffer.data(), buffer.size());
@@ -212,10 +212,10 @@ std::int64_t find_cut(Text& text, std::int64_t wanted) {
 }
 
 void tokenize(Text& text, std::int64_t begin, std::int64_t end, TokenFileWriter& out) {
-  std::string bytes(kBufferBytes, '\0');
-  std::vector<std::int32_t> ids(kBufferBytes);
+  std::string bytes(kReaderBufferBytes, '\0');
+  std::vector<std::int32_t> ids(kReaderBufferBytes);
   while (begin < end) {
-    const auto here = static_cast<std::size_t>(std::min<std::int64_t>(kBufferBytes, end - begin));
+    const auto here = static_cast<std::size_t>(std::min<std::int64_t>(kReaderBufferBytes, end - begin));
     text.read(begin, std::span(bytes).first(here));
     ByteTokenizer::encode(std::string_view(bytes).substr(0, here), std::span(ids).first(here));
     out.append(std::span(ids).first(here));

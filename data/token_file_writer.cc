@@ -14,7 +14,7 @@
 namespace strake::data {
 namespace {
 
-constexpr std::size_t kBufferBytes = 128 * 1024;
+constexpr std::size_t kWriterBufferBytes = 128 * 1024;
 
 std::filesystem::path with_suffix(std::filesystem::path path, std::string_view suffix) {
   path += suffix;
@@ -33,7 +33,7 @@ TokenFileWriter::TokenFileWriter(Files& files, std::filesystem::path path, Token
       written_bytes_(info_.data_offset_bytes()) {
   info_.tokens = 0;
   info_.crc32c = 0;
-  buffer_.reserve(kBufferBytes);
+  buffer_.reserve(kWriterBufferBytes);
   file_ = files_.open(temporary_, OpenMode::kReplace);
 }
 
@@ -57,7 +57,7 @@ void TokenFileWriter::append(std::span<const std::int32_t> ids) {
   const std::size_t width = size_bytes(info_.type);
   for (const std::int32_t id : ids) {
     STRAKE_CHECK(id >= 0 && id < info_.vocab, "token id outside of the vocabulary");
-    if (buffer_.size() + width > kBufferBytes) flush();
+    if (buffer_.size() + width > kWriterBufferBytes) flush();
     const std::size_t end = buffer_.size();
     buffer_.resize(end + width);
     std::memcpy(buffer_.data() + end, &id, width);  // little-endian: the low bytes come first

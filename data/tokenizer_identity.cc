@@ -13,8 +13,8 @@ std::string to_json(const TokenizerIdentity& identity) {
   return dump(nlohmann::ordered_json{{"name", identity.name}, {"hash", identity.hash}});
 }
 
-TokenizerIdentity tokenizer_from_json(std::string_view json, std::string_view where) {
-  const nlohmann::json object = parse_object(json, where);
+TokenizerIdentity tokenizer_from_json(std::string_view text, std::string_view where) {
+  const nlohmann::json object = parse_object(text, where);
   ObjectReader reader(object, where);
   TokenizerIdentity identity{.name = reader.string("name", 256), .hash = reader.string("hash", 256)};
   reader.finish();

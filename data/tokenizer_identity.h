@@ -20,6 +20,6 @@ std::string describe_tokenizer(const TokenizerIdentity& identity);
 // {"name": "bytes", "hash": "9c44184b"}
 std::string to_json(const TokenizerIdentity& identity);
 // Throws DataError saying what is malformed; `where` is what it calls the text.
-TokenizerIdentity tokenizer_from_json(std::string_view json, std::string_view where);
+TokenizerIdentity tokenizer_from_json(std::string_view text, std::string_view where);
 
 }  // namespace strake::data

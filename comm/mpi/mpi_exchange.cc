@@ -11,7 +11,7 @@
 namespace strake::comm {
 namespace {
 
-constexpr int kTag = 1;  // one is enough: MPI keeps the order of messages between two ranks
+constexpr int kPartTag = 1;  // one is enough: MPI keeps the order of messages between two ranks
 
 }  // namespace
 
@@ -19,7 +19,7 @@ void MpiExchange::receive(std::byte* into, std::int64_t size_bytes, int peer, co
   do {
     const int part_bytes = static_cast<int>(std::min(size_bytes, kMaxPartBytes));
     parts_.push_back({peer, part_bytes, true});
-    check_mpi(MPI_Irecv(into, part_bytes, MPI_BYTE, peer, kTag, comm_, &requests_.emplace_back(MPI_REQUEST_NULL)),
+    check_mpi(MPI_Irecv(into, part_bytes, MPI_BYTE, peer, kPartTag, comm_, &requests_.emplace_back(MPI_REQUEST_NULL)),
               "MPI_Irecv", what, world_ranks_[static_cast<std::size_t>(peer)]);
     into += part_bytes;
     size_bytes -= part_bytes;
@@ -30,7 +30,7 @@ void MpiExchange::send(const std::byte* from, std::int64_t size_bytes, int peer,
   do {
     const int part_bytes = static_cast<int>(std::min(size_bytes, kMaxPartBytes));
     parts_.push_back({peer, part_bytes, false});
-    check_mpi(MPI_Isend(from, part_bytes, MPI_BYTE, peer, kTag, comm_, &requests_.emplace_back(MPI_REQUEST_NULL)),
+    check_mpi(MPI_Isend(from, part_bytes, MPI_BYTE, peer, kPartTag, comm_, &requests_.emplace_back(MPI_REQUEST_NULL)),
               "MPI_Isend", what, world_ranks_[static_cast<std::size_t>(peer)]);
     from += part_bytes;
     size_bytes -= part_bytes;

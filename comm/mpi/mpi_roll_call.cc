@@ -9,7 +9,7 @@
 namespace strake::comm {
 namespace {
 
-constexpr int kTag = 1;
+constexpr int kRollCallTag = 1;
 
 }  // namespace
 
@@ -39,7 +39,7 @@ void MpiRollCall::send(int to, Kind kind, std::uint64_t question, std::string_vi
       Sent{{.kind = kind, .text_bytes = static_cast<std::uint32_t>(text_bytes), .question = question, .text = {}},
            MPI_REQUEST_NULL});
   std::copy_n(text.begin(), text_bytes, sent.message.text.begin());
-  check_mpi(MPI_Isend(&sent.message, sizeof(Message), MPI_BYTE, to, kTag, comm_, &sent.request), "MPI_Isend",
+  check_mpi(MPI_Isend(&sent.message, sizeof(Message), MPI_BYTE, to, kRollCallTag, comm_, &sent.request), "MPI_Isend",
             "roll call", to);
 }
 
@@ -47,7 +47,7 @@ std::optional<int> MpiRollCall::receive(Message& message) {
   int arrived = 0;
   MPI_Message handle = MPI_MESSAGE_NULL;
   MPI_Status status;
-  check_mpi(MPI_Improbe(MPI_ANY_SOURCE, kTag, comm_, &arrived, &handle, &status), "MPI_Improbe", "roll call");
+  check_mpi(MPI_Improbe(MPI_ANY_SOURCE, kRollCallTag, comm_, &arrived, &handle, &status), "MPI_Improbe", "roll call");
   if (arrived == 0) return std::nullopt;
   check_mpi(MPI_Mrecv(&message, sizeof(Message), MPI_BYTE, &handle, &status), "MPI_Mrecv", "roll call");
   return status.MPI_SOURCE;

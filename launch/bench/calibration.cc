@@ -12,25 +12,12 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-double wall_ms(const RankStep& step) { return step.wall_ms; }
 double compute_ms(const RankStep& step) { return step.of(StepClass::kForward) + step.of(StepClass::kBackward); }
 double exposed_ms(const RankStep& step) { return step.of(StepClass::kExposedComm); }
 
-// Of each step the mean over ranks.
-std::vector<double> by_step(std::span<const RankMeasurement> ranks, double (*number)(const RankStep&)) {
-  std::vector<double> out(ranks.front().steps.size(), 0);
-  for (const RankMeasurement& rank : ranks) {
-    STRAKE_CHECK(rank.steps.size() == out.size(), "ranks measured different steps");
-    for (std::size_t step = 0; step < out.size(); ++step) {
-      out[step] += number(rank.steps[step]) / static_cast<double>(ranks.size());
-    }
-  }
-  return out;
-}
-
 // Median of each repeat.
 std::vector<double> by_repeat(std::int64_t steps, std::span<const RankMeasurement> ranks) {
-  const std::vector<double> walls = by_step(ranks, wall_ms);
+  const std::vector<double> walls = mean_over_ranks(ranks, &RankStep::wall_ms);
   std::vector<double> out;
   for (auto begin = walls.begin(); begin != walls.end(); begin += steps) {
     out.push_back(median_of({begin, begin + steps}));
@@ -50,10 +37,10 @@ Calibration calibration_of(std::int64_t steps, std::int64_t repeats, std::span<c
   const std::vector<double> real_ms = by_repeat(steps, ranks), stubbed_ms = by_repeat(steps, stubbed);
   Calibration out{.step_ms = median_of(real_ms),
                   .stubbed_step_ms = median_of(stubbed_ms),
-                  .compute_ms = median_of(by_step(ranks, compute_ms)),
-                  .stubbed_compute_ms = median_of(by_step(stubbed, compute_ms)),
-                  .exposed_ms = median_of(by_step(ranks, exposed_ms)),
-                  .stubbed_exposed_ms = median_of(by_step(stubbed, exposed_ms)),
+                  .compute_ms = median_of(mean_over_ranks(ranks, compute_ms)),
+                  .stubbed_compute_ms = median_of(mean_over_ranks(stubbed, compute_ms)),
+                  .exposed_ms = median_of(mean_over_ranks(ranks, exposed_ms)),
+                  .stubbed_exposed_ms = median_of(mean_over_ranks(stubbed, exposed_ms)),
                   .efficiency_losses = {}};
   for (std::size_t i = 0; i < real_ms.size(); ++i) out.efficiency_losses.push_back(1 - stubbed_ms[i] / real_ms[i]);
   return out;

@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "launch/report/mfu.h"
-#include "runtime/base/check.h"
 
 namespace strake::launch {
 namespace {
@@ -61,18 +60,6 @@ GpuLoad gpu_load(const Json& json) {
   return load;
 }
 
-// Median over steps of one number of a step, averaged over ranks.
-template <typename Number>
-std::vector<double> mean_over_ranks(std::span<const RankMeasurement> ranks, Number number) {
-  std::vector<double> out(ranks.front().steps.size(), 0);
-  for (const RankMeasurement& rank : ranks) {
-    for (std::size_t i = 0; i < out.size(); ++i) {
-      out[i] += number(rank.steps[i]) / static_cast<double>(ranks.size());
-    }
-  }
-  return out;
-}
-
 std::array<double, kStepClasses> class_medians(std::span<const RankMeasurement> ranks) {
   std::array<double, kStepClasses> out{};
   for (std::size_t c = 0; c < kStepClasses; ++c) {
@@ -87,7 +74,6 @@ Json classes_json(const std::array<double, kStepClasses>& class_ms) {
   return out;
 }
 
-double wall_ms(const RankStep& step) { return step.wall_ms; }
 double busy_ms(const RankStep& step) { return step.comm_busy_ms; }
 double at_end_ms(const RankStep& step) { return step.exposed_at_end_ms; }
 
@@ -174,7 +160,7 @@ StepFigures figures_of(const StepJob& job, std::vector<RankMeasurement> ranks) {
   }
   StepFigures out;
   out.job = job;
-  const std::vector<double> walls = mean_over_ranks(std::span<const RankMeasurement>(ranks), wall_ms);
+  const std::vector<double> walls = mean_over_ranks(std::span<const RankMeasurement>(ranks), &RankStep::wall_ms);
   out.step_ms = spread_of(walls);
   for (auto begin = walls.begin(); begin != walls.end(); begin += job.steps) {
     out.repeats_ms.push_back(median_of({begin, begin + job.steps}));
@@ -255,7 +241,7 @@ Json to_json(const StepFigures& figures) {
     out["ranks"].push_back({{"rank", rank.rank},
                             {"host", rank.host},
                             {"device", rank.device},
-                            {"step_ms", median_of(mean_over_ranks(alone, wall_ms))},
+                            {"step_ms", median_of(mean_over_ranks(alone, &RankStep::wall_ms))},
                             {"breakdown_ms", classes_json(class_medians(alone))},
                             {"comm_busy_ms", median_of(mean_over_ranks(alone, busy_ms))},
                             {"device_memory_bytes", rank.device_memory_bytes},

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <span>
@@ -19,6 +20,7 @@
 #include "launch/report/breakdown.h"
 #include "launch/report/comm_timeline.h"
 #include "launch/train/memory_table.h"
+#include "runtime/base/check.h"
 #include "runtime/telemetry/spread.h"
 
 namespace strake::launch {
@@ -38,6 +40,19 @@ struct RankMeasurement {
   // REQUIRES: made by to_text.
   static RankMeasurement from_text(const std::string& text);
 };
+
+// Of each step one number, the mean over ranks, which have measured the same steps.
+template <typename Number>
+std::vector<double> mean_over_ranks(std::span<const RankMeasurement> ranks, Number number) {
+  std::vector<double> out(ranks.front().steps.size(), 0);
+  for (const RankMeasurement& rank : ranks) {
+    STRAKE_CHECK(rank.steps.size() == out.size(), "ranks measured different steps");
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      out[i] += std::invoke(number, rank.steps[i]) / static_cast<double>(ranks.size());
+    }
+  }
+  return out;
+}
 
 // What was measured, the same on every rank.
 struct StepJob {

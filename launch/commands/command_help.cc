@@ -68,10 +68,6 @@ std::string full_name(const CLI::App& app) {
   return app.get_parent() == nullptr ? app.get_name() : full_name(*app.get_parent()) + " " + app.get_name();
 }
 
-std::vector<const CLI::App*> commands_of(const CLI::App& app) {
-  return app.get_subcommands([](const CLI::App*) { return true; });
-}
-
 // "CONFIG.toml", "NUMBER"; empty: a switch.
 std::string type_of(const CLI::Option& option) {
   if (option.get_type_size() == 0) return "";
@@ -181,6 +177,10 @@ ConfigError unknown_word(const CLI::App& command, const std::string& word) {
 }
 
 }  // namespace
+
+std::vector<const CLI::App*> commands_of(const CLI::App& app) {
+  return app.get_subcommands([](const CLI::App*) { return true; });
+}
 
 bool takes_path(const CLI::Option& option) {
   const std::string type = type_of(option);

@@ -15,6 +15,9 @@ class ParseError;
 
 namespace strake::launch {
 
+// The commands that stand directly below this one.
+std::vector<const CLI::App*> commands_of(const CLI::App& app);
+
 // What the argument takes is the path of a file or folder, by the name that help gives it.
 bool takes_path(const CLI::Option& option);
 

@@ -52,10 +52,6 @@ std::string words_of_key(const ConfigReader::KeyInfo& key) {
   return words;
 }
 
-std::vector<const CLI::App*> commands_of(const CLI::App& app) {
-  return app.get_subcommands([](const CLI::App*) { return true; });
-}
-
 // The branches of `case` statements, in words that bash and zsh share. A command is named by its path: "" or
 // " ckpt list".
 // `files` of a place: 1 any, 2 folders only.

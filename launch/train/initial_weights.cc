@@ -14,7 +14,7 @@
 namespace strake::launch {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 // Errors that a reader of checkpoints throws, with the key that led to them.
 template <typename Work>

@@ -17,7 +17,7 @@ constexpr std::chrono::microseconds kShortestPause{50};
 constexpr std::chrono::milliseconds kLongestPause{5};
 
 // A rank's note, before its times: its share of the loss, the signal that asks it to stop, whether a checkpoint is due.
-constexpr std::size_t kLoss = 0, kStopSignal = 1, kCheckpointDue = 2, kOwnValues = 3;
+constexpr std::size_t kNoteLoss = 0, kStopSignal = 1, kCheckpointDue = 2, kOwnValues = 3;
 constexpr std::size_t kNoteValues = kOwnValues + RankStep::kValues;
 
 }  // namespace
@@ -50,7 +50,7 @@ std::optional<FinishedStep> StepExchange::finish() {
   const int ranks = parts_.control.size();
   for (int rank = 0; rank < ranks; ++rank) {
     const auto note = std::span(values).subspan(static_cast<std::size_t>(rank) * kNoteValues, kNoteValues);
-    finished.loss += note[kLoss];
+    finished.loss += note[kNoteLoss];
     if (note[kStopSignal] != 0 && finished.stop_signal == 0) {
       finished.stop_signal = static_cast<int>(note[kStopSignal]);
       finished.stop_rank = rank;

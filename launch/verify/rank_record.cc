@@ -11,7 +11,7 @@
 namespace strake::launch {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 std::uint64_t bits(double value) { return std::bit_cast<std::uint64_t>(value); }
 

@@ -17,7 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 using test::MemoryFiles;
 
-constexpr std::uint64_t kWhole = 1 << 20;
+constexpr std::uint64_t kWholeFile = 1 << 20;
 const fs::path kFile = "/model/model.safetensors";
 
 void put(Files& files, const fs::path& path, const std::string& content) {
@@ -111,7 +111,7 @@ TEST_F(SafetensorsTest, WritesTheseBytes) {
       R"({"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]},)"
       R"("b":{"dtype":"F32","shape":[1],"data_offsets":[8,12]}})";
   const std::string padded = header + std::string((8 - header.size() % 8) % 8, ' ');
-  EXPECT_EQ(read_file(files_, kFile, kWhole), file_of(padded, raw(values)));
+  EXPECT_EQ(read_file(files_, kFile, kWholeFile), file_of(padded, raw(values)));
 }
 
 TEST_F(SafetensorsTest, EveryHalfIsExact) {
@@ -292,7 +292,7 @@ TEST_F(SafetensorsTest, EveryDamageOfTheHeaderIsAnErrorOrHarmless) {
   for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<std::byte>(i + 1);
   writer.append(data);
   writer.finish();
-  const std::string whole = read_file(files_, kFile, kWhole);
+  const std::string whole = read_file(files_, kFile, kWholeFile);
   const std::vector<SafetensorsEntry> sound = Safetensors::open(files_, kFile).entries();
   const std::size_t data_begin = whole.size() - data.size();
 

@@ -11,7 +11,7 @@ namespace strake::comm {
 namespace {
 
 // Parameters of so many KiB of f32, the last one final only at the end of backward where `tied`.
-ParamLayout layout_of(const std::vector<std::int64_t>& kib, bool tied = false) {
+ParamLayout layout_of_kib(const std::vector<std::int64_t>& kib, bool tied = false) {
   std::vector<ParamSpec> specs;
   for (const std::int64_t size : kib) {
     ParamSpec spec;
@@ -38,7 +38,7 @@ ReductionCosts undisturbed(ReductionCost cost) { return {.alone = cost, .beside 
 
 TEST(Exposure, IsWhatGoesOnBehindBackward) {
   // Four parameters of 64 KiB, a bucket each, final at 8, 16, 24, 32 ms.
-  const BucketPlan plan = plan_buckets(layout_of({64, 64, 64, 64}), DType::kF32, 64 << 10);
+  const BucketPlan plan = plan_buckets(layout_of_kib({64, 64, 64, 64}), DType::kF32, 64 << 10);
   ASSERT_EQ(plan.buckets.size(), 4u);
   // 4 ms each: hidden but for the last.
   EXPECT_EQ(exposed_ms(plan, every(8, 4), undisturbed({.start_ms = 0, .ms_per_byte = kPerKib / 16})), 4);
@@ -47,7 +47,7 @@ TEST(Exposure, IsWhatGoesOnBehindBackward) {
   // A start of 4 ms more for each.
   EXPECT_EQ(exposed_ms(plan, every(8, 4), undisturbed({.start_ms = 4, .ms_per_byte = kPerKib / 4})), 56);
   // One bucket begins when everything is final.
-  EXPECT_EQ(exposed_ms(plan_buckets(layout_of({64, 64, 64, 64}), DType::kF32, 4 << 20), every(8, 4),
+  EXPECT_EQ(exposed_ms(plan_buckets(layout_of_kib({64, 64, 64, 64}), DType::kF32, 4 << 20), every(8, 4),
                        undisturbed({.start_ms = 4, .ms_per_byte = kPerKib / 4})),
             68);
 }
@@ -55,7 +55,7 @@ TEST(Exposure, IsWhatGoesOnBehindBackward) {
 TEST(Exposure, BackwardThatGoesOnHidesMore) {
   BackwardTimes backward = every(8, 2);
   backward.end_ms = 18;
-  const BucketPlan plan = plan_buckets(layout_of({64, 64}), DType::kF32, 64 << 10);
+  const BucketPlan plan = plan_buckets(layout_of_kib({64, 64}), DType::kF32, 64 << 10);
   EXPECT_EQ(exposed_ms(plan, backward, undisturbed({.start_ms = 0, .ms_per_byte = kPerKib / 16})), 2);
   backward.end_ms = 64;
   EXPECT_EQ(exposed_ms(plan, backward, undisturbed({.start_ms = 0, .ms_per_byte = kPerKib / 16})), 0);
@@ -64,15 +64,15 @@ TEST(Exposure, BackwardThatGoesOnHidesMore) {
 TEST(Exposure, WhatIsLeftWhenBackwardEndsGoesOnAlone) {
   // Final at 8, 16, 24, 32 ms; 16 ms each beside backward, 4 ms alone: the first ends at 24, the second is half done
   // when backward ends, so 2 ms of it are left, and two more follow.
-  const BucketPlan plan = plan_buckets(layout_of({64, 64, 64, 64}), DType::kF32, 64 << 10);
+  const BucketPlan plan = plan_buckets(layout_of_kib({64, 64, 64, 64}), DType::kF32, 64 << 10);
   const ReductionCosts costs{.alone = {.start_ms = 4, .ms_per_byte = 0}, .beside = {.start_ms = 16, .ms_per_byte = 0}};
   EXPECT_EQ(exposed_ms(plan, every(8, 4), costs), 10);
 }
 
 TEST(Exposure, ANarrowWireCostsItsOwnBytes) {
   const ReductionCosts cost = undisturbed({.start_ms = 0, .ms_per_byte = kPerKib / 4});
-  EXPECT_EQ(exposed_ms(plan_buckets(layout_of({64}), DType::kF32, 1 << 20), every(8, 1), cost), 16);
-  EXPECT_EQ(exposed_ms(plan_buckets(layout_of({64}), DType::kBF16, 1 << 20), every(8, 1), cost), 8);
+  EXPECT_EQ(exposed_ms(plan_buckets(layout_of_kib({64}), DType::kF32, 1 << 20), every(8, 1), cost), 16);
+  EXPECT_EQ(exposed_ms(plan_buckets(layout_of_kib({64}), DType::kBF16, 1 << 20), every(8, 1), cost), 8);
 }
 
 TEST(Exposure, ALineIsFoundAgain) {
@@ -109,7 +109,7 @@ TEST(ExposureDeathTest, OneSizeIsNoLine) {
 
 TEST(LeastExposed, DearStartsAskForLargeBucketsAndCheapOnesForSmall) {
   const std::vector<std::int64_t> kib(64, 64);  // 4 MiB, final over 128 ms
-  const ParamLayout layout = layout_of(kib);
+  const ParamLayout layout = layout_of_kib(kib);
   const BackwardTimes backward = every(2, kib.size());
   const double per_byte = 100.0 / (4 << 20);  // 100 ms in all
   const auto bytes = [&](double start_ms) {
@@ -125,7 +125,7 @@ TEST(LeastExposed, OfEquallyGoodSizesTheLargest) {
   // A tied table is final at the end: nothing helps it, and everything else is hidden.
   std::vector<std::int64_t> kib(16, 64);
   kib.push_back(256);
-  const ParamLayout layout = layout_of(kib, true);
+  const ParamLayout layout = layout_of_kib(kib, true);
   BackwardTimes backward = every(100, kib.size());
   const ReductionCosts cost = undisturbed({.start_ms = 0, .ms_per_byte = kPerKib / 16});
   const BucketSize found = least_exposed(layout, DType::kF32, backward, cost, 0);
@@ -140,7 +140,7 @@ TEST(LeastExposed, NoOtherSizeIsPredictedBetter) {
   for (int round = 0; round < 50; ++round) {
     std::vector<std::int64_t> kib(1 + random() % 40);
     for (std::int64_t& size : kib) size = static_cast<std::int64_t>(1 + random() % 200);
-    const ParamLayout layout = layout_of(kib, random() % 2 == 0);
+    const ParamLayout layout = layout_of_kib(kib, random() % 2 == 0);
     BackwardTimes backward{.final_ms = std::vector<double>(kib.size()), .end_ms = 0};
     for (double& ms : backward.final_ms) ms = backward.end_ms += static_cast<double>(random() % 1000) / 100;
     const ReductionCost alone{.start_ms = static_cast<double>(random() % 100) / 50, .ms_per_byte = kPerKib / 20};
@@ -156,10 +156,10 @@ TEST(LeastExposed, NoOtherSizeIsPredictedBetter) {
 }
 
 TEST(BucketBytesByRule, ASixteenthWithinBounds) {
-  EXPECT_EQ(bucket_bytes_by_rule(layout_of({1}), DType::kF32), 64 << 10);
-  EXPECT_EQ(bucket_bytes_by_rule(layout_of({16 << 10}), DType::kF32), 1 << 20);
-  EXPECT_EQ(bucket_bytes_by_rule(layout_of({16 << 10}), DType::kBF16), 1 << 19);
-  EXPECT_EQ(bucket_bytes_by_rule(layout_of({1 << 20}), DType::kF32), 25 << 20);
+  EXPECT_EQ(bucket_bytes_by_rule(layout_of_kib({1}), DType::kF32), 64 << 10);
+  EXPECT_EQ(bucket_bytes_by_rule(layout_of_kib({16 << 10}), DType::kF32), 1 << 20);
+  EXPECT_EQ(bucket_bytes_by_rule(layout_of_kib({16 << 10}), DType::kBF16), 1 << 19);
+  EXPECT_EQ(bucket_bytes_by_rule(layout_of_kib({1 << 20}), DType::kF32), 25 << 20);
 }
 
 }  // namespace

@@ -57,8 +57,8 @@ class CopyCountingDevice final : public ForwardingDevice {
   std::atomic<int> copies{0};
 };
 
-struct Rank {
-  Rank(ThreadsWorld& world, int rank, std::int64_t elems = kChunkElems)
+struct StagedRank {
+  StagedRank(ThreadsWorld& world, int rank, std::int64_t elems = kChunkElems)
       : cpu(make_cpu_device()),
         copying(*cpu),
         device(copying),
@@ -97,7 +97,7 @@ TEST_F(Staged, TheStreamWaitsForTheExchange) {
   ThreadsWorld world(2);
   test::run_ranks(world, [&](int me) {
     const auto control = world.make_control(me);
-    Rank rank(world, me);
+    StagedRank rank(world, me);
     if (me == 0) rank.host->gate = std::make_unique<test::Gate>();
     rank.all_reduce("gradients");
     if (me == 0) {
@@ -119,7 +119,7 @@ TEST_F(Staged, TheExchangeWaitsForTheStream) {
   ThreadsWorld world(2);
   test::run_ranks(world, [&](int me) {
     const auto control = world.make_control(me);
-    Rank rank(world, me);
+    StagedRank rank(world, me);
     test::Gate gate;
     rank.stream->launch({.label = {"backward"}, .kind = "work", .reads = {}, .writes = {}}, gate.body());
     rank.all_reduce("gradients");
@@ -139,7 +139,7 @@ TEST_F(Staged, AChunkIsCopiedWhileTheOneBeforeIsExchanged) {
   ThreadsWorld world(2);
   test::run_ranks(world, [&](int me) {
     const auto control = world.make_control(me);
-    Rank rank(world, me, 5 * kChunkElems);
+    StagedRank rank(world, me, 5 * kChunkElems);
     if (me == 0) rank.host->gate = std::make_unique<test::Gate>();
     rank.all_reduce("gradients", 5 * kChunkElems);
     if (me == 0) {
@@ -160,7 +160,7 @@ TEST_F(Staged, AbortEndsWhatIsInFlight) {
   ThreadsWorld world(2);
   test::run_ranks(world, [&](int me) {
     const auto control = world.make_control(me);
-    Rank rank(world, me, 5 * kChunkElems);
+    StagedRank rank(world, me, 5 * kChunkElems);
     if (me == 1) {  // never comes to the second one
       rank.all_reduce("first");
       rank.stream->synchronize();
@@ -190,7 +190,7 @@ TEST_F(Staged, AbortEndsWhatIsInFlight) {
 TEST_F(Staged, AbortLetsAStreamThroughThatComesLater) {
   ThreadsWorld world(2);
   test::run_ranks(world, [&](int me) {
-    Rank rank(world, me, 5 * kChunkElems);
+    StagedRank rank(world, me, 5 * kChunkElems);
     if (me == 1) return;
     test::Gate gate;
     rank.stream->launch({.label = {"backward"}, .kind = "work", .reads = {}, .writes = {}}, gate.body());
@@ -239,7 +239,7 @@ TEST_F(Staged, ADroppedCollectiveIsAFailedRank) {
   ThreadsWorld world(2);
   std::atomic<bool> told{false};  // rank 0; else it might learn it from rank 1's end
   test::run_ranks(world, [&](int me) {
-    Rank rank(world, me);
+    StagedRank rank(world, me);
     if (me == 1) {
       rank.device.faults().failures = {{.operation = "matmul"}};
       const auto compute = rank.device.make_stream("compute", StreamPriority::kNormal);
@@ -265,7 +265,7 @@ TEST_F(Staged, ADroppedCollectiveIsAFailedRank) {
 TEST_F(Staged, RanksThatAgreeOnTheFirstChunkOnlyAreToldApart) {
   ThreadsWorld world(2);
   test::run_ranks(world, [&](int me) {
-    Rank rank(world, me, 3 * kChunkElems);
+    StagedRank rank(world, me, 3 * kChunkElems);
     rank.all_reduce("gradients", (2 + me) * kChunkElems);
     const std::string said = test::thrown_by<DisagreementError>([&] { rank.stream->synchronize(); });
     EXPECT_NE(said.find("'gradients'"), std::string::npos) << said;

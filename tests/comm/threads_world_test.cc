@@ -37,8 +37,8 @@ void expect_names(const std::optional<CommError>& error, int peer, const std::st
   EXPECT_NE(std::string(error->what()).find("rank " + std::to_string(peer)), std::string::npos) << error->what();
 }
 
-struct Rank {
-  Rank(ThreadsWorld& world, int rank)
+struct ThreadRank {
+  ThreadRank(ThreadsWorld& world, int rank)
       : cpu(make_cpu_device()),
         device(*cpu),
         arena("data", MemoryKind::kDevice),
@@ -66,7 +66,7 @@ TEST_F(ThreadsWorldFailures, AbortEndsCollectivesOfTheOthers) {
   ThreadsWorld world(3);
   test::run_ranks(world, [&](int me) {
     const auto control = world.make_control(me);
-    Rank rank(world, me);
+    ThreadRank rank(world, me);
     rank.all_reduce("first");
     rank.stream->synchronize();
     if (me == 1) return control->abort(11);
@@ -98,7 +98,7 @@ TEST_F(ThreadsWorldFailures, AbortEndsControlOfTheOthers) {
 TEST_F(ThreadsWorldFailures, APoisonedDeviceIsAFailedRank) {
   ThreadsWorld world(3);
   test::run_ranks(world, [&](int me) {
-    Rank rank(world, me);
+    ThreadRank rank(world, me);
     if (me == 2) rank.device.faults().failures = {{.operation = "matmul"}};
     // The device of rank 2 fails in another stream than the collective's.
     const auto compute = rank.device.make_stream("compute", StreamPriority::kNormal);
@@ -117,7 +117,7 @@ TEST_F(ThreadsWorldFailures, APoisonedDeviceIsAFailedRank) {
 TEST_F(ThreadsWorldFailures, WhatIsQueuedBehindAFailureIsAFailedRank) {
   ThreadsWorld world(2);
   test::run_ranks(world, [&](int me) {
-    Rank rank(world, me);
+    ThreadRank rank(world, me);
     rank.all_reduce("bucket 2");
     if (me == 1) {
       rank.stream->launch({.label = {"cast"}, .kind = "cast", .reads = {}, .writes = {}},
@@ -135,7 +135,7 @@ TEST_F(ThreadsWorldFailures, WhatIsQueuedBehindAFailureIsAFailedRank) {
 TEST_F(ThreadsWorldFailures, ARankThatHasLeftIsNotWaitedFor) {
   ThreadsWorld world(3);
   test::run_ranks(world, [&](int me) {
-    Rank rank(world, me);
+    ThreadRank rank(world, me);
     rank.all_reduce("first");
     if (me == 0) return;  // its streams end what was enqueued; nobody loses the first
     rank.stream->synchronize();
@@ -147,7 +147,7 @@ TEST_F(ThreadsWorldFailures, ARankThatHasLeftIsNotWaitedFor) {
 TEST_F(ThreadsWorldFailures, LeavingOneGroupIsNoFailureOfAnother) {
   ThreadsWorld world(3);
   test::run_ranks(world, [&](int me) {
-    Rank rank(world, me);
+    ThreadRank rank(world, me);
     {
       const auto pair = rank.communicator->split(me == 2 ? -1 : 0, me);
       if (me == 2) {
@@ -162,7 +162,7 @@ TEST_F(ThreadsWorldFailures, LeavingOneGroupIsNoFailureOfAnother) {
 TEST_F(ThreadsWorldFailures, RanksAtDifferentCollectivesAreTold) {
   ThreadsWorld world(2);
   test::run_ranks(world, [&](int me) {
-    Rank rank(world, me);
+    ThreadRank rank(world, me);
     if (me == 0) rank.all_reduce("step");
     if (me == 1) rank.communicator->barrier(*rank.stream, {"step", Phase::kComm});
     const auto error = comm_error([&] { rank.stream->synchronize(); });
@@ -176,7 +176,7 @@ TEST_F(ThreadsWorldFailures, RanksAtDifferentCollectivesAreTold) {
 TEST_F(ThreadsWorldFailures, UnevenCountsMustAgreePairwise) {
   ThreadsWorld world(2);
   test::run_ranks(world, [&](int me) {
-    Rank rank(world, me);
+    ThreadRank rank(world, me);
     const std::vector<std::int64_t> send{me == 0 ? 5 : 1, me == 0 ? 2 : 5};
     const std::vector<std::int64_t> receive{me == 0 ? 5 : 3, me == 0 ? 1 : 5};  // rank 0 sends 2
     rank.communicator->all_to_all(*rank.stream, {"tokens", Phase::kComm}, rank.data.flat(0, 10), receive,
@@ -189,13 +189,13 @@ TEST_F(ThreadsWorldFailures, UnevenCountsMustAgreePairwise) {
 }
 
 TEST_F(ThreadsWorldFailures, AFailureWhileEveryoneIsAtWorkLosesNothing) {
-  // Rank 1 fails on its host in the middle of many collectives: each rank either completes a collective or
+  // ThreadRank 1 fails on its host in the middle of many collectives: each rank either completes a collective or
   // throws, and no buffer is freed while a peer still reads it (address sanitizer).
   for (int round = 0; round < 20; ++round) {
     ThreadsWorld world(3);
     test::run_ranks(world, [&](int me) {
       const auto control = world.make_control(me);
-      Rank rank(world, me);
+      ThreadRank rank(world, me);
       for (int i = 0; i < round; ++i) rank.all_reduce("gradients");
       if (me == 1) control->abort(14);
       for (int i = 0; i < 20; ++i) rank.all_reduce("gradients");

@@ -39,11 +39,6 @@ Values central_differences(Values& at, const std::function<double()>& function) 
   return slopes;
 }
 
-template <typename Make>
-Results in_double(const std::vector<Operand>& operands, const Make& make) {
-  return run(CpuCode{}, DType::kF64, operands, make);
-}
-
 void expect_gradient(const Values& gradient, const Values& slopes) {
   ASSERT_EQ(gradient.size(), slopes.size());
   const double scale = std::sqrt(dot(slopes, slopes) / static_cast<double>(slopes.size()));

@@ -132,12 +132,18 @@ inline double relative_error(const std::vector<double>& out, const std::vector<d
   return norm > 0 ? std::sqrt(error / norm) : std::sqrt(error);
 }
 
+// What the reference in double gives.
+template <typename Make>
+Results in_double(const std::vector<Operand>& operands, const Make& make) {
+  return run(CpuCode{}, DType::kF64, operands, make);
+}
+
 // `code` in f32 against the reference in double on the same operands: `outputs` within the tolerance and everything
 // else untouched; the same bits from any address. Returns the f32 results.
 template <typename Make>
 Results expect_as_in_double(CpuCode code, const std::vector<Operand>& operands, const std::vector<std::size_t>& outputs,
                             const Make& make, double tolerance = kTolerance) {
-  const Results ref = run(CpuCode{}, DType::kF64, operands, make);
+  const Results ref = in_double(operands, make);
   const Results out = run(code, DType::kF32, operands, make);
   for (const std::int64_t shift : {1, 3}) {
     const Results shifted = run(code, DType::kF32, operands, make, shift);

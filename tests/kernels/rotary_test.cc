@@ -13,10 +13,6 @@ namespace {
 using namespace strake::kernels::testing;
 using enum QkvLayout::Order;
 
-Results in_double(const std::vector<Operand>& operands, const auto& make) {
-  return run(CpuCode{}, DType::kF64, operands, make);
-}
-
 TEST(Rotary, FrequenciesArePowersOfTheta) {
   const std::vector<double> frequencies = rotary_frequencies(8, 10000);
   ASSERT_EQ(frequencies.size(), 4u);
