@@ -24,28 +24,6 @@ struct RowRing {
   __device__ Vector<T>& at(int stage, Operand operand, int chunk) { return places[stage][operand][chunk][threadIdx.x]; }
 };
 
-// The warps of a group; barrier 0 is the block's. Its number is written out for each group: compute-sanitizer's
-// racecheck does not follow a barrier whose number lies in a register, nor those behind it.
-template <int Warps>
-__device__ inline void group_meets(int group) {
-  constexpr int kThreads = Warps * kWarp;
-  static_assert(kNormBackwardWarps / Warps <= 4);
-  switch (group) {
-    case 0:
-      asm volatile("bar.sync 1, %0;" ::"n"(kThreads) : "memory");
-      break;
-    case 1:
-      asm volatile("bar.sync 2, %0;" ::"n"(kThreads) : "memory");
-      break;
-    case 2:
-      asm volatile("bar.sync 3, %0;" ::"n"(kThreads) : "memory");
-      break;
-    default:
-      asm volatile("bar.sync 4, %0;" ::"n"(kThreads) : "memory");
-      break;
-  }
-}
-
 // Centered: layer norm, else RMS norm, which has neither mean nor bias. partials[block][channels] of the weight, or
 // [block][2][channels] of weight and bias.
 template <typename T, bool Centered, int Warps, int Chunks>
@@ -60,22 +38,20 @@ __global__ void __launch_bounds__(kNormBackwardThreads, Chunks > 4 ? 1 : 2)
   Ring& ring = *reinterpret_cast<Ring*>(shared);
   const int group = static_cast<int>(threadIdx.x) / kGroupThreads;
   const int first_column = static_cast<int>(threadIdx.x) % kGroupThreads * V::kElems;
-  const auto for_chunks = [&](auto body) {
+  const auto for_chunks = [&](int columns, auto body) {
 #pragma unroll
     for (int chunk = 0; chunk < Chunks; ++chunk) {
       const int column = first_column + chunk * kGroupThreads * V::kElems;
-      if (column < channels) body(chunk, column);
+      if (column < columns) body(chunk, column);
     }
   };
   const auto fetch = [&](std::int64_t row, int stage) {
-    if (row < rows) {
-      for_chunks([&](int chunk, int column) {
-        const std::int64_t from = row * channels + column;
-        __pipeline_memcpy_async(&ring.at(stage, Ring::kX, chunk), x + from, sizeof(V));
-        __pipeline_memcpy_async(&ring.at(stage, Ring::kDy, chunk), dy + from, sizeof(V));
-        __pipeline_memcpy_async(&ring.at(stage, Ring::kDx, chunk), dx + from, sizeof(V));
-      });
-    }
+    for_chunks(row < rows ? channels : 0, [&](int chunk, int column) {
+      const std::int64_t from = row * channels + column;
+      __pipeline_memcpy_async(&ring.at(stage, Ring::kX, chunk), x + from, sizeof(V));
+      __pipeline_memcpy_async(&ring.at(stage, Ring::kDy, chunk), dy + from, sizeof(V));
+      __pipeline_memcpy_async(&ring.at(stage, Ring::kDx, chunk), dx + from, sizeof(V));
+    });
     __pipeline_commit();
   };
   // Of both values over the row, in the order of the warps.
@@ -84,7 +60,7 @@ __global__ void __launch_bounds__(kNormBackwardThreads, Chunks > 4 ? 1 : 2)
     if constexpr (Warps > 1) {
       float2* const of_group = cells[stage] + group * Warps;
       if (threadIdx.x % kWarp == 0) of_group[threadIdx.x % kGroupThreads / kWarp] = value;
-      group_meets<Warps>(group);
+      __syncthreads();
       value = of_group[0];
 #pragma unroll
       for (int warp = 1; warp < Warps; ++warp) {
@@ -97,7 +73,7 @@ __global__ void __launch_bounds__(kNormBackwardThreads, Chunks > 4 ? 1 : 2)
 
   V weights[Chunks];
   float weight_sums[Chunks][V::kElems] = {}, bias_sums[Centered ? Chunks : 1][V::kElems] = {};
-  for_chunks([&](int chunk, int column) { weights[chunk] = V::load(weight + column); });
+  for_chunks(channels, [&](int chunk, int column) { weights[chunk] = V::load(weight + column); });
   const std::int64_t first_row = blockIdx.x * static_cast<std::int64_t>(kGroups) + group;
   const std::int64_t stride = gridDim.x * static_cast<std::int64_t>(kGroups);
   const float per_channel = 1.0f / static_cast<float>(channels);
@@ -109,7 +85,10 @@ __global__ void __launch_bounds__(kNormBackwardThreads, Chunks > 4 ? 1 : 2)
   }
   fetch(first_row, 0);
   int stage = 0;
-  for (std::int64_t row = first_row; row < rows; row += stride, stage ^= 1) {
+  // Groups of several warps meet in the middle of their rows: those that have none left come along.
+  const std::int64_t end = Warps == 1 ? rows : rows + group;
+  for (std::int64_t row = first_row; row < end; row += stride, stage ^= 1) {
+    const int columns = row < rows ? channels : 0;
     float next_mean = 0, next_rstd = 0;
     if (row + stride < rows) {
       next_rstd = rstd_in[row + stride];
@@ -118,7 +97,7 @@ __global__ void __launch_bounds__(kNormBackwardThreads, Chunks > 4 ? 1 : 2)
     fetch(row + stride, stage ^ 1);
     __pipeline_wait_prior(1);
     float2 sums = {0, 0};  // of the gradient of the normed row, and of its product with the normed row
-    for_chunks([&](int chunk, int) {
+    for_chunks(columns, [&](int chunk, int) {
       const V in = ring.at(stage, Ring::kX, chunk), grad = ring.at(stage, Ring::kDy, chunk);
 #pragma unroll
       for (int i = 0; i < V::kElems; ++i) {
@@ -134,7 +113,7 @@ __global__ void __launch_bounds__(kNormBackwardThreads, Chunks > 4 ? 1 : 2)
     });
     sums = sum_of_row(sums, stage);
     const float mean_scaled = sums.x * per_channel, mean_dot = sums.y * per_channel;
-    for_chunks([&](int chunk, int column) {
+    for_chunks(columns, [&](int chunk, int column) {
       const V in = ring.at(stage, Ring::kX, chunk), grad = ring.at(stage, Ring::kDy, chunk);
       V out = ring.at(stage, Ring::kDx, chunk);
 #pragma unroll
@@ -157,7 +136,7 @@ __global__ void __launch_bounds__(kNormBackwardThreads, Chunks > 4 ? 1 : 2)
 #pragma unroll
   for (int which = 0; which < kSums; ++which) {
     __syncthreads();
-    for_chunks([&](int chunk, int column) {
+    for_chunks(channels, [&](int chunk, int column) {
 #pragma unroll
       for (int i = 0; i < V::kElems; ++i)
         group_sums[group * channels + column + i] =
