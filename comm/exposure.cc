@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <map>
 
 #include "runtime/base/check.h"
@@ -15,9 +16,18 @@ std::int64_t layout_bytes(const ParamLayout& layout, DType wire) {
 
 }  // namespace
 
+double ReductionCost::of(std::int64_t bytes) const {
+  STRAKE_CHECK(!by_size.empty(), "nothing is known of what reductions take");
+  const auto above = std::lower_bound(by_size.begin(), by_size.end(), bytes,
+                                      [](const TimedReduction& each, std::int64_t size) { return each.bytes < size; });
+  if (above == by_size.begin()) return above->ms;
+  const TimedReduction& below = *std::prev(above);
+  if (above == by_size.end()) return below.ms * static_cast<double>(bytes) / static_cast<double>(below.bytes);
+  const double share = static_cast<double>(bytes - below.bytes) / static_cast<double>(above->bytes - below.bytes);
+  return below.ms + share * (above->ms - below.ms);
+}
+
 ReductionCost cost_of(std::span<const TimedReduction> measured) {
-  // What one size takes is the mean of its times: they scatter upwards, and a weight by each single time would count
-  // the shortest of them most.
   struct OfSize {
     double ms = 0;
     int count = 0;
@@ -29,32 +39,19 @@ ReductionCost cost_of(std::span<const TimedReduction> measured) {
     size.ms += each.ms;
     ++size.count;
   }
-  STRAKE_CHECK(sizes.size() > 1, "reductions of one size tell no start apart from a time a byte");
-  // Weighted sums.
-  double one = 0, x = 0, xx = 0, y = 0, xy = 0;
-  for (const auto& [size_bytes, of_size] : sizes) {
-    const double bytes = static_cast<double>(size_bytes), ms = of_size.ms / of_size.count;
-    const double weight = of_size.count / (ms * ms);
-    one += weight;
-    x += weight * bytes;
-    xx += weight * bytes * bytes;
-    y += weight * ms;
-    xy += weight * bytes * ms;
-  }
-  const double spread = one * xx - x * x;
-  const ReductionCost line{.start_ms = (y * xx - x * xy) / spread, .ms_per_byte = (one * xy - x * y) / spread};
-  if (line.start_ms < 0) return {.start_ms = 0, .ms_per_byte = xy / xx};
-  if (line.ms_per_byte < 0) return {.start_ms = y / one, .ms_per_byte = 0};
-  return line;
+  ReductionCost out;
+  for (const auto& [bytes, size] : sizes) out.by_size.push_back({bytes, size.ms / size.count});
+  return out;
 }
 
 double exposed_ms(const BucketPlan& plan, const BackwardTimes& backward, const ReductionCosts& costs) {
   STRAKE_CHECK(index_of(plan.buckets.back().last) < backward.final_ms.size(), "gradients without a time");
-  const double end_ms = backward.end_ms;
+  const auto dilated = [&](double ms) { return backward.begin_ms + backward.dilation * (ms - backward.begin_ms); };
+  const double end_ms = dilated(backward.end_ms);
   double reduced_ms = 0;
   for (const Bucket& bucket : plan.buckets) {
     const std::int64_t bytes = plan.bytes(bucket);
-    const double begin_ms = std::max(reduced_ms, backward.final_ms[index_of(bucket.last)]);
+    const double begin_ms = std::max(reduced_ms, dilated(backward.final_ms[index_of(bucket.last)]));
     const double beside_ms = costs.beside.of(bytes);
     // What is left of it when backward ends goes on alone.
     double left = begin_ms < end_ms ? 0 : 1;

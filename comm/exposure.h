@@ -1,11 +1,11 @@
 // Exposure: how much of the reduction of gradients backward cannot hide, predicted from measurements, and the bucket
 // size that leaves the least.
 //
-// A bucket's reduction begins when its last gradient is final and the bucket before it is reduced; it takes a start and
-// a time a byte, more of both while backward computes: the two share cores or multiprocessors. What goes on behind the
-// end of backward is exposed. So small buckets pay for many starts, large ones begin late and leave the last of them
-// behind backward. No prediction can be lower than what the last bucket takes whose gradients are final only at the
-// end.
+// A bucket's reduction begins when its last gradient is final and the bucket before it is reduced. While backward
+// computes it takes longer than alone, and so does backward: the two share cores or multiprocessors. What goes on
+// behind the end of backward is exposed. So small buckets pay for many starts, large ones begin late and leave the last
+// of them behind backward. No prediction can be lower than what the last bucket takes whose gradients are final only at
+// the end.
 //
 // Threads: values, pure functions: the same on every rank.
 #pragma once
@@ -18,11 +18,19 @@
 
 namespace strake::comm {
 
-// A line through what reductions take.
+struct TimedReduction {
+  std::int64_t bytes;
+  double ms;
+};
+
+// What reductions take by their size. No one line: messages of different sizes travel by different protocols, and a
+// link may let the first bytes behind a pause pass faster.
 struct ReductionCost {
-  double start_ms = 0;
-  double ms_per_byte = 0;
-  double of(std::int64_t bytes) const { return start_ms + ms_per_byte * static_cast<double>(bytes); }
+  std::vector<TimedReduction> by_size;  // rising sizes; not empty
+
+  // Between two sizes in proportion; less than the smallest takes as long as that, more than the largest as much longer
+  // as it is larger.
+  double of(std::int64_t bytes) const;
 };
 
 struct ReductionCosts {
@@ -30,20 +38,15 @@ struct ReductionCosts {
   ReductionCost beside;  // while backward computes
 };
 
-struct TimedReduction {
-  std::int64_t bytes;
-  double ms;
-};
-
-// The line through the mean times of each size whose squared relative errors are least: small ones count as much as
-// large ones, and those that had to wait as much as those that had not.
-// Neither part is negative. REQUIRES: two sizes at least; all bytes and times above zero.
+// Of each size the mean: what had to wait counts as much as what had not. REQUIRES: not empty; all bytes and times
+// above zero.
 ReductionCost cost_of(std::span<const TimedReduction> measured);
 
-// When gradients become final in a step that communicates nothing meanwhile, from any one origin.
+// Of a step that communicates nothing meanwhile, from any one origin.
 struct BackwardTimes {
-  std::vector<double> final_ms;  // of each parameter
-  double end_ms = 0;
+  std::vector<double> final_ms;  // when each parameter's gradient is final
+  double begin_ms = 0, end_ms = 0;
+  double dilation = 1;  // backward beside reductions takes so many times as long
 };
 
 // REQUIRES: a time for every parameter of the plan.

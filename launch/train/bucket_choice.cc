@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -100,48 +101,67 @@ BucketChoice by_rule(const Job& job) {
   return {.mib = static_cast<double>(bytes) / kMib, .by = BucketChoice::By::kRule};
 }
 
+double length_ms(const CommTimeline& timeline) { return timeline.backward_end_ms - timeline.backward_begin_ms; }
+
 // nullopt: a rank was asked to stop, and the run will not begin.
 std::optional<BucketChoice> measured(const Job& job, const RankParts& parts, data::TokenSource& tokens) {
-  parts.log.info("comm.bucket_mib = auto: {} steps before the first tell how large gradient buckets should be",
-                 (job.config.comm.overlap ? 3 : 2) * kTrialSteps);
-  const auto trial = [&](double bucket_mib, bool overlap) {
-    const auto section = parts.at("the trials that bucket sizes are chosen by", Patience::kLong);
-    return over_ranks(run_trial(job, bucket_mib, overlap, parts, tokens), parts.control);
+  const ParamLayout layout = models::parameters_of(job.shape, job.split_embedding);
+  const double fifth_mib =
+      static_cast<double>(layout.total_elems()) * static_cast<double>(size_bytes(job.wire_dtype)) / 5 / kMib;
+  struct Planned {
+    double bucket_mib;
+    bool overlap;
   };
-  const CommTimeline fine = trial(kEveryParameterMib, false);
-  if (asked_to_stop(parts)) return std::nullopt;
-  const CommTimeline coarse = trial(kOneBucketMib, false);
-  if (asked_to_stop(parts)) return std::nullopt;
-  comm::BackwardTimes backward{.final_ms = {}, .end_ms = fine.backward_end_ms};
-  for (const CommTimeline::Bucket& bucket : fine.buckets) backward.final_ms.push_back(bucket.ready_ms);
-  std::vector<comm::TimedReduction> alone;
-  for (const CommTimeline* each : {&fine, &coarse}) {
-    const std::vector<double> alone_ms = each->alone_ms();
-    for (std::size_t i = 0; i < alone_ms.size(); ++i) {
-      alone.push_back({each->buckets[i].bytes, std::max(alone_ms[i], kClockMs)});
+  std::vector<Planned> plan{{kEveryParameterMib, false}, {fifth_mib, false}, {kOneBucketMib, false}};
+  if (job.config.comm.overlap) plan.insert(plan.end(), {{kEveryParameterMib, true}, {fifth_mib, true}});
+  parts.log.info("comm.bucket_mib = auto: {} steps before the first tell how large gradient buckets should be",
+                 static_cast<std::int64_t>(plan.size()) * kTrialSteps);
+
+  comm::BackwardTimes backward;
+  std::vector<comm::TimedReduction> alone, beside;
+  double dilated_ms = 0;  // backward with overlap, of all such trials
+  int dilated = 0;
+  for (const auto& [bucket_mib, overlap] : plan) {
+    CommTimeline timeline;
+    {
+      const auto section = parts.at("the trials that bucket sizes are chosen by", Patience::kLong);
+      timeline = over_ranks(run_trial(job, bucket_mib, overlap, parts, tokens), parts.control);
+    }
+    if (asked_to_stop(parts)) return std::nullopt;
+    if (backward.final_ms.empty()) {
+      for (const CommTimeline::Bucket& bucket : timeline.buckets) backward.final_ms.push_back(bucket.ready_ms);
+      backward.begin_ms = timeline.backward_begin_ms;
+      backward.end_ms = timeline.backward_end_ms;
+    }
+    if (!overlap) {
+      const std::vector<double> alone_ms = timeline.alone_ms();
+      for (std::size_t i = 0; i < alone_ms.size(); ++i) {
+        alone.push_back({timeline.buckets[i].bytes, std::max(alone_ms[i], kClockMs)});
+      }
+    } else {
+      for (const CommTimeline::Bucket& bucket : timeline.buckets) {
+        if (bucket.end_ms > timeline.backward_end_ms) break;
+        beside.push_back({bucket.bytes, std::max(bucket.end_ms - bucket.begin_ms, kClockMs)});
+      }
+      dilated_ms += length_ms(timeline);
+      ++dilated;
     }
   }
   comm::ReductionCosts costs{.alone = comm::cost_of(alone), .beside = {}};
-  costs.beside = costs.alone;
-  if (job.config.comm.overlap) {
-    const CommTimeline overlapped = trial(kEveryParameterMib, true);
-    std::vector<comm::TimedReduction> beside;
-    for (const CommTimeline::Bucket& bucket : overlapped.buckets) {
-      if (bucket.end_ms > overlapped.backward_end_ms) break;
-      beside.push_back({bucket.bytes, std::max(bucket.end_ms - bucket.begin_ms, kClockMs)});
-    }
-    // On a link so slow that hardly one is done by then, nothing is known of that.
-    const auto as_first = [&](const comm::TimedReduction& each) { return each.bytes == beside.front().bytes; };
-    if (!std::ranges::all_of(beside, as_first)) costs.beside = comm::cost_of(beside);
+  // On a link so slow that none is done before backward ends, nothing is known of that.
+  costs.beside = beside.empty() ? costs.alone : comm::cost_of(beside);
+  const double backward_ms = backward.end_ms - backward.begin_ms;
+  if (dilated > 0) {
+    backward.dilation = std::max(1.0, dilated_ms / dilated / std::max(backward_ms, kClockMs));
   } else {
     std::ranges::fill(backward.final_ms, backward.end_ms);
   }
   const comm::BucketSize best =
-      comm::least_exposed(models::parameters_of(job.shape, job.split_embedding), job.wire_dtype, backward, costs,
-                          kIndifferent * (fine.backward_end_ms - fine.backward_begin_ms));
+      comm::least_exposed(layout, job.wire_dtype, backward, costs, kIndifferent * backward_ms);
   return BucketChoice{.mib = static_cast<double>(best.bytes) / kMib,
                       .by = BucketChoice::By::kMeasurement,
-                      .prediction = BucketChoice::Prediction{.costs = costs, .exposed_ms = best.exposed_ms}};
+                      .prediction = BucketChoice::Prediction{
+                          .costs = costs, .dilation = backward.dilation, .exposed_ms = best.exposed_ms}};
 }
 
 // Of the newest checkpoint, if as many ranks wrote it.
@@ -158,12 +178,12 @@ std::optional<BucketChoice> of_checkpoint(const Job& job, Files& files) {
 std::string BucketChoice::describe() const {
   std::string out = fmt::format("gradient buckets of {:.3g} MiB, by {}", mib, name_of(by));
   if (prediction.has_value()) {
-    const auto [alone, beside] = prediction->costs;
+    const auto bytes = std::max<std::int64_t>(std::llround(mib * kMib), 1);
     out += fmt::format(
-        ": a reduction takes {:.3f} ms and {:.3f} ms a MiB alone, {:.3f} and {:.3f} beside backward; {:.2f} ms a step "
-        "are "
-        "predicted exposed",
-        alone.start_ms, alone.ms_per_byte * kMib, beside.start_ms, beside.ms_per_byte * kMib, prediction->exposed_ms);
+        ": a reduction of one takes {:.3f} ms alone and {:.3f} beside backward, which then takes {:.2f} times as long; "
+        "{:.2f} ms a step are predicted exposed",
+        prediction->costs.alone.of(bytes), prediction->costs.beside.of(bytes), prediction->dilation,
+        prediction->exposed_ms);
   }
   return out;
 }
@@ -171,31 +191,43 @@ std::string BucketChoice::describe() const {
 std::string BucketChoice::to_json() const {
   nlohmann::json out{{"mib", mib}, {"by", name_of(by)}};
   if (prediction.has_value()) {
+    const auto cost = [](const comm::ReductionCost& of) {
+      nlohmann::json sizes = nlohmann::json::array();
+      for (const auto& [bytes, ms] : of.by_size) sizes.push_back({bytes, ms});
+      return sizes;
+    };
     out["predicted_exposed_ms"] = prediction->exposed_ms;
-    out["alone_start_ms"] = prediction->costs.alone.start_ms;
-    out["alone_ms_per_mib"] = prediction->costs.alone.ms_per_byte * kMib;
-    out["beside_start_ms"] = prediction->costs.beside.start_ms;
-    out["beside_ms_per_mib"] = prediction->costs.beside.ms_per_byte * kMib;
+    out["alone_ms"] = cost(prediction->costs.alone);
+    out["beside_ms"] = cost(prediction->costs.beside);
+    out["backward_dilation"] = prediction->dilation;
   }
   return out.dump();
 }
 
 std::optional<BucketChoice> BucketChoice::measured_from(const std::string& json) {
   const auto choice = nlohmann::json::parse(json, nullptr, false);
-  for (const char* key :
-       {"mib", "predicted_exposed_ms", "alone_start_ms", "alone_ms_per_mib", "beside_start_ms", "beside_ms_per_mib"}) {
+  for (const char* key : {"mib", "predicted_exposed_ms", "backward_dilation"}) {
     if (!choice.is_object() || !choice.contains(key) || !choice[key].is_number()) return std::nullopt;
   }
   const double mib = choice["mib"];
   if (!(mib >= kLeastMib && mib <= kMostMib)) return std::nullopt;
-  const auto cost = [&](const std::string& which) {
-    return comm::ReductionCost{.start_ms = choice[which + "_start_ms"],
-                               .ms_per_byte = choice[which + "_ms_per_mib"].get<double>() / kMib};
+  // Empty: not such a list.
+  const auto cost = [&](const char* key) {
+    std::vector<comm::TimedReduction> sizes;
+    if (!choice.contains(key) || !choice[key].is_array()) return comm::ReductionCost{};
+    for (const auto& each : choice[key]) {
+      if (!each.is_array() || each.size() != 2 || !each[0].is_number_integer() || !each[1].is_number())
+        return comm::ReductionCost{};
+      sizes.push_back({each[0], each[1]});
+      if (sizes.back().bytes <= 0 || !(sizes.back().ms > 0)) return comm::ReductionCost{};
+    }
+    return sizes.empty() ? comm::ReductionCost{} : comm::cost_of(sizes);
   };
-  return BucketChoice{.mib = mib,
-                      .by = By::kMeasurement,
-                      .prediction = Prediction{.costs = {.alone = cost("alone"), .beside = cost("beside")},
-                                               .exposed_ms = choice["predicted_exposed_ms"]}};
+  Prediction prediction{.costs = {.alone = cost("alone_ms"), .beside = cost("beside_ms")},
+                        .dilation = choice["backward_dilation"],
+                        .exposed_ms = choice["predicted_exposed_ms"]};
+  if (prediction.costs.alone.by_size.empty() || prediction.costs.beside.by_size.empty()) return std::nullopt;
+  return BucketChoice{.mib = mib, .by = By::kMeasurement, .prediction = std::move(prediction)};
 }
 
 BucketChoice choose_buckets(const Job& job, const RankParts& parts, data::TokenSource& train_tokens) {

@@ -83,56 +83,60 @@ def backward_ms(step):
     return step["comm"]["timeline"]["backward_end_ms"] - step["comm"]["timeline"]["backward_begin_ms"]
 
 
-def fit(samples):
-    """(start ms, ms a byte) of reductions, from (bytes, ms), as comm/exposure.h. None: of one size."""
+def cost_of(samples):
+    """[(bytes, ms)] by size, of each size the mean; as comm/exposure.h."""
     of_size = {}
     for size, ms in samples:
         of_size.setdefault(size, []).append(ms)
-    if len(of_size) < 2:
-        return None
-    a = b = c = d = e = 0.0
-    for size, times in of_size.items():
-        ms = statistics.mean(times)
-        w = len(times) / ms**2
-        a, b, c, d, e = a + w, b + w * size, c + w * size * size, d + w * ms, e + w * size * ms
-    slope = (a * e - b * d) / (a * c - b * b)
-    start = (d - slope * b) / a
-    return (0.0, e / c) if start < 0 else (d / a, 0.0) if slope < 0 else (start, slope)
+    return [(size, statistics.mean(times)) for size, times in sorted(of_size.items())]
 
 
-def predict_ms(final, sizes, alone, beside, backward_end):
-    """Exposed time of buckets of so many bytes; as comm/exposure.h.
+def cost_at(cost, size):
+    """Between two sizes in proportion; as comm/exposure.h."""
+    if size <= cost[0][0]:
+        return cost[0][1]
+    for (below, below_ms), (above, above_ms) in zip(cost, cost[1:]):
+        if size <= above:
+            return below_ms + (size - below) / (above - below) * (above_ms - below_ms)
+    return cost[-1][1] * size / cost[-1][0]
 
-    final: (bytes up to and with a parameter, when its gradient is final). alone, beside: lines through what
-    reductions take with nothing beside them, and beside backward.
+
+class Recording:
+    """What exposed time is predicted from; as launch/train/bucket_choice.h.
+
+    off, on: steps without and with overlap, each with a bucket for every parameter first, and then with larger ones.
     """
-    end, reached = 0.0, 0
-    for size in sizes:
-        reached += size
-        begin = max(end, next(when for so_far, when in final if so_far >= reached))
-        slow = beside[0] + beside[1] * size
-        left = 1.0 if begin >= backward_end else max(0.0, 1 - (backward_end - begin) / slow)
-        end = begin + (1 - left) * slow + left * (alone[0] + alone[1] * size)
-    return max(0.0, end - backward_end)
 
-
-def recording_of(fine, coarse, busy):
-    """What predict_ms() needs: final, alone, beside and backward_end.
-
-    fine, coarse: steps without overlap, with a bucket for every parameter and with larger ones; busy: fine with overlap.
-    """
-    final, so_far = [], 0
-    for bucket in fine["comm"]["timeline"]["buckets"]:
-        so_far += bucket["bytes"]
-        final.append((so_far, bucket["ready_ms"]))
-    alone = fit(
-        [
+    def __init__(self, off, on):
+        self.final, so_far = [], 0  # (bytes up to and with a parameter, when its gradient is final)
+        for bucket in off[0]["comm"]["timeline"]["buckets"]:
+            so_far += bucket["bytes"]
+            self.final.append((so_far, bucket["ready_ms"]))
+        self.alone = cost_of(
             (bucket["bytes"], ms)
-            for step in (fine, coarse)
+            for step in off
             for bucket, ms in zip(step["comm"]["timeline"]["buckets"], alone_ms(step))
+        )
+        timelines = [step["comm"]["timeline"] for step in on]
+        done = [
+            (bucket["bytes"], bucket["end_ms"] - bucket["begin_ms"])
+            for timeline in timelines
+            for bucket in timeline["buckets"]
+            if bucket["end_ms"] <= timeline["backward_end_ms"]
         ]
-    )
-    timeline = busy["comm"]["timeline"]
-    done = [bucket for bucket in timeline["buckets"] if bucket["end_ms"] <= timeline["backward_end_ms"]]
-    beside = fit([(bucket["bytes"], bucket["end_ms"] - bucket["begin_ms"]) for bucket in done]) or alone
-    return final, alone, beside, fine["comm"]["timeline"]["backward_end_ms"]
+        self.beside = cost_of(done) if done else self.alone
+        self.begin = off[0]["comm"]["timeline"]["backward_begin_ms"]
+        self.end = off[0]["comm"]["timeline"]["backward_end_ms"]
+        self.dilation = max(1.0, statistics.mean(map(backward_ms, on)) / backward_ms(off[0]))
+
+    def predict_ms(self, sizes):
+        """Exposed time of buckets of so many bytes; as comm/exposure.h."""
+        dilated = lambda ms: self.begin + self.dilation * (ms - self.begin)
+        backward_end, end, reached = dilated(self.end), 0.0, 0
+        for size in sizes:
+            reached += size
+            begin = max(end, dilated(next(when for so_far, when in self.final if so_far >= reached)))
+            slow = cost_at(self.beside, size)
+            left = 1.0 if begin >= backward_end else max(0.0, 1 - (backward_end - begin) / slow)
+            end = begin + (1 - left) * slow + left * cost_at(self.alone, size)
+        return max(0.0, end - backward_end)

@@ -11,8 +11,9 @@ bound:   a step with overlap, beside the least that the link allows. With ready_
          other. Where weights are gathered under the next forward (train.shard=optimizer), so are the gathers.
 peer:    a step over the same program's step without the link, beside PyTorch's DistributedDataParallel over gloo
          (torch_cpu_peer.py), each with the rate that makes the link take 0.8 of its own backward.
-predict: the exposed communication of five bucket sizes, predicted from the ready times of one recording and lines
-         fitted to what reductions take alone and beside backward (a start and a time a byte), beside the measured.
+predict: the exposed communication of five bucket sizes, predicted as comm.bucket_mib=auto does: from when gradients are
+         final, what reductions take by size, alone and beside backward, and how much longer backward takes beside
+         them; beside the measured.
 auto:    a step with comm.bucket_mib=auto, beside eight fixed sizes.
 
 Runs come in blocks, in which what is compared takes turns; --log FILE keeps blocks, and the next call adds to them.
@@ -37,8 +38,7 @@ from overlap_bound import (
     bound_ms,
     exposed_ms,
     late_ms,
-    predict_ms,
-    recording_of,
+    Recording,
     stalled_ms,
     summary,
     text_of,
@@ -266,30 +266,22 @@ def bench_predict(arguments, hosts, scratch, say):
     ours, blocks = Ours(arguments, hosts, scratch), Blocks(arguments.log, "predict")
     link = rate_of(arguments, "bound", ours.calibrate, hosts, say)
     for _ in range(arguments.repeats):
-        # A bucket for every parameter tells when each gradient is final; larger ones how long larger messages take.
-        fine = ours.step("comm.overlap=false", f"comm.bucket_mib={EVERY_PARAMETER_MIB}")
-        coarse = ours.step("comm.overlap=false", "comm.bucket_mib=1", steps=8)
-        busy = ours.step(f"comm.bucket_mib={EVERY_PARAMETER_MIB}")
-        final, alone, beside, backward_end = recording_of(fine, coarse, busy)
+        every = f"comm.bucket_mib={EVERY_PARAMETER_MIB}"
+        fine = ours.step("comm.overlap=false", every)
+        fifth = f"comm.bucket_mib={fine['comm']['bytes'] / 5 / 2**20}"
+        off = [fine, *(ours.step("comm.overlap=false", key, steps=10) for key in (fifth, "comm.bucket_mib=65536"))]
+        recording = Recording(off, [ours.step(every, steps=10), ours.step(fifth, steps=10)])
         sizes = []
         for mib in BUCKETS_MIB:
             step = ours.step(f"comm.bucket_mib={mib}")
             cuts = [bucket["bytes"] for bucket in step["comm"]["timeline"]["buckets"]]
-            sizes.append({"mib": mib, "buckets": len(cuts), "predicted_ms": predict_ms(final, cuts, alone, beside, backward_end),
+            sizes.append({"mib": mib, "buckets": len(cuts), "predicted_ms": recording.predict_ms(cuts),
                           "measured_ms": exposed_ms(step), "step_ms": step["step_ms"]["median"]})
-        blocks.add(
-            link=link,
-            start_ms=alone[0],
-            ms_per_mib=alone[1] * 2**20,
-            beside_start_ms=beside[0],
-            beside_ms_per_mib=beside[1] * 2**20,
-            sizes=sizes,
-        )
-    lines = ("start_ms", "ms_per_mib", "beside_start_ms", "beside_ms_per_mib")
-    found = {key: blocks.of(lambda b, key=key: b[key]) for key in lines} | {"sizes": []}
-    for where, prefix in (("alone", ""), ("beside backward", "beside_")):
-        start, more = found[prefix + "start_ms"], found[prefix + "ms_per_mib"]
-        say(f"a reduction {where}: {text_of(start, 3, ' ms')} and {text_of(more, 3, ' ms')} a MiB")
+        blocks.add(link=link, dilation=recording.dilation, sizes=sizes)
+        cost = lambda of: ", ".join(f"{size >> 10} KiB {ms:.1f}" for size, ms in of)
+        say(f"reductions alone, ms: {cost(recording.alone)}; beside backward: {cost(recording.beside)}")
+    found = {"dilation": blocks.of(lambda b: b["dilation"]), "sizes": []}
+    say(f"backward beside reductions takes {text_of(found['dilation'], 2)} times as long")
     for i, mib in enumerate(BUCKETS_MIB):
         of = {
             key: blocks.of(lambda b, i=i, key=key: b["sizes"][i][key])

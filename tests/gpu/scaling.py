@@ -23,7 +23,7 @@ import statistics
 import subprocess
 import sys
 
-from overlap_bound import backward_ms, bound_ms, exposed_ms, predict_ms, recording_of, transfer_ms
+from overlap_bound import Recording, backward_ms, bound_ms, exposed_ms, transfer_ms
 
 BUCKETS_MIB = (4, 16, 32, 64, 256)
 EVERY_PARAMETER_MIB = 1e-6
@@ -158,15 +158,21 @@ def bench_sockets(bench, rounds):
 
 def bench_predict(bench, rounds):
     batch, config = f"train.global_batch={64 * bench.ranks}", "gpt2-124m.toml"
-    fine_key = f"comm.bucket_mib={EVERY_PARAMETER_MIB}"
-    fine = bench.ours("predict-fine", config, batch, fine_key, "comm.overlap=false", sockets=True)
-    coarse = bench.ours("predict-coarse", config, batch, "comm.bucket_mib=64", "comm.overlap=false", sockets=True)
-    busy = bench.ours("predict-busy", config, batch, fine_key, sockets=True)
-    if None in (fine, coarse, busy):
-        return
-    final, alone, beside, backward_end = recording_of(fine, coarse, busy)
-    for which, (start, slope) in (("alone", alone), ("beside backward", beside)):
-        print(f"predict  a reduction {which}: {start:.3f} ms and {slope * 2**20:.4f} ms a MiB")
+    off, on = [], []
+    for mib in (EVERY_PARAMETER_MIB, None, 65536):  # None: a fifth of all
+        mib = mib or off[0]["comm"]["bytes"] / 5 / 2**20
+        key = f"comm.bucket_mib={mib}"
+        off.append(bench.ours(f"predict-off-{mib:.3g}", config, batch, key, "comm.overlap=false", sockets=True))
+        if off[-1] is None:
+            return
+        if mib != 65536:
+            on.append(bench.ours(f"predict-on-{mib:.3g}", config, batch, key, sockets=True))
+            if on[-1] is None:
+                return
+    recording = Recording(off, on)
+    print(f"predict  reductions of {recording.alone[-1][0] / 2**20:.0f} MiB: {recording.alone[-1][1]:.1f} ms alone; of "
+          f"{recording.beside[-1][0] / 2**20:.0f} MiB beside backward: {recording.beside[-1][1]:.1f}; backward beside "
+          f"reductions takes {recording.dilation:.3f} times as long")
     order = {}
     for mib in BUCKETS_MIB:
         steps = [bench.ours(f"predict-{mib}", config, batch, f"comm.bucket_mib={mib}", sockets=True) for _ in range(rounds)]
@@ -174,7 +180,7 @@ def bench_predict(bench, rounds):
         if not steps:
             continue
         cuts = [bucket["bytes"] for bucket in steps[0]["comm"]["timeline"]["buckets"]]
-        predicted, measured = predict_ms(final, cuts, alone, beside, backward_end), statistics.median(map(exposed_ms, steps))
+        predicted, measured = recording.predict_ms(cuts), statistics.median(map(exposed_ms, steps))
         order[mib] = (predicted, measured)
         print(f"predict  {mib:5} MiB, {len(cuts):3} buckets: exposed, predicted {predicted:7.2f} ms, measured {measured:7.2f} ms: "
               f"{100 * (predicted / measured - 1):+.1f} %", flush=True)

@@ -27,28 +27,35 @@ Json bucket_size(const ProgramJob& job, const std::string& run) {
 }
 
 TEST(BucketChoice, TravelsAsJson) {
-  const launch::BucketChoice sent{
-      .mib = 0.37,
-      .by = launch::BucketChoice::By::kMeasurement,
-      .prediction = launch::BucketChoice::Prediction{
-          .costs = {.alone = {.start_ms = 0.25, .ms_per_byte = 1e-5}, .beside = {.start_ms = 2.5, .ms_per_byte = 1e-4}},
-          .exposed_ms = 1.5}};
+  const launch::BucketChoice sent{.mib = 0.37,
+                                  .by = launch::BucketChoice::By::kMeasurement,
+                                  .prediction = launch::BucketChoice::Prediction{
+                                      .costs = {.alone = {{{1024, 0.25}, {4096, 0.5}}}, .beside = {{{1024, 2.5}}}},
+                                      .dilation = 1.25,
+                                      .exposed_ms = 1.5}};
   const std::optional<launch::BucketChoice> come = launch::BucketChoice::measured_from(sent.to_json());
   ASSERT_TRUE(come.has_value());
   EXPECT_EQ(come->mib, 0.37);
   EXPECT_EQ(come->prediction->exposed_ms, 1.5);
-  EXPECT_DOUBLE_EQ(come->prediction->costs.alone.ms_per_byte, 1e-5);
-  EXPECT_EQ(come->prediction->costs.beside.start_ms, 2.5);
-  for (
-      const char* other :
-      {"", "[]", "{}", R"({"by":"config","mib":1})",
-       R"({"mib":0,"predicted_exposed_ms":1,"alone_start_ms":1,"alone_ms_per_mib":1,"beside_start_ms":1,"beside_ms_per_mib":1})",
-       R"({"mib":-1,"predicted_exposed_ms":1,"alone_start_ms":1,"alone_ms_per_mib":1,"beside_start_ms":1,"beside_ms_per_mib":1})",
-       R"({"mib":1e-9,"predicted_exposed_ms":1,"alone_start_ms":1,"alone_ms_per_mib":1,"beside_start_ms":1,"beside_ms_per_mib":1})",
-       R"({"mib":1e300,"predicted_exposed_ms":1,"alone_start_ms":1,"alone_ms_per_mib":1,"beside_start_ms":1,"beside_ms_per_mib":1})",
-       R"({"mib":"1","predicted_exposed_ms":1,"alone_start_ms":1,"alone_ms_per_mib":1,"beside_start_ms":1,"beside_ms_per_mib":1})",
-       R"({"mib":1,"predicted_exposed_ms":1,"alone_start_ms":1,"alone_ms_per_mib":1})"}) {
+  EXPECT_EQ(come->prediction->dilation, 1.25);
+  EXPECT_EQ(come->prediction->costs.alone.of(4096), 0.5);
+  EXPECT_EQ(come->prediction->costs.beside.of(1024), 2.5);
+  for (const char* other : {"", "[]", "{}", R"({"by":"config","mib":1})"}) {
     EXPECT_FALSE(launch::BucketChoice::measured_from(other).has_value()) << other;
+  }
+  const auto changed = [&](const char* key, const Json& value) {
+    Json choice = Json::parse(sent.to_json());
+    choice[key] = value;
+    return choice.dump();
+  };
+  for (const Json& mib : {Json(0), Json(-1), Json(1e-9), Json(1e300), Json("1"), Json()}) {
+    EXPECT_FALSE(launch::BucketChoice::measured_from(changed("mib", mib)).has_value()) << mib;
+  }
+  for (const char* list : {"[]", "{}", "3", "[3]", "[[1024]]", "[[1024,1,1]]", "[[0,1]]", "[[-1,1]]", "[[1024,0]]",
+                           "[[1.5,1]]", R"([["1024",1]])"}) {
+    for (const char* key : {"alone_ms", "beside_ms"}) {
+      EXPECT_FALSE(launch::BucketChoice::measured_from(changed(key, Json::parse(list))).has_value()) << key << list;
+    }
   }
 }
 
@@ -70,13 +77,13 @@ TEST_F(BucketSize, IsMeasuredOnceAndKept) {
   EXPECT_EQ(first.at("by"), "measurement");
   EXPECT_GT(first.at("mib"), 0.0);
   EXPECT_GE(first.at("predicted_exposed_ms"), 0.0);
-  EXPECT_GT(first.at("alone_start_ms").get<double>() + first.at("alone_ms_per_mib").get<double>(), 0.0);
+  EXPECT_GT(first.at("alone_ms").size(), 1u);
+  EXPECT_GE(first.at("backward_dilation"), 1.0);
   EXPECT_NE(said_.find("gradient buckets of "), std::string::npos) << said_;
 
   const Json second = train(2, "auto", {"comm.bucket_mib=auto", "train.stop_at=8"});
   EXPECT_EQ(second.at("by"), "checkpoint");
-  for (const char* key :
-       {"mib", "predicted_exposed_ms", "alone_start_ms", "alone_ms_per_mib", "beside_start_ms", "beside_ms_per_mib"}) {
+  for (const char* key : {"mib", "predicted_exposed_ms", "alone_ms", "beside_ms", "backward_dilation"}) {
     EXPECT_EQ(second.at(key), first.at(key)) << key;
   }
   EXPECT_EQ(train(2, "auto", {"comm.bucket_mib=auto", "train.stop_at=9"}).at("mib"), first.at("mib"));

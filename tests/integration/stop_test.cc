@@ -18,7 +18,11 @@ namespace strake::test {
 namespace {
 
 constexpr int kRanks = 2;
-constexpr int kTrials = 12;  // at random moments, others at every call of the suite
+// At random moments, others at every call of the suite; STRAKE_TEST_TRIALS says how many of each kind.
+const int kTrials = [] {
+  const char* const asked = std::getenv("STRAKE_TEST_TRIALS");
+  return asked == nullptr ? 6 : std::stoi(asked);
+}();
 constexpr std::int64_t kSteps = 400;
 
 int exit_code(ExitCode code) { return static_cast<int>(code); }
