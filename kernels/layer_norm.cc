@@ -1,5 +1,8 @@
 #include "kernels/layer_norm.h"
 
+#include <array>
+#include <span>
+
 #include "kernels/launch.h"
 
 namespace strake::kernels {
@@ -36,10 +39,24 @@ void layer_norm_backward(Stream& stream, Label label, const LayerNormBackward& a
                       .of_channels = {{"weight", a.weight}},
                       .gradients = {{"dweight", a.dweight}, {"dbias", a.dbias}}});
 
-  const bool add = a.accumulate == Accumulate::kAdd;
-  const Tensor reads[] = {a.dy, a.x, a.mean, a.rstd, a.weight, a.dx, a.dweight, a.dbias};
-  const Tensor writes[] = {a.dx, a.dweight, a.dbias};
-  launch(stream, {.label = label, .kind = kName, .reads = std::span(reads).first(add ? 8 : 6), .writes = writes}, a);
+  const bool sums = a.dx_sums.defined();
+  if (sums) check_operand(kName, "dx_sums", a.dx_sums, a.dweight.dtype(), {a.x.size(1)});
+
+  const Tensor writes[] = {a.dx, a.dweight, a.dbias, a.dx_sums};
+  std::array<Tensor, 9> reads = {a.dy, a.x, a.mean, a.rstd, a.weight};
+  std::size_t read = 5;
+  if (a.accumulate_dx == Accumulate::kAdd) reads[read++] = a.dx;
+  if (a.accumulate == Accumulate::kAdd) {
+    reads[read++] = a.dweight;
+    reads[read++] = a.dbias;
+    if (sums) reads[read++] = a.dx_sums;
+  }
+  launch(stream,
+         {.label = label,
+          .kind = kName,
+          .reads = std::span(reads).first(read),
+          .writes = std::span(writes).first(sums ? 4 : 3)},
+         a);
 }
 
 }  // namespace strake::kernels

@@ -34,14 +34,18 @@ struct ResidualLayerNormForward {
 };
 void residual_layer_norm_forward(Stream& stream, Label label, const ResidualLayerNormForward& arguments);
 
-// dx += gradient of the norm (the residual branch already holds its part in dx); dweight, dbias (+)=.
+// dx += gradient of the norm (the residual branch already holds its part in dx), or = where there is no such branch;
+// dweight, dbias (+)=. With dx_sums also dx_sums (+)= column sums of the new dx: the gradient of the bias of what was
+// added to the stream, without another look at dx.
 struct LayerNormBackward {
   Tensor dx;              // [N, C]
   Tensor dweight, dbias;  // [C]
   Tensor dy, x;           // [N, C]
   Tensor mean, rstd;      // [N], of the forward pass
   Tensor weight;          // [C]
-  Accumulate accumulate;  // dweight and dbias
+  Accumulate accumulate;  // dweight, dbias and dx_sums
+  Accumulate accumulate_dx = Accumulate::kAdd;
+  Tensor dx_sums = {};  // [C] or undefined
 
   Body on_cpu(CpuCode code) const;
   Body on_cuda(Device& device, Operation& operation) const;

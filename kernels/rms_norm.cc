@@ -1,5 +1,8 @@
 #include "kernels/rms_norm.h"
 
+#include <array>
+#include <span>
+
 #include "kernels/launch.h"
 
 namespace strake::kernels {
@@ -34,10 +37,23 @@ void rms_norm_backward(Stream& stream, Label label, const RmsNormBackward& a) {
                       .of_channels = {{"weight", a.weight}},
                       .gradients = {{"dweight", a.dweight}}});
 
-  const bool add = a.accumulate == Accumulate::kAdd;
-  const Tensor reads[] = {a.dy, a.x, a.rstd, a.weight, a.dx, a.dweight};
-  const Tensor writes[] = {a.dx, a.dweight};
-  launch(stream, {.label = label, .kind = kName, .reads = std::span(reads).first(add ? 6 : 5), .writes = writes}, a);
+  const bool sums = a.dx_sums.defined();
+  if (sums) check_operand(kName, "dx_sums", a.dx_sums, a.dweight.dtype(), {a.x.size(1)});
+
+  const Tensor writes[] = {a.dx, a.dweight, a.dx_sums};
+  std::array<Tensor, 7> reads = {a.dy, a.x, a.rstd, a.weight};
+  std::size_t read = 4;
+  if (a.accumulate_dx == Accumulate::kAdd) reads[read++] = a.dx;
+  if (a.accumulate == Accumulate::kAdd) {
+    reads[read++] = a.dweight;
+    if (sums) reads[read++] = a.dx_sums;
+  }
+  launch(stream,
+         {.label = label,
+          .kind = kName,
+          .reads = std::span(reads).first(read),
+          .writes = std::span(writes).first(sums ? 3 : 2)},
+         a);
 }
 
 }  // namespace strake::kernels

@@ -33,14 +33,18 @@ struct ResidualRmsNormForward {
 };
 void residual_rms_norm_forward(Stream& stream, Label label, const ResidualRmsNormForward& arguments);
 
-// dx += gradient of the norm (the residual branch already holds its part in dx); dweight (+)=.
+// dx += gradient of the norm (the residual branch already holds its part in dx), or = where there is no such branch;
+// dweight (+)=. With dx_sums also dx_sums (+)= column sums of the new dx: the gradient of the bias of what was added to
+// the stream, without another look at dx.
 struct RmsNormBackward {
   Tensor dx;              // [N, C]
   Tensor dweight;         // [C]
   Tensor dy, x;           // [N, C]
   Tensor rstd;            // [N], of the forward pass
   Tensor weight;          // [C]
-  Accumulate accumulate;  // dweight
+  Accumulate accumulate;  // dweight and dx_sums
+  Accumulate accumulate_dx = Accumulate::kAdd;
+  Tensor dx_sums = {};  // [C] or undefined
 
   Body on_cpu(CpuCode code) const;
   Body on_cuda(Device& device, Operation& operation) const;

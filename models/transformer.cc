@@ -65,8 +65,11 @@ void Transformer::loss(const Pass& pass, const Tensor& targets, const Tensor& lo
 
 void Transformer::backward(const Pass& pass, const Tensor& tokens) const {
   embedding_.begin_backward(pass, tokens);
-  head_.backward(pass, d_x_);
-  for (const Layer& layer : layers_) layer.backward(pass, d_x_);
+  head_.backward(pass, d_x_, layers_.front().out_bias_gradient(pass));
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    const bool last = i + 1 == layers_.size();
+    layers_[i].backward(pass, d_x_, last ? Tensor() : layers_[i + 1].out_bias_gradient(pass));
+  }
   embedding_.backward(pass, d_x_, tokens);
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/cpu/body.h"
+#include "kernels/cpu/column_sums.h"
 
 namespace strake::kernels {
 namespace reference {
@@ -89,9 +90,11 @@ Body ResidualLayerNormForward::on_cpu(CpuCode code) const {
 
 Body LayerNormBackward::on_cpu(CpuCode code) const {
   return cpu::body(x.dtype(), [=, *this]<typename T>() {
+    const bool add = accumulate == Accumulate::kAdd;
+    if (accumulate_dx == Accumulate::kOverwrite) std::fill_n(data<T>(dx), dx.elems(), T(0));
     cpu::layer_norm_backward.in<T>(code)(data<T>(dx), data<T>(dweight), data<T>(dbias), data<T>(dy), data<T>(x),
-                                         data<T>(mean), data<T>(rstd), data<T>(weight), x.size(0), x.size(1),
-                                         accumulate == Accumulate::kAdd);
+                                         data<T>(mean), data<T>(rstd), data<T>(weight), x.size(0), x.size(1), add);
+    if (dx_sums.defined()) cpu::column_sums.in<T>(code)(data<T>(dx_sums), data<T>(dx), x.size(0), x.size(1), add);
   });
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/cpu/body.h"
+#include "kernels/cpu/column_sums.h"
 
 namespace strake::kernels {
 namespace reference {
@@ -73,8 +74,11 @@ Body ResidualRmsNormForward::on_cpu(CpuCode code) const {
 
 Body RmsNormBackward::on_cpu(CpuCode code) const {
   return cpu::body(x.dtype(), [=, *this]<typename T>() {
+    const bool add = accumulate == Accumulate::kAdd;
+    if (accumulate_dx == Accumulate::kOverwrite) std::fill_n(data<T>(dx), dx.elems(), T(0));
     cpu::rms_norm_backward.in<T>(code)(data<T>(dx), data<T>(dweight), data<T>(dy), data<T>(x), data<T>(rstd),
-                                       data<T>(weight), x.size(0), x.size(1), accumulate == Accumulate::kAdd);
+                                       data<T>(weight), x.size(0), x.size(1), add);
+    if (dx_sums.defined()) cpu::column_sums.in<T>(code)(data<T>(dx_sums), data<T>(dx), x.size(0), x.size(1), add);
   });
 }
 

@@ -1,6 +1,9 @@
 // Layer norm, one warp a row. Rows lie in registers, so each element is read once. A row that is too wide for that
 // takes a block, which reads it again for every pass, the later ones mostly from L2.
+#include <algorithm>
+
 #include "kernels/cuda/body.h"
+#include "kernels/cuda/matmuls.h"
 #include "kernels/cuda/norm_backward.cuh"
 #include "kernels/cuda/norm_rows.cuh"
 #include "kernels/layer_norm.h"
@@ -101,7 +104,7 @@ __global__ void __launch_bounds__(kWideThreads)
 template <typename T>
 __global__ void __launch_bounds__(kWideThreads)
     wide_backward_kernel(T* dx, const T* dy, const T* x, const float* mean_in, const float* rstd_in, const T* weight,
-                         int channels) {
+                         int channels, bool adds) {
   using V = Vector<T>;
   __shared__ float cells[kWarp];
   const std::int64_t row = blockIdx.x, base = row * channels;
@@ -123,7 +126,8 @@ __global__ void __launch_bounds__(kWideThreads)
   const float mean_dot = block_sum(dot, cells) / static_cast<float>(channels);
   for (int column = first; column < channels; column += kStride) {
     const V in = V::load(x + base + column), grad = V::load(dy + base + column), w = V::load(weight + column);
-    V out = V::load(dx + base + column);
+    V out{};
+    if (adds) out = V::load(dx + base + column);
 #pragma unroll
     for (int i = 0; i < V::kElems; ++i) {
       const float normed = (to_float(in.values[i]) - mean) * rstd;
@@ -158,6 +162,15 @@ __global__ void __launch_bounds__(kWarp)
     block_partials[column + i] = weight_sums[i];
     block_partials[channels + column + i] = bias_sums[i];
   }
+}
+
+// All but dx_sums, of a row that no group of warps holds.
+template <typename T>
+void backward_of_wide(cudaStream_t stream, const NormBackwardOperands<T>& of) {
+  wide_backward_kernel<<<blocks_for(of.rows, 1), kWideThreads, 0, stream>>>(of.dx, of.dy, of.x, of.mean, of.rstd,
+                                                                            of.weight, of.channels, of.adds);
+  const dim3 grid(blocks_for(of.channels, kWarp * Vector<T>::kElems), kNormBackwardBlocks);
+  wide_partials_kernel<<<grid, kWarp, 0, stream>>>(of.partials, of.dy, of.x, of.mean, of.rstd, of.rows, of.channels);
 }
 
 template <typename T>
@@ -212,23 +225,28 @@ Body ResidualLayerNormForward::on_cuda(Device&, Operation&) const {
 
 Body LayerNormBackward::on_cuda(Device&, Operation& operation) const {
   check_rows("layer_norm", x, x.size(1));
-  operation.workspace_bytes = kNormBackwardBlocks * 2 * static_cast<std::size_t>(x.size(1)) * sizeof(float);
+  const bool sums = dx_sums.defined();
+  operation.workspace_bytes =
+      std::max(norm_partials_bytes(norm_sums(true, sums), x.size(1)), column_sums_workspace_bytes(x.size(1)));
   return body(x.dtype(), [=, *this]<typename T>(cudaStream_t stream, void* workspace) {
-    const std::int64_t rows = x.size(0), channels = x.size(1);
-    auto* partials = static_cast<float*>(workspace);
-    if (!launch_norm_backward<T, true>(stream, at<T>(dx), partials, at<const T>(dy), at<const T>(x),
-                                       at<const float>(mean), at<const float>(rstd), at<const T>(weight), rows,
-                                       channels)) {
-      wide_backward_kernel<<<blocks_for(rows, 1), kWideThreads, 0, stream>>>(
-          at<T>(dx), at<const T>(dy), at<const T>(x), at<const float>(mean), at<const float>(rstd), at<const T>(weight),
-          static_cast<int>(channels));
-      const dim3 grid(blocks_for(channels, kWarp * Vector<T>::kElems), kNormBackwardBlocks);
-      wide_partials_kernel<<<grid, kWarp, 0, stream>>>(partials, at<const T>(dy), at<const T>(x), at<const float>(mean),
-                                                       at<const float>(rstd), rows, static_cast<int>(channels));
-    }
+    const bool add = accumulate == Accumulate::kAdd;
+    const NormBackwardOperands<T> operands{.dx = at<T>(dx),
+                                           .partials = static_cast<float*>(workspace),
+                                           .dy = at<const T>(dy),
+                                           .x = at<const T>(x),
+                                           .mean = at<const float>(mean),
+                                           .rstd = at<const float>(rstd),
+                                           .weight = at<const T>(weight),
+                                           .rows = x.size(0),
+                                           .channels = static_cast<int>(x.size(1)),
+                                           .adds = accumulate_dx == Accumulate::kAdd};
+    const bool wide = !launch_norm_backward<T, true>(stream, operands, sums);
+    if (wide) backward_of_wide(stream, operands);
     with_type(dweight.dtype(), [&]<typename Out>() {
-      launch_norm_combine(stream, at<Out>(dweight), at<Out>(dbias), partials, accumulate == Accumulate::kAdd, channels);
+      const NormSums<Out> out{{at<Out>(dweight), at<Out>(dbias), at<Out>(dx_sums)}, norm_sums(true, sums && !wide)};
+      launch_norm_combine(stream, out, operands.partials, add, x.size(1));
     });
+    if (wide && sums) column_sums(stream, dx_sums, dx, add, workspace);
   });
 }
 

@@ -87,15 +87,26 @@ Body ResidualRmsNormForward::on_cuda(Device&, Operation&) const {
 
 Body RmsNormBackward::on_cuda(Device&, Operation& operation) const {
   check_rms_norm_rows("rms_norm", x, x.size(1));
-  operation.workspace_bytes = kNormBackwardBlocks * static_cast<std::size_t>(x.size(1)) * sizeof(float);
+  const bool sums = dx_sums.defined();
+  operation.workspace_bytes = norm_partials_bytes(norm_sums(false, sums), x.size(1));
   return body(x.dtype(), [=, *this]<typename T>(cudaStream_t stream, void* workspace) {
     auto* const partials = static_cast<float*>(workspace);
-    const bool fits =
-        launch_norm_backward<T, false>(stream, at<T>(dx), partials, at<const T>(dy), at<const T>(x), nullptr,
-                                       at<const float>(rstd), at<const T>(weight), x.size(0), x.size(1));
+    const bool fits = launch_norm_backward<T, false>(stream,
+                                                     {.dx = at<T>(dx),
+                                                      .partials = partials,
+                                                      .dy = at<const T>(dy),
+                                                      .x = at<const T>(x),
+                                                      .mean = nullptr,
+                                                      .rstd = at<const float>(rstd),
+                                                      .weight = at<const T>(weight),
+                                                      .rows = x.size(0),
+                                                      .channels = static_cast<int>(x.size(1)),
+                                                      .adds = accumulate_dx == Accumulate::kAdd},
+                                                     sums);
     STRAKE_CHECK(fits, "rms_norm: a row wider than check_rms_norm_rows admits");
     with_type(dweight.dtype(), [&]<typename Out>() {
-      launch_norm_combine<Out>(stream, at<Out>(dweight), nullptr, partials, accumulate == Accumulate::kAdd, x.size(1));
+      const NormSums<Out> out{{at<Out>(dweight), at<Out>(dx_sums)}, norm_sums(false, sums)};
+      launch_norm_combine(stream, out, partials, accumulate == Accumulate::kAdd, x.size(1));
     });
   });
 }

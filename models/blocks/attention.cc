@@ -93,7 +93,7 @@ void AttentionBlock::forward(const Pass& pass, const Tensor& x) const {
 
 void AttentionBlock::backward(const Pass& pass, const Tensor& d_out, const Tensor& x) const {
   const std::int64_t n = x.size(0), query_channels = attended_.size(2);
-  out_projection_.backward_weight(pass, d_out, attended_.reshape({n, query_channels}));
+  out_projection_.backward_weight(pass, d_out, attended_.reshape({n, query_channels}), Linear::BiasGradient::kMade);
   out_projection_.backward_input(pass, d_attended_.reshape({n, query_channels}), d_out);
   const auto [q, k, v] = attended_layout_.views(heads_);
   const auto [dq, dk, dv] = attended_layout_.views(d_heads_);

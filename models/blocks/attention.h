@@ -19,10 +19,12 @@ class AttentionBlock {
   void reserve(ActivationMemory& memory, const BatchShape& batch);
 
   void forward(const Pass& pass, const Tensor& x) const;  // x [N, C]
-  // d_x() = gradient of the input. d_out: of the output; x: the input.
+  // d_x() = gradient of the input. d_out: of the output, of which out_bias_gradient() is made already; x: the input.
   void backward(const Pass& pass, const Tensor& d_out, const Tensor& x) const;
 
   const Tensor& out() const { return out_; }  // [N, C]
+  // Undefined without a bias.
+  Tensor out_bias_gradient(const Pass& pass) const { return out_projection_.bias_gradient(pass); }
   const Tensor& d_x() const { return d_x_; }  // [N, C]
 
  private:

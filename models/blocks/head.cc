@@ -62,7 +62,7 @@ void HeadBlock::loss(const Pass& pass, const Tensor& targets, const Tensor& loss
   kernels::accumulate_loss(pass.compute, pass.forward("loss"), {loss_total, losses_, loss_scale, accumulate_loss});
 }
 
-void HeadBlock::backward(const Pass& pass, const Tensor& d_x) const {
+void HeadBlock::backward(const Pass& pass, const Tensor& d_x, const Tensor& d_x_sums) const {
   const Tensor& d_logits = logits_;
   kernels::linear_backward_weight(pass.compute, pass.backward("head d_weight"),
                                   {.dweight = pass.params.gradient(head_),
@@ -73,8 +73,7 @@ void HeadBlock::backward(const Pass& pass, const Tensor& d_x) const {
   if (final_here_) pass.params.ready(head_);
   kernels::linear_backward_input(pass.compute, pass.backward("head d_input"),
                                  {.dx = d_normed_, .dy = d_logits, .weight = pass.params.weight(head_)});
-  pass.compute.zero(pass.backward("d_x zero"), d_x);
-  norm_.backward(pass, d_x, d_normed_, x_);
+  norm_.backward(pass, d_x, d_normed_, x_, d_x_sums, kernels::Accumulate::kOverwrite);
 }
 
 }  // namespace strake::models

@@ -32,8 +32,9 @@ class HeadBlock {
   void loss(const Pass& pass, const Tensor& targets, const Tensor& loss_total, double loss_scale,
             bool accumulate_loss) const;
 
-  // d_x [N, C] = gradient of the input. A tied head leaves its part in the token table's gradient, or all of that.
-  void backward(const Pass& pass, const Tensor& d_x) const;
+  // d_x [N, C] = gradient of the input, d_x_sums of a bias added to it (Layer::backward). A tied head leaves its part
+  // in the token table's gradient, or all of that.
+  void backward(const Pass& pass, const Tensor& d_x, const Tensor& d_x_sums) const;
 
   const Tensor& logits() const { return logits_; }  // [N, padded vocab]
 

@@ -29,7 +29,7 @@ Residual Layer::forward(const Pass& pass, const Residual& in) const {
   return {x_mid_, mlp_.out()};
 }
 
-void Layer::backward(const Pass& pass, const Tensor& d_x) const {
+void Layer::backward(const Pass& pass, const Tensor& d_x, const Tensor& d_x_sums) const {
   const Pass again = pass.again();
   if (recompute_ == Recompute::kBlock) {
     norm_1_.forward(again, {x_, Tensor()}, x_);
@@ -42,10 +42,10 @@ void Layer::backward(const Pass& pass, const Tensor& d_x) const {
     mlp_.activate(again);
   }
   mlp_.backward(pass, d_x, norm_2_.y());
-  norm_2_.backward(pass, d_x, mlp_.d_x(), x_mid_);
+  norm_2_.backward(pass, d_x, mlp_.d_x(), x_mid_, attention_.out_bias_gradient(pass));
   if (recompute_ == Recompute::kNormActivation) norm_1_.forward(again, {x_, Tensor()}, x_);
   attention_.backward(pass, d_x, norm_1_.y());
-  norm_1_.backward(pass, d_x, attention_.d_x(), x_);
+  norm_1_.backward(pass, d_x, attention_.d_x(), x_, d_x_sums);
 }
 
 }  // namespace strake::models

@@ -27,8 +27,11 @@ class Layer {
   const Tensor& x() const { return x_; }
   Residual forward(const Pass& pass, const Residual& in) const;
   // What forward did not keep is computed again, on the same bytes or others.
-  // d_x [N, C]: the gradient of the output, of out.x and out.delta alike, becomes that of the input.
-  void backward(const Pass& pass, const Tensor& d_x) const;
+  // d_x [N, C]: the gradient of the output, of out.x and out.delta alike, becomes that of the input. Its sums over rows
+  // are gradients of biases: whoever makes the output's makes out_bias_gradient() with it, and this layer makes
+  // d_x_sums, of the input's. Both may be undefined.
+  void backward(const Pass& pass, const Tensor& d_x, const Tensor& d_x_sums) const;
+  Tensor out_bias_gradient(const Pass& pass) const { return mlp_.out_bias_gradient(pass); }
 
  private:
   std::int64_t channels_;

@@ -55,7 +55,7 @@ void MlpBlock::forward(const Pass& pass, const Tensor& x) const {
 }
 
 void MlpBlock::backward(const Pass& pass, const Tensor& d_out, const Tensor& x) const {
-  down_.backward_weight(pass, d_out, activated_);
+  down_.backward_weight(pass, d_out, activated_, Linear::BiasGradient::kMade);
   down_.backward_input(pass, d_activated_, d_out);
   const Label label = pass.backward(activation_name_);
   if (kind_ == Mlp::kSwiglu) {

@@ -20,11 +20,12 @@ class MlpBlock {
   // The parts of forward that backward reads.
   void expand(const Pass& pass, const Tensor& x) const;
   void activate(const Pass& pass) const;
-  // d_x() = gradient of the input. d_out: of the output; x: the input.
+  // d_x() = gradient of the input. d_out: of the output, of which out_bias_gradient() is made already; x: the input.
   void backward(const Pass& pass, const Tensor& d_out, const Tensor& x) const;
 
-  const Tensor& out() const { return out_; }  // [N, C]
-  const Tensor& d_x() const { return d_x_; }  // [N, C]
+  const Tensor& out() const { return out_; }                                              // [N, C]
+  Tensor out_bias_gradient(const Pass& pass) const { return down_.bias_gradient(pass); }  // undefined without a bias
+  const Tensor& d_x() const { return d_x_; }                                              // [N, C]
 
  private:
   Mlp kind_;

@@ -54,7 +54,8 @@ void NormBlock::forward(const Pass& pass, const Residual& in, const Tensor& sum)
                                         .epsilon = epsilon_});
 }
 
-void NormBlock::backward(const Pass& pass, const Tensor& d_x, const Tensor& d_y, const Tensor& x) const {
+void NormBlock::backward(const Pass& pass, const Tensor& d_x, const Tensor& d_y, const Tensor& x,
+                         const Tensor& d_x_sums, kernels::Accumulate to_d_x) const {
   const Label label = pass.backward(name_);
   if (kind_ == Norm::kRms) {
     kernels::rms_norm_backward(pass.compute, label,
@@ -64,7 +65,9 @@ void NormBlock::backward(const Pass& pass, const Tensor& d_x, const Tensor& d_y,
                                 .x = x,
                                 .rstd = rstd_,
                                 .weight = pass.params.weight(weight_),
-                                .accumulate = pass.accumulate});
+                                .accumulate = pass.accumulate,
+                                .accumulate_dx = to_d_x,
+                                .dx_sums = d_x_sums});
   } else {
     kernels::layer_norm_backward(pass.compute, label,
                                  {.dx = d_x,
@@ -75,7 +78,9 @@ void NormBlock::backward(const Pass& pass, const Tensor& d_x, const Tensor& d_y,
                                   .mean = mean_,
                                   .rstd = rstd_,
                                   .weight = pass.params.weight(weight_),
-                                  .accumulate = pass.accumulate});
+                                  .accumulate = pass.accumulate,
+                                  .accumulate_dx = to_d_x,
+                                  .dx_sums = d_x_sums});
   }
   pass.params.ready(weight_);
   if (bias_) pass.params.ready(*bias_);

@@ -21,8 +21,10 @@ class NormBlock {
 
   // sum = in.x + in.delta, y() = norm of it. Without in.delta `sum` is in.x and not written.
   void forward(const Pass& pass, const Residual& in, const Tensor& sum) const;
-  // d_x += gradient through the norm. x: what was normalised.
-  void backward(const Pass& pass, const Tensor& d_x, const Tensor& d_y, const Tensor& x) const;
+  // d_x += gradient through the norm, or = where nothing else comes from there. x: what was normalised. d_x_sums: the
+  // gradient of a bias that was added to the stream before, made of the new d_x; undefined: none.
+  void backward(const Pass& pass, const Tensor& d_x, const Tensor& d_y, const Tensor& x, const Tensor& d_x_sums,
+                kernels::Accumulate to_d_x = kernels::Accumulate::kAdd) const;
 
   const Tensor& y() const { return y_; }  // [N, C]
 

@@ -121,8 +121,9 @@ TEST_P(CudaKernels, ProductsThatSpareMultiprocessors) {
 // Rows enough for some warps to take several, one behind the other.
 TEST_P(CudaKernels, LayerNorm) {
   for (const auto& [rows, channels] :
-       {std::pair{4300, 64}, std::pair{512, 768}, std::pair{1100, 1032}, std::pair{560, 2056}, std::pair{9, 4096},
-        std::pair{540, 4104}, std::pair{33, 8192}, std::pair{3, 20000}}) {
+       {std::pair{4300, 64}, std::pair{512, 768}, std::pair{600, 1000}, std::pair{1100, 1032}, std::pair{300, 1600},
+        std::pair{560, 2056}, std::pair{9, 4096}, std::pair{540, 4104}, std::pair{33, 8192}, std::pair{20, 12296},
+        std::pair{3, 20000}}) {
     expect_as_on_cpu(GetParam(),
                      {output({rows, channels}), output({rows}, Role::kStat), output({rows}, Role::kStat),
                       value({rows, channels}, 1, 3), value({channels}, 2), value({channels}, 3)},
@@ -155,6 +156,17 @@ TEST_P(CudaKernels, LayerNorm) {
                          kernels::layer_norm_backward(stream, {"test"},
                                                       {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], accumulate});
                        });
+      for (const Accumulate to_dx : {Accumulate::kOverwrite, Accumulate::kAdd}) {
+        expect_as_on_cpu(GetParam(),
+                         {to_dx == Accumulate::kAdd ? value({rows, channels}, 1) : output({rows, channels}),
+                          gradient({channels}, 7), gradient({channels}, 8), value({rows, channels}, 2),
+                          value({rows, channels}, 3), mean, rstd, value({channels}, 4), gradient({channels}, 9)},
+                         {0, 1, 2, 8}, [&](Stream& stream, const std::vector<Tensor>& t) {
+                           kernels::layer_norm_backward(
+                               stream, {"test"},
+                               {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], accumulate, to_dx, t[8]});
+                         });
+      }
     }
   }
 }
@@ -225,6 +237,16 @@ TEST_P(CudaKernels, RmsNorm) {
                        {0, 1}, [accumulate](Stream& stream, const std::vector<Tensor>& t) {
                          kernels::rms_norm_backward(stream, {"test"}, {t[0], t[1], t[2], t[3], t[4], t[5], accumulate});
                        });
+      for (const Accumulate to_dx : {Accumulate::kOverwrite, Accumulate::kAdd}) {
+        expect_as_on_cpu(GetParam(),
+                         {to_dx == Accumulate::kAdd ? value({rows, channels}, 1) : output({rows, channels}),
+                          gradient({channels}, 7), value({rows, channels}, 2), value({rows, channels}, 3), rstd,
+                          value({channels}, 4), gradient({channels}, 9)},
+                         {0, 1, 6}, [&](Stream& stream, const std::vector<Tensor>& t) {
+                           kernels::rms_norm_backward(stream, {"test"},
+                                                      {t[0], t[1], t[2], t[3], t[4], t[5], accumulate, to_dx, t[6]});
+                         });
+      }
     }
   }
 }

@@ -277,6 +277,19 @@ TEST_P(CpuCodeTest, LinearBackwardAddsToWhatIsThere) {
 
 const std::array<std::int64_t, 2> kRowShapes[] = {{1, 1}, {3, 7}, {5, 16}, {9, 64}, {23, 100}, {8, 129}, {64, 256}};
 
+// Who makes the gradient of a bias makes the same bits: `sums` are those of a product's backward.
+void expect_sums_of_a_product(CpuCode code, const std::vector<double>& sums, const Operand& dy, const Operand& old_sums,
+                              Accumulate accumulate) {
+  const bool add = accumulate == Accumulate::kAdd;
+  const Operand ones = operand({dy.shape[0], 1}, std::vector<double>(static_cast<std::size_t>(dy.shape[0]), 1));
+  const Operand zeros = operand({dy.shape[1], 1}, std::vector<double>(static_cast<std::size_t>(dy.shape[1]), 0));
+  const Results product =
+      run(code, DType::kF32, {zeros, add ? old_sums : output({dy.shape[1]}), dy, ones}, [accumulate](const Tensors& t) {
+        return LinearBackwardWeight{t[0], t[1], t[2], t[3], accumulate};
+      });
+  EXPECT_TRUE(equal_bits(sums, product[1]));
+}
+
 TEST_P(CpuCodeTest, LayerNorm) {
   Random random(106);
   for (const auto& [rows, channels] : kRowShapes) {
@@ -326,6 +339,7 @@ TEST_P(CpuCodeTest, LayerNorm) {
     const Operand old_dx = operand({rows, channels}, random.normal(elems));
     const Operand old_dweight = operand({channels}, random.normal(channels));
     const Operand old_dbias = operand({channels}, random.normal(channels));
+    const Operand old_sums = operand({channels}, random.normal(channels));
     for (const Accumulate accumulate : {Accumulate::kOverwrite, Accumulate::kAdd}) {
       const bool add = accumulate == Accumulate::kAdd;
       expect_as_in_double(code(),
@@ -334,6 +348,16 @@ TEST_P(CpuCodeTest, LayerNorm) {
                           {0, 1, 2}, [accumulate](const Tensors& t) {
                             return LayerNormBackward{t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], accumulate};
                           });
+      for (const Accumulate to_dx : {Accumulate::kOverwrite, Accumulate::kAdd}) {
+        const Results out = expect_as_in_double(
+            code(),
+            {to_dx == Accumulate::kAdd ? old_dx : output({rows, channels}), add ? old_dweight : output({channels}),
+             add ? old_dbias : output({channels}), dy, x_out, mean, rstd, weight, add ? old_sums : output({channels})},
+            {0, 1, 2, 8}, [&](const Tensors& t) {
+              return LayerNormBackward{t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], accumulate, to_dx, t[8]};
+            });
+        expect_sums_of_a_product(code(), out[8], operand({rows, channels}, out[0]), old_sums, accumulate);
+      }
     }
   }
 }
@@ -541,11 +565,22 @@ TEST_P(CpuCodeTest, RmsNorm) {
     const Operand dy = operand({rows, channels}, random.normal(elems));
     const Operand old_dx = operand({rows, channels}, random.normal(elems));
     const Operand old_dweight = operand({channels}, random.normal(channels));
+    const Operand old_sums = operand({channels}, random.normal(channels));
     for (const Accumulate accumulate : {Accumulate::kOverwrite, Accumulate::kAdd}) {
       const bool add = accumulate == Accumulate::kAdd;
       expect_as_in_double(
           code(), {old_dx, add ? old_dweight : output({channels}), dy, x_out, rstd, weight}, {0, 1},
           [accumulate](const Tensors& t) { return RmsNormBackward{t[0], t[1], t[2], t[3], t[4], t[5], accumulate}; });
+      for (const Accumulate to_dx : {Accumulate::kOverwrite, Accumulate::kAdd}) {
+        const Results out = expect_as_in_double(
+            code(),
+            {to_dx == Accumulate::kAdd ? old_dx : output({rows, channels}), add ? old_dweight : output({channels}), dy,
+             x_out, rstd, weight, add ? old_sums : output({channels})},
+            {0, 1, 6}, [&](const Tensors& t) {
+              return RmsNormBackward{t[0], t[1], t[2], t[3], t[4], t[5], accumulate, to_dx, t[6]};
+            });
+        expect_sums_of_a_product(code(), out[6], operand({rows, channels}, out[0]), old_sums, accumulate);
+      }
     }
   }
 }

@@ -102,16 +102,23 @@ TEST(Gradients, Attention) {
   }
 }
 
+// Every row of `a` and `row`.
+Values plus_row(Values a, const Values& row) {
+  for (std::size_t i = 0; i < a.size(); ++i) a[i] += row[i % row.size()];
+  return a;
+}
+
 TEST(Gradients, ResidualLayerNorm) {
   Random random(203);
   const std::int64_t rows = 3, channels = 7, elems = rows * channels;
   Values x = random.normal<double>(elems), delta = random.normal<double>(elems);
   Values weight = random.normal<double>(channels), bias = random.normal<double>(channels);
+  Values added(static_cast<std::size_t>(channels));
   const Values dy = random.normal<double>(elems), dx_out = random.normal<double>(elems);
   const auto forward = [&] {
     return in_double(
         {output({rows, channels}), output({rows, channels}), output({rows}), output({rows}),
-         operand({rows, channels}, x), operand({rows, channels}, delta), operand({channels}, weight),
+         operand({rows, channels}, x), operand({rows, channels}, plus_row(delta, added)), operand({channels}, weight),
          operand({channels}, bias)},
         [](const auto& t) { return ResidualLayerNormForward{t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]}; });
   };
@@ -131,6 +138,18 @@ TEST(Gradients, ResidualLayerNorm) {
   expect_gradient(gradients[0], central_differences(delta, loss));
   expect_gradient(gradients[1], central_differences(weight, loss));
   expect_gradient(gradients[2], central_differences(bias, loss));
+  // Of a norm that nothing else goes around, and of a bias of what is normed: the sums over its rows.
+  const Results alone = in_double(
+      {output({rows, channels}), output({channels}), output({channels}), operand({rows, channels}, dy),
+       operand({rows, channels}, out[0]), operand({rows}, out[2]), operand({rows}, out[3]), operand({channels}, weight),
+       output({channels})},
+      [](const auto& t) {
+        return LayerNormBackward{
+            t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], Accumulate::kOverwrite, Accumulate::kOverwrite, t[8]};
+      });
+  const auto loss_alone = [&] { return dot(forward()[1], dy); };
+  expect_gradient(alone[0], central_differences(delta, loss_alone));
+  expect_gradient(alone[8], central_differences(added, loss_alone));
 }
 
 TEST(Gradients, Gelu) {
@@ -195,11 +214,11 @@ TEST(Gradients, ResidualRmsNorm) {
   Random random(207);
   const std::int64_t rows = 3, channels = 7, elems = rows * channels;
   Values x = random.normal<double>(elems), delta = random.normal<double>(elems);
-  Values weight = random.normal<double>(channels);
+  Values weight = random.normal<double>(channels), added(static_cast<std::size_t>(channels));
   const Values dy = random.normal<double>(elems), dx_out = random.normal<double>(elems);
   const auto forward = [&] {
     return in_double({output({rows, channels}), output({rows, channels}), output({rows}), operand({rows, channels}, x),
-                      operand({rows, channels}, delta), operand({channels}, weight)},
+                      operand({rows, channels}, plus_row(delta, added)), operand({channels}, weight)},
                      [](const auto& t) { return ResidualRmsNormForward{t[0], t[1], t[2], t[3], t[4], t[5], 1e-2}; });
   };
   const auto loss = [&] {
@@ -214,6 +233,16 @@ TEST(Gradients, ResidualRmsNorm) {
   expect_gradient(gradients[0], central_differences(x, loss));
   expect_gradient(gradients[0], central_differences(delta, loss));
   expect_gradient(gradients[1], central_differences(weight, loss));
+  const Results alone = in_double(
+      {output({rows, channels}), output({channels}), operand({rows, channels}, dy), operand({rows, channels}, out[0]),
+       operand({rows}, out[2]), operand({channels}, weight), output({channels})},
+      [](const auto& t) {
+        return RmsNormBackward{t[0], t[1], t[2], t[3], t[4], t[5], Accumulate::kOverwrite, Accumulate::kOverwrite,
+                               t[6]};
+      });
+  const auto loss_alone = [&] { return dot(forward()[1], dy); };
+  expect_gradient(alone[0], central_differences(delta, loss_alone));
+  expect_gradient(alone[6], central_differences(added, loss_alone));
 }
 
 TEST(Gradients, Rotary) {

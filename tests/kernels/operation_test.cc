@@ -141,6 +141,10 @@ TEST_F(OperationTest, EveryAccessIsDeclared) {
   expect_declared({y, x, mean, rstd, gain, dx}, {dx, dgain, dbias});
   layer_norm_backward(stream_, kLabel, {dx, dgain, dbias, y, x, mean, rstd, gain, kAdd});
   expect_declared({y, x, mean, rstd, gain, dx, dgain, dbias}, {dx, dgain, dbias});
+  layer_norm_backward(stream_, kLabel, {dx, dgain, dbias, y, x, mean, rstd, gain, kOverwrite, kOverwrite, bias});
+  expect_declared({y, x, mean, rstd, gain}, {dx, dgain, dbias, bias});
+  layer_norm_backward(stream_, kLabel, {dx, dgain, dbias, y, x, mean, rstd, gain, kAdd, kAdd, bias});
+  expect_declared({y, x, mean, rstd, gain, dx, dgain, dbias, bias}, {dx, dgain, dbias, bias});
 
   gelu_forward(stream_, kLabel, {y, x});
   expect_declared({x}, {y});
@@ -195,6 +199,7 @@ TEST_F(OperationTest, EveryAccessInALlamaBlockIsDeclared) {
   const std::int64_t row = by_kind.row_elems();
   const Tensor x = tensor({rows, channels}), y = tensor({rows, channels}), delta = tensor({rows, channels});
   const Tensor weight = tensor({channels}), dweight = tensor({channels}), rstd = tensor({rows});
+  const Tensor sums = tensor({channels});
   const Tensor gate_up = tensor({rows, 2 * channels}), d_gate_up = tensor({rows, 2 * channels});
   const Tensor qkv = tensor({batch, length, row}), turned = tensor({batch, length, row});
   const Tensor out = tensor({batch, length, channels}), stats = tensor({batch, 4, length});
@@ -210,6 +215,10 @@ TEST_F(OperationTest, EveryAccessInALlamaBlockIsDeclared) {
   expect_declared({y, x, rstd, weight, delta}, {delta, dweight});
   rms_norm_backward(stream_, kLabel, {delta, dweight, y, x, rstd, weight, kAdd});
   expect_declared({y, x, rstd, weight, delta, dweight}, {delta, dweight});
+  rms_norm_backward(stream_, kLabel, {delta, dweight, y, x, rstd, weight, kOverwrite, kOverwrite, sums});
+  expect_declared({y, x, rstd, weight}, {delta, dweight, sums});
+  rms_norm_backward(stream_, kLabel, {delta, dweight, y, x, rstd, weight, kAdd, kAdd, sums});
+  expect_declared({y, x, rstd, weight, delta, dweight, sums}, {delta, dweight, sums});
 
   swiglu_forward(stream_, kLabel, {y, gate_up});
   expect_declared({gate_up}, {y});
