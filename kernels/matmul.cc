@@ -1,6 +1,7 @@
 #include "kernels/matmul.h"
 
 #include "kernels/launch.h"
+#include "runtime/base/check.h"
 
 namespace strake::kernels {
 namespace {
@@ -25,14 +26,15 @@ void linear_forward(Stream& stream, Label label, const LinearForward& a) {
   check_operand(kName, "x", a.x, a.x.dtype(), {rows, ins});
   check_operand(kName, "y", a.y, a.x.dtype(), {rows, outs});
   if (a.bias.defined()) check_operand(kName, "bias", a.bias, a.x.dtype(), {outs});
+  if (a.activated.defined()) check_operand(kName, "activated", a.activated, a.x.dtype(), {rows, outs});
 
   const Tensor reads[] = {a.x, a.weight, a.bias};
-  const Tensor writes[] = {a.y};
+  const Tensor writes[] = {a.y, a.activated};
   launch(stream,
          {.label = label,
           .kind = kName,
           .reads = std::span(reads).first(a.bias.defined() ? 3 : 2),
-          .writes = writes,
+          .writes = std::span(writes).first(a.activated.defined() ? 2 : 1),
           .flops = matmul_flops(rows, outs, ins)},
          a);
 }
@@ -68,11 +70,24 @@ void linear_backward_input(Stream& stream, Label label, const LinearBackwardInpu
   check_operand(kName, "weight", a.weight, a.dy.dtype(), {a.weight.size(0), a.weight.size(1)});
   check_operand(kName, "dy", a.dy, a.dy.dtype(), {rows, outs});
   check_operand(kName, "dx", a.dx, a.dy.dtype(), {rows, ins});
+  if (a.gelu_of.defined()) check_operand(kName, "gelu_of", a.gelu_of, a.dy.dtype(), {rows, ins});
+  if (a.dbias.defined()) {
+    STRAKE_CHECK(a.gelu_of.defined(), "linear_backward_input: dbias is made with GELU's gradient only");
+    check_gradient(kName, "dbias", a.dbias, a.dy.dtype(), {ins});
+  }
 
-  const Tensor reads[] = {a.dy, a.weight};
-  const Tensor writes[] = {a.dx};
+  const bool adds = a.dbias.defined() && a.accumulate == Accumulate::kAdd;
+  const Tensor reads[] = {a.dy, a.weight, a.gelu_of, a.dbias};
+  const Tensor writes[] = {a.dx, a.dbias};
   launch(stream,
-         {.label = label, .kind = kName, .reads = reads, .writes = writes, .flops = matmul_flops(rows, outs, ins)}, a);
+         {.label = label,
+          .kind = kName,
+          .reads = std::span(reads).first(adds                  ? 4
+                                          : a.gelu_of.defined() ? 3
+                                                                : 2),
+          .writes = std::span(writes).first(a.dbias.defined() ? 2 : 1),
+          .flops = matmul_flops(rows, outs, ins)},
+         a);
 }
 
 }  // namespace strake::kernels

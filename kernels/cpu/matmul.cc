@@ -1,9 +1,11 @@
 #include "kernels/matmul.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "kernels/cpu/body.h"
 #include "kernels/cpu/column_sums.h"
+#include "kernels/elementwise.h"
 
 #if STRAKE_ONEDNN
 #include <fmt/format.h>
@@ -251,15 +253,26 @@ Products<T> products([[maybe_unused]] CpuCode code) {
 }  // namespace
 }  // namespace cpu
 
-namespace {}  // namespace
+namespace {
+
+Body then(Body first, Body second) {
+  return [first = std::move(first), second = std::move(second)](NativeStream native) {
+    first(native);
+    second(native);
+  };
+}
+
+}  // namespace
 
 Body LinearForward::on_cpu(CpuCode code) const {
-  return cpu::body(y.dtype(), [=, *this]<typename T>() {
+  Body product = cpu::body(y.dtype(), [=, *this]<typename T>() {
     const auto products = cpu::products<T>(code);
     const auto forward = layout == WeightLayout::kOutIn ? products.forward : products.forward_in_out;
     forward(data<T>(y), data<T>(x), data<T>(weight), bias.defined() ? data<T>(bias) : nullptr, y.size(0), y.size(1),
             x.size(1));
   });
+  if (!activated.defined()) return product;
+  return then(std::move(product), GeluForward{.y = activated, .x = y}.on_cpu(code));
 }
 
 Body LinearBackwardWeight::on_cpu(CpuCode code) const {
@@ -283,10 +296,14 @@ Body LinearBackwardWeight::on_cpu(CpuCode code) const {
 }
 
 Body LinearBackwardInput::on_cpu(CpuCode code) const {
-  return cpu::body(dy.dtype(), [=, *this]<typename T>() {
+  Body product = cpu::body(dy.dtype(), [=, *this]<typename T>() {
     const auto products = cpu::products<T>(code);
     const auto backward = layout == WeightLayout::kOutIn ? products.backward_input : products.backward_input_in_out;
     backward(data<T>(dx), data<T>(dy), data<T>(weight), dy.size(0), dy.size(1), dx.size(1));
   });
+  if (!gelu_of.defined()) return product;
+  return then(std::move(product),
+              GeluBackward{.dx = dx, .dy = dx, .x = gelu_of, .dbias = dbias, .accumulate = accumulate}.on_cpu(code));
 }
+
 }  // namespace strake::kernels

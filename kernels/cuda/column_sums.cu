@@ -1,7 +1,7 @@
-// Column sums of a bias gradient (matmuls.h). Bound by memory: 16-byte accesses.
+// Bound by memory: 16-byte accesses.
 #include "kernels/cuda/body.h"
+#include "kernels/cuda/column_sums.h"
 #include "kernels/cuda/device_code.cuh"
-#include "kernels/cuda/matmuls.h"
 
 namespace strake::kernels::cuda {
 namespace {
@@ -53,20 +53,20 @@ std::size_t column_sums_workspace_bytes(std::int64_t columns) {
   return kColumnSlices * static_cast<std::size_t>(columns) * sizeof(float);
 }
 
-void column_sums(cudaStream_t stream, const Tensor& sums, const Tensor& a, bool accumulate, void* workspace) {
-  const std::int64_t rows = a.size(0), columns = a.size(1);
+void column_sums(cudaStream_t stream, const ColumnSums& sums, DType type, const void* a, std::int64_t rows,
+                 std::int64_t columns, void* workspace) {
   auto* partials = static_cast<float*>(workspace);
-  with_type(a.dtype(), [&]<typename T>() {
+  with_type(type, [&]<typename T>() {
     const dim3 grid(blocks_for(columns, kSliceThreads * Vector<T>::kElems), kColumnSlices);
-    column_partial_kernel<<<grid, kSliceThreads, 0, stream>>>(partials, at<const T>(a), rows, columns);
+    column_partial_kernel<<<grid, kSliceThreads, 0, stream>>>(partials, static_cast<const T*>(a), rows, columns);
   });
-  combine_column_sums(stream, sums, partials, accumulate);
+  combine_column_sums(stream, sums, partials, columns);
 }
 
-void combine_column_sums(cudaStream_t stream, const Tensor& sums, const float* partials, bool accumulate) {
-  with_type(sums.dtype(), [&]<typename Out>() {
-    column_combine_kernel<<<blocks_for(sums.elems(), 128), 128, 0, stream>>>(at<Out>(sums), partials, accumulate,
-                                                                             sums.elems());
+void combine_column_sums(cudaStream_t stream, const ColumnSums& sums, const float* partials, std::int64_t columns) {
+  with_type(sums.type, [&]<typename Out>() {
+    column_combine_kernel<<<blocks_for(columns, 128), 128, 0, stream>>>(static_cast<Out*>(sums.to), partials, sums.add,
+                                                                        columns);
   });
 }
 

@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 #include <nvrtc.h>
 
+#include <utility>
+
 #include "kernels/cuda/make_kernels.h"
 #include "runtime/base/check.h"
 #include "runtime/device/cuda/cuda_device.h"
@@ -11,7 +13,8 @@
 namespace strake::kernels::cuda {
 
 CudaKernels::CudaKernels(bool deterministic)
-    : attention_(deterministic),
+    : products_(matmuls_, deterministic),
+      attention_(deterministic),
       deterministic_(deterministic),
       multiprocessors_(cuda_facts(current_cuda_device()).multiprocessors) {}
 
@@ -27,7 +30,23 @@ CudaKernels& CudaKernels::of(Device& device) {
   return *state;
 }
 
-std::vector<std::string> CudaKernels::tune() { return deterministic_ ? std::vector<std::string>() : matmuls_.tune(); }
+std::vector<std::string> CudaKernels::tune() {
+  if (deterministic_) return {};
+  std::vector<std::string> lines = matmuls_.tune();
+  for (std::string& line : products_.tune()) lines.push_back(std::move(line));  // with the algorithms found
+  return lines;
+}
+
+std::map<std::string, std::string> CudaKernels::choices() const {
+  std::map<std::string, std::string> all = matmuls_.choices();
+  all.merge(products_.choices());
+  return all;
+}
+
+void CudaKernels::apply(const std::map<std::string, std::string>& choices) {
+  matmuls_.apply(choices);
+  products_.apply(choices);
+}
 
 std::unique_ptr<KernelState> make_kernels(bool deterministic) { return std::make_unique<CudaKernels>(deterministic); }
 

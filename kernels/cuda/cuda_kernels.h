@@ -1,5 +1,5 @@
 // CudaKernels: what the kernels of one GPU keep between launches: library handles, the algorithm of each matrix
-// product, the built plan of each attention shape. Owned by the CUDA device.
+// product and what lies in its epilogue, the built plan of each attention shape. Owned by the CUDA device.
 //
 // Planning a step (PlanDevice) meets every product and attention shape, builds them and learns their workspace; tune()
 // then times the candidate algorithms. Nothing is built or measured inside a step.
@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels/cuda/cudnn_attention.h"
+#include "kernels/cuda/fused_products.h"
 #include "kernels/cuda/matmuls.h"
 #include "runtime/device/device.h"
 
@@ -23,12 +24,12 @@ class CudaKernels final : public KernelState {
   // `deterministic`: only algorithms that give the same bits again. REQUIRES: the device is current.
   explicit CudaKernels(bool deterministic);
 
-  Matmuls& matmuls() { return matmuls_; }
+  FusedProducts& products() { return products_; }
   CudnnAttentions& attentions() { return attention_; }
 
   std::vector<std::string> tune() override;
-  std::map<std::string, std::string> choices() const override { return matmuls_.choices(); }
-  void apply(const std::map<std::string, std::string>& choices) override { matmuls_.apply(choices); }
+  std::map<std::string, std::string> choices() const override;
+  void apply(const std::map<std::string, std::string>& choices) override;
   // REQUIRES: fewer than the GPU has.
   void spare(SparedMultiprocessors spared) override { spared_ = spared; }
   // What a product is laid out for now: MatmulProblem::multiprocessors.
@@ -39,6 +40,7 @@ class CudaKernels final : public KernelState {
 
  private:
   Matmuls matmuls_;
+  FusedProducts products_;
   CudnnAttentions attention_;
   bool deterministic_;
   int multiprocessors_;

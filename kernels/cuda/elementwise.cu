@@ -3,7 +3,7 @@
 
 #include "kernels/cuda/body.h"
 #include "kernels/cuda/device_code.cuh"
-#include "kernels/cuda/matmuls.h"
+#include "kernels/cuda/gelu.h"
 #include "kernels/elementwise.h"
 
 namespace strake::kernels {
@@ -22,9 +22,11 @@ __device__ inline float tanh_of(float x) {
 constexpr float kSqrt2OverPi = 0.7978845608028654f;
 constexpr float kCubic = 0.044715f;
 
-__device__ inline float gelu(float x) { return 0.5f * x * (1.0f + tanh_of(kSqrt2OverPi * (x + kCubic * x * x * x))); }
+__device__ inline float gelu_of(float x) {
+  return 0.5f * x * (1.0f + tanh_of(kSqrt2OverPi * (x + kCubic * x * x * x)));
+}
 
-__device__ inline float gelu_gradient(float x) {
+__device__ inline float gelu_slope(float x) {
   const float t = tanh_of(kSqrt2OverPi * (x + kCubic * x * x * x));
   return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * kSqrt2OverPi * (1.0f + 3.0f * kCubic * x * x);
 }
@@ -52,22 +54,22 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 struct GeluFunction {
-  __device__ float operator()(float x, float) const { return gelu(x); }
+  __device__ float operator()(float x, float) const { return gelu_of(x); }
 };
 struct GeluSlope {
-  __device__ float operator()(float dy, float x) const { return dy * gelu_gradient(x); }
+  __device__ float operator()(float dy, float x) const { return dy * gelu_slope(x); }
 };
 struct Sum {
   __device__ float operator()(float a, float b) const { return a + b; }
 };
 
 template <bool Binary, typename Function>
-Body map(const Tensor& out, const Tensor& a, const Tensor& b, Function function) {
-  return body(a.dtype(), [=]<typename T>(cudaStream_t stream, void*) {
-    const std::int64_t elems = a.elems();
-    if (elems == 0) return;
+void map(cudaStream_t stream, DType type, void* out, const void* a, const void* b, std::int64_t elems,
+         Function function) {
+  if (elems == 0) return;
+  with_type(type, [&]<typename T>() {
     map_kernel<T, Binary><<<blocks_for(elems, kThreads * Vector<T>::kElems), kThreads, 0, stream>>>(
-        at<T>(out), at<const T>(a), at<const T>(b), elems, function);
+        static_cast<T*>(out), static_cast<const T*>(a), static_cast<const T*>(b), elems, function);
   });
 }
 
@@ -90,7 +92,7 @@ __global__ void __launch_bounds__(kSliceThreads)
     V out;
 #pragma unroll
     for (int i = 0; i < V::kElems; ++i) {
-      out.values[i] = from_float<T>(to_float(grad.values[i]) * gelu_gradient(to_float(in.values[i])));
+      out.values[i] = from_float<T>(to_float(grad.values[i]) * gelu_slope(to_float(in.values[i])));
       sums[i] += to_float(out.values[i]);
     }
     out.store(dx + from);
@@ -111,28 +113,53 @@ __global__ void __launch_bounds__(kThreads) cast_kernel(To* dst, const From* src
 
 }  // namespace
 
-Body GeluForward::on_cuda(Device&, Operation&) const { return map<false>(y, x, Tensor(), GeluFunction{}); }
-Body GeluBackward::on_cuda(Device&, Operation& operation) const {
-  if (!dbias.defined()) return map<true>(dx, dy, x, GeluSlope{});
-  const std::int64_t columns = x.size(1);
-  const bool adds = accumulate == Accumulate::kAdd;
-  operation.workspace_bytes = column_sums_workspace_bytes(columns);
-  if (columns % static_cast<std::int64_t>(16 / size_bytes(x.dtype())) != 0) {
-    return [alone = map<true>(dx, dy, x, GeluSlope{}), *this, adds](NativeStream native) {
-      alone(native);
-      column_sums(static_cast<cudaStream_t>(native.handle), dbias, dx, adds,
-                  reinterpret_cast<void*>(native.workspace.value));
-    };
+namespace cuda {
+
+void gelu(cudaStream_t stream, DType type, void* y, const void* x, std::int64_t elems) {
+  map<false>(stream, type, y, x, nullptr, elems, GeluFunction{});
+}
+
+void gelu_gradient(cudaStream_t stream, DType type, void* dx, const void* dy, const void* x, std::int64_t elems) {
+  map<true>(stream, type, dx, dy, x, elems, GeluSlope{});
+}
+
+void gelu_gradient(cudaStream_t stream, DType type, void* dx, const void* dy, const void* x, std::int64_t rows,
+                   std::int64_t columns, const ColumnSums& sums, void* workspace) {
+  if (columns % static_cast<std::int64_t>(16 / size_bytes(type)) != 0) {
+    gelu_gradient(stream, type, dx, dy, x, rows * columns);
+    return column_sums(stream, sums, type, dx, rows, columns, workspace);
   }
-  return body(x.dtype(), [=, *this]<typename T>(cudaStream_t stream, void* workspace) {
-    auto* const partials = static_cast<float*>(workspace);
+  auto* const partials = static_cast<float*>(workspace);
+  with_type(type, [&]<typename T>() {
     const dim3 grid(blocks_for(columns, kSliceThreads * Vector<T>::kElems), kColumnSlices);
-    gelu_bias_kernel<<<grid, kSliceThreads, 0, stream>>>(at<T>(dx), partials, at<const T>(dy), at<const T>(x),
-                                                         x.size(0), columns);
-    combine_column_sums(stream, dbias, partials, adds);
+    gelu_bias_kernel<<<grid, kSliceThreads, 0, stream>>>(static_cast<T*>(dx), partials, static_cast<const T*>(dy),
+                                                         static_cast<const T*>(x), rows, columns);
+  });
+  combine_column_sums(stream, sums, partials, columns);
+}
+
+}  // namespace cuda
+
+Body GeluForward::on_cuda(Device&, Operation&) const {
+  check_type(x.dtype());
+  return untyped_body([*this](cudaStream_t stream, void*) { gelu(stream, x.dtype(), at(y), at(x), x.elems()); });
+}
+
+Body GeluBackward::on_cuda(Device&, Operation& operation) const {
+  check_type(x.dtype());
+  if (dbias.defined()) operation.workspace_bytes = column_sums_workspace_bytes(x.size(1));
+  return untyped_body([*this](cudaStream_t stream, void* workspace) {
+    if (!dbias.defined()) return gelu_gradient(stream, x.dtype(), at(dx), at(dy), at(x), x.elems());
+    gelu_gradient(stream, x.dtype(), at(dx), at(dy), at(x), x.size(0), x.size(1),
+                  {at(dbias), dbias.dtype(), accumulate == Accumulate::kAdd}, workspace);
   });
 }
-Body Add::on_cuda(Device&, Operation&) const { return map<true>(y, a, b, Sum{}); }
+
+Body Add::on_cuda(Device&, Operation&) const {
+  check_type(a.dtype());
+  return untyped_body(
+      [*this](cudaStream_t stream, void*) { map<true>(stream, a.dtype(), at(y), at(a), at(b), a.elems(), Sum{}); });
+}
 
 Body Cast::on_cuda(Device&, Operation&) const {
   STRAKE_CHECK(dst.dtype() != src.dtype(), "cast to the same type");

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/body.h"
-#include "kernels/cuda/matmuls.h"
+#include "kernels/cuda/column_sums.h"
 #include "kernels/cuda/norm_backward.cuh"
 #include "kernels/cuda/norm_rows.cuh"
 #include "kernels/layer_norm.h"
@@ -246,7 +246,9 @@ Body LayerNormBackward::on_cuda(Device&, Operation& operation) const {
       const NormSums<Out> out{{at<Out>(dweight), at<Out>(dbias), at<Out>(dx_sums)}, norm_sums(true, sums && !wide)};
       launch_norm_combine(stream, out, operands.partials, add, x.size(1));
     });
-    if (wide && sums) column_sums(stream, dx_sums, dx, add, workspace);
+    if (wide && sums) {
+      column_sums(stream, {at(dx_sums), dx_sums.dtype(), add}, dx.dtype(), at(dx), x.size(0), x.size(1), workspace);
+    }
   });
 }
 

@@ -1,7 +1,5 @@
 #include "kernels/matmul.h"
 
-#include <algorithm>
-
 #include "kernels/cuda/body.h"
 #include "kernels/cuda/cuda_kernels.h"
 
@@ -10,83 +8,84 @@ namespace {
 
 using namespace cuda;
 
-Matmuls& prepared(Device& device, const MatmulProblem& problem) {
-  check_type(problem.type);
-  check_type(problem.out_type);
-  Matmuls& matmuls = CudaKernels::of(device).matmuls();
-  STRAKE_CHECK(matmuls.prepare(problem), "cuBLASLt has no algorithm for " + problem.describe());
-  return matmuls;
+using Epilogue = MatmulProblem::Epilogue;
+
+// The body that computes `problem` on `operands`, which it makes of addresses when it runs.
+template <typename Operands>
+Body product_body(Device& device, Operation& operation, FusedProblem problem, Operands operands) {
+  check_type(problem.product.type);
+  check_type(problem.product.out_type);
+  CudaKernels& kernels = CudaKernels::of(device);
+  problem.product.multiprocessors = kernels.multiprocessors_for(problem.product.kind);
+  FusedProducts& products = kernels.products();
+  products.prepare(problem);
+  operation.workspace_bytes = FusedProducts::workspace_bytes(problem);
+  return untyped_body(
+      [=, &products](cudaStream_t stream, void* workspace) { products.run(stream, problem, operands(), workspace); });
 }
 
 }  // namespace
 
 Body LinearForward::on_cuda(Device& device, Operation& operation) const {
-  const MatmulProblem problem{
-      .kind = MatmulProblem::Kind::kForward,
-      .epilogue = bias.defined() ? MatmulProblem::Epilogue::kBias : MatmulProblem::Epilogue::kNone,
-      .rows = x.size(0),
-      .ins = x.size(1),
-      .outs = y.size(1),
-      .type = x.dtype(),
-      .out_type = y.dtype(),
-      .accumulate = false,
-      .layout = layout,
-      .multiprocessors = CudaKernels::of(device).multiprocessors_for(MatmulProblem::Kind::kForward)};
-  Matmuls& matmuls = prepared(device, problem);
-  operation.workspace_bytes = Matmuls::kWorkspaceBytes;
-  return untyped_body([=, *this, &matmuls](cudaStream_t stream, void* workspace) {
-    matmuls.run(stream, problem, at(weight), at(x), at(y), at(bias), workspace);
-  });
+  const bool has_gelu = activated.defined(), has_bias = bias.defined();
+  return product_body(device, operation,
+                      {.product = {.kind = MatmulProblem::Kind::kForward,
+                                   .epilogue = has_gelu ? (has_bias ? Epilogue::kBiasGelu : Epilogue::kGelu)
+                                                        : (has_bias ? Epilogue::kBias : Epilogue::kNone),
+                                   .rows = x.size(0),
+                                   .ins = x.size(1),
+                                   .outs = y.size(1),
+                                   .type = x.dtype(),
+                                   .out_type = y.dtype(),
+                                   .accumulate = false,
+                                   .layout = layout}},
+                      [*this, has_gelu]() -> MatmulOperands {
+                        return {.a = at(weight),
+                                .b = at(x),
+                                .out = at(has_gelu ? activated : y),
+                                .bias = at(bias),
+                                .gelu_of = has_gelu ? at(y) : nullptr};
+                      });
 }
 
 Body LinearBackwardWeight::on_cuda(Device& device, Operation& operation) const {
-  const bool add = accumulate == Accumulate::kAdd;
-  MatmulProblem problem{
-      .kind = MatmulProblem::Kind::kBackwardWeight,
-      .epilogue = MatmulProblem::Epilogue::kNone,
-      .rows = x.size(0),
-      .ins = x.size(1),
-      .outs = dy.size(1),
-      .type = dy.dtype(),
-      .out_type = dweight.dtype(),
-      .accumulate = add,
-      .layout = layout,
-      .multiprocessors = CudaKernels::of(device).multiprocessors_for(MatmulProblem::Kind::kBackwardWeight)};
-  // The bias gradient comes out of the product where cuBLASLt can do that; it cannot add to what is there.
-  bool fused = false;
-  if (dbias.defined() && !add && dbias.dtype() == problem.out_type) {
-    MatmulProblem with_bias = problem;
-    with_bias.epilogue = MatmulProblem::Epilogue::kBiasGradient;
-    fused = CudaKernels::of(device).matmuls().prepare(with_bias);
-    if (fused) problem = with_bias;
-  }
-  Matmuls& matmuls = prepared(device, problem);
-  operation.workspace_bytes = std::max(Matmuls::kWorkspaceBytes, column_sums_workspace_bytes(problem.outs));
-  return untyped_body([=, *this, &matmuls](cudaStream_t stream, void* workspace) {
-    const bool out_in = layout == WeightLayout::kOutIn;
-    matmuls.run(stream, problem, at(out_in ? x : dy), at(out_in ? dy : x), at(dweight), fused ? at(dbias) : nullptr,
-                workspace);
-    if (dbias.defined() && !fused) column_sums(stream, dbias, dy, add, workspace);
-  });
+  const bool add = accumulate == Accumulate::kAdd, out_in = layout == WeightLayout::kOutIn;
+  return product_body(device, operation,
+                      {.product = {.kind = MatmulProblem::Kind::kBackwardWeight,
+                                   .epilogue = dbias.defined() ? Epilogue::kBiasGradient : Epilogue::kNone,
+                                   .rows = x.size(0),
+                                   .ins = x.size(1),
+                                   .outs = dy.size(1),
+                                   .type = dy.dtype(),
+                                   .out_type = dweight.dtype(),
+                                   .accumulate = add,
+                                   .layout = layout},
+                       .bias_gradient_type = dbias.defined() ? dbias.dtype() : DType::kF32,
+                       .adds_bias_gradient = dbias.defined() && add},
+                      [*this, out_in]() -> MatmulOperands {
+                        return {
+                            .a = at(out_in ? x : dy), .b = at(out_in ? dy : x), .out = at(dweight), .bias = at(dbias)};
+                      });
 }
 
 Body LinearBackwardInput::on_cuda(Device& device, Operation& operation) const {
-  const MatmulProblem problem{
-      .kind = MatmulProblem::Kind::kBackwardInput,
-      .epilogue = MatmulProblem::Epilogue::kNone,
-      .rows = dy.size(0),
-      .ins = dx.size(1),
-      .outs = dy.size(1),
-      .type = dy.dtype(),
-      .out_type = dx.dtype(),
-      .accumulate = false,
-      .layout = layout,
-      .multiprocessors = CudaKernels::of(device).multiprocessors_for(MatmulProblem::Kind::kBackwardInput)};
-  Matmuls& matmuls = prepared(device, problem);
-  operation.workspace_bytes = Matmuls::kWorkspaceBytes;
-  return untyped_body([=, *this, &matmuls](cudaStream_t stream, void* workspace) {
-    matmuls.run(stream, problem, at(weight), at(dy), at(dx), nullptr, workspace);
-  });
+  return product_body(device, operation,
+                      {.product = {.kind = MatmulProblem::Kind::kBackwardInput,
+                                   .epilogue = dbias.defined()     ? Epilogue::kGeluAndBiasGradient
+                                               : gelu_of.defined() ? Epilogue::kGeluGradient
+                                                                   : Epilogue::kNone,
+                                   .rows = dy.size(0),
+                                   .ins = dx.size(1),
+                                   .outs = dy.size(1),
+                                   .type = dy.dtype(),
+                                   .out_type = dx.dtype(),
+                                   .accumulate = false,
+                                   .layout = layout},
+                       .bias_gradient_type = dbias.defined() ? dbias.dtype() : DType::kF32,
+                       .adds_bias_gradient = dbias.defined() && accumulate == Accumulate::kAdd},
+                      [*this]() -> MatmulOperands {
+                        return {.a = at(weight), .b = at(dy), .out = at(dx), .bias = at(dbias), .gelu_of = at(gelu_of)};
+                      });
 }
 
 }  // namespace strake::kernels

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "kernels/cuda/test_kernels.h"
+#include "kernels/cuda/timed_stream.h"
 #include "runtime/base/check.h"
 #include "runtime/base/error.h"
 #include "runtime/device/cuda/cuda_call.h"
@@ -52,6 +53,34 @@ View view_of(const MatmulProblem& p) {
   return {};
 }
 
+bool keeps_or_reads_gelu_of(MatmulProblem::Epilogue epilogue) { return epilogue >= MatmulProblem::Epilogue::kGelu; }
+
+bool has_bias(MatmulProblem::Epilogue epilogue) {
+  using enum MatmulProblem::Epilogue;
+  return epilogue == kBias || epilogue == kBiasGradient || epilogue == kBiasGelu || epilogue == kGeluAndBiasGradient;
+}
+
+cublasLtEpilogue_t epilogue_of(const MatmulProblem& problem) {
+  switch (problem.epilogue) {
+    case MatmulProblem::Epilogue::kNone:
+      return CUBLASLT_EPILOGUE_DEFAULT;
+    case MatmulProblem::Epilogue::kBias:
+      return CUBLASLT_EPILOGUE_BIAS;
+    case MatmulProblem::Epilogue::kBiasGradient:  // the sum of dy over rows, which is B or A
+      return problem.layout == WeightLayout::kOutIn ? CUBLASLT_EPILOGUE_BGRADB : CUBLASLT_EPILOGUE_BGRADA;
+    case MatmulProblem::Epilogue::kGelu:  // of the tanh form, like ours
+      return CUBLASLT_EPILOGUE_GELU_AUX;
+    case MatmulProblem::Epilogue::kBiasGelu:
+      return CUBLASLT_EPILOGUE_GELU_AUX_BIAS;
+    case MatmulProblem::Epilogue::kGeluGradient:
+      return CUBLASLT_EPILOGUE_DGELU;
+    case MatmulProblem::Epilogue::kGeluAndBiasGradient:
+      return CUBLASLT_EPILOGUE_DGELU_BGRAD;
+  }
+  STRAKE_CHECK(false, "no such epilogue");
+  return CUBLASLT_EPILOGUE_DEFAULT;
+}
+
 std::string to_hex(const cublasLtMatmulAlgo_t& algorithm) {
   std::string hex;
   for (const unsigned char byte : std::span(reinterpret_cast<const unsigned char*>(&algorithm), sizeof algorithm)) {
@@ -74,13 +103,38 @@ std::optional<cublasLtMatmulAlgo_t> from_hex(std::string_view hex) {
 
 }  // namespace
 
+std::string_view name_of(MatmulProblem::Epilogue epilogue) {
+  constexpr std::string_view kNames[] = {"none", "bias", "d_bias", "gelu", "bias gelu", "d_gelu", "d_gelu d_bias"};
+  return kNames[static_cast<int>(epilogue)];
+}
+
 std::string MatmulProblem::describe() const {
   constexpr const char* kKinds[] = {"forward", "d_input", "d_weight"};
-  constexpr const char* kEpilogues[] = {"", " bias", " d_bias"};
-  return fmt::format("{} {}x{}x{} {}->{}{}{}{}{}", kKinds[static_cast<int>(kind)], rows, ins, outs, name_of(type),
-                     name_of(out_type), kEpilogues[static_cast<int>(epilogue)], accumulate ? " add" : "",
+  return fmt::format("{} {}x{}x{} {}->{}{}{}{}{}", kKinds[static_cast<int>(kind)], rows, ins, outs,
+                     strake::name_of(type), strake::name_of(out_type),
+                     epilogue == Epilogue::kNone ? "" : fmt::format(" {}", name_of(epilogue)), accumulate ? " add" : "",
                      layout == WeightLayout::kInOut ? " in_out" : "",
                      multiprocessors > 0 ? fmt::format(" on {} SMs", multiprocessors) : "");
+}
+
+MatmulBytes MatmulBytes::of(const MatmulProblem& problem) {
+  const View view = view_of(problem);
+  const auto bytes = [](DType type, std::int64_t rows, std::int64_t columns) {
+    return static_cast<std::size_t>(rows * columns) * size_bytes(type);
+  };
+  return {.a = bytes(problem.type, view.a_rows, view.a_columns),
+          .b = bytes(problem.type, view.b_rows, view.b_columns),
+          .out = bytes(problem.out_type, view.m, view.n),
+          .bias = bytes(DType::kF32, std::max(problem.ins, problem.outs), 1),
+          .gelu_of = keeps_or_reads_gelu_of(problem.epilogue) ? bytes(problem.out_type, view.m, view.n) : 0};
+}
+
+MatmulBytes MatmulBytes::or_larger(const MatmulBytes& other) const {
+  return {.a = std::max(a, other.a),
+          .b = std::max(b, other.b),
+          .out = std::max(out, other.out),
+          .bias = std::max(bias, other.bias),
+          .gelu_of = std::max(gelu_of, other.gelu_of)};
 }
 
 struct Matmuls::Prepared {
@@ -88,14 +142,24 @@ struct Matmuls::Prepared {
   cublasLtMatrixLayout_t a = nullptr, b = nullptr, d = nullptr;
   std::vector<cublasLtMatmulHeuristicResult_t> candidates;  // best guess first
   cublasLtMatmulAlgo_t algorithm{};
-  bool applied = false;            // and not to be timed
-  const void* bias_set = nullptr;  // the descriptor holds the address of the bias
+  bool applied = false;  // and not to be timed
+  // The descriptor holds the addresses of what the epilogue reads and writes.
+  const void *bias_set = nullptr, *gelu_of_set = nullptr;
 
-  void set_bias(const void* bias, const MatmulProblem& problem) {
-    if (bias == bias_set) return;
-    require(cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias),
-            "cublasLtMatmulDescSetAttribute", problem.describe());
-    bias_set = bias;
+  void set_epilogue(const MatmulProblem& problem, const void* bias, const void* gelu_of) {
+    const auto set = [&](const void*& held, const void* pointer, cublasLtMatmulDescAttributes_t attribute) {
+      if (pointer == held) return;
+      require(cublasLtMatmulDescSetAttribute(operation, attribute, &pointer, sizeof pointer),
+              "cublasLtMatmulDescSetAttribute", problem.describe());
+      held = pointer;
+    };
+    if (has_bias(problem.epilogue)) set(bias_set, bias, CUBLASLT_MATMUL_DESC_BIAS_POINTER);
+    if (keeps_or_reads_gelu_of(problem.epilogue)) set(gelu_of_set, gelu_of, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER);
+  }
+  // For checks, which look at the addresses: any well aligned ones will do.
+  void set_some_epilogue(const MatmulProblem& problem) {
+    const auto* const some = reinterpret_cast<const void*>(std::uintptr_t{4096});
+    set_epilogue(problem, some, some);
   }
 
   ~Prepared() {
@@ -133,12 +197,12 @@ bool Matmuls::prepare(const MatmulProblem& problem) {
   set(CUBLASLT_MATMUL_DESC_TRANSA, view.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
   set(CUBLASLT_MATMUL_DESC_TRANSB, view.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
   if (problem.epilogue != MatmulProblem::Epilogue::kNone) {
-    // The gradient of a bias is the sum of dy over rows, which is B or A.
-    const cublasLtEpilogue_t gradient =
-        problem.layout == WeightLayout::kOutIn ? CUBLASLT_EPILOGUE_BGRADB : CUBLASLT_EPILOGUE_BGRADA;
-    set(CUBLASLT_MATMUL_DESC_EPILOGUE,
-        problem.epilogue == MatmulProblem::Epilogue::kBias ? CUBLASLT_EPILOGUE_BIAS : gradient);
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue_of(problem));
     set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, cuda_type(problem.out_type));
+  }
+  if (keeps_or_reads_gelu_of(problem.epilogue)) {
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, view.m);
+    p.set_some_epilogue(problem);
   }
   // Of the heuristic, and of every launch: part of the descriptor, like what is computed.
   if (problem.multiprocessors > 0)
@@ -177,21 +241,21 @@ bool Matmuls::prepare(const MatmulProblem& problem) {
   return supported;
 }
 
-void Matmuls::run(cudaStream_t stream, const MatmulProblem& problem, const void* a, const void* b, void* out,
-                  void* bias, void* workspace) {
+void Matmuls::run(cudaStream_t stream, const MatmulProblem& problem, const MatmulOperands& operands, void* workspace) {
   Prepared* prepared = find(problem);
   STRAKE_CHECK(prepared != nullptr, "product " + problem.describe() + " was not planned");
-  const cublasStatus_t status = enqueue(stream, problem, *prepared, a, b, out, bias, workspace);
+  const cublasStatus_t status = enqueue(stream, problem, *prepared, operands, workspace);
   if (status != CUBLAS_STATUS_SUCCESS) [[unlikely]]
     require(status, "cublasLtMatmul", problem.describe());
 }
 
-cublasStatus_t Matmuls::enqueue(cudaStream_t stream, const MatmulProblem& problem, Prepared& prepared, const void* a,
-                                const void* b, void* out, void* bias, void* workspace) {
-  if (problem.epilogue != MatmulProblem::Epilogue::kNone) prepared.set_bias(bias, problem);
+cublasStatus_t Matmuls::enqueue(cudaStream_t stream, const MatmulProblem& problem, Prepared& prepared,
+                                const MatmulOperands& operands, void* workspace) {
+  prepared.set_epilogue(problem, operands.bias, operands.gelu_of);
   const float one = 1, beta = problem.accumulate ? 1.0f : 0.0f;
-  return cublasLtMatmul(handle_, prepared.operation, &one, a, prepared.a, b, prepared.b, &beta, out, prepared.d, out,
-                        prepared.d, &prepared.algorithm, workspace, kWorkspaceBytes, stream);
+  return cublasLtMatmul(handle_, prepared.operation, &one, operands.a, prepared.a, operands.b, prepared.b, &beta,
+                        operands.out, prepared.d, operands.out, prepared.d, &prepared.algorithm, workspace,
+                        kWorkspaceBytes, stream);
 }
 
 std::map<std::string, std::string> Matmuls::choices() const {
@@ -203,11 +267,15 @@ std::map<std::string, std::string> Matmuls::choices() const {
   return out;
 }
 
+bool Matmuls::are_of_this_library(const std::map<std::string, std::string>& choices) {
+  const auto version = choices.find(kVersionKey);
+  return version != choices.end() && version->second == std::to_string(cublasLtGetVersion());
+}
+
 void Matmuls::apply(const std::map<std::string, std::string>& choices) {
   applied_.clear();
   // The bytes of an algorithm mean something to the version that made them only.
-  const auto version = choices.find(kVersionKey);
-  if (version == choices.end() || version->second != std::to_string(cublasLtGetVersion())) return;
+  if (!are_of_this_library(choices)) return;
   applied_ = choices;
   for (const auto& [problem, prepared] : problems_) {
     if (!prepared->candidates.empty()) take_applied(problem, *prepared);
@@ -219,9 +287,7 @@ void Matmuls::take_applied(const MatmulProblem& problem, Prepared& prepared) {
   if (chosen == applied_.end()) return;
   const std::optional<cublasLtMatmulAlgo_t> algorithm = from_hex(chosen->second);
   if (!algorithm.has_value()) return;
-  // An epilogue is checked with its bias: any well aligned address will do.
-  if (problem.epilogue != MatmulProblem::Epilogue::kNone)
-    prepared.set_bias(reinterpret_cast<const void*>(std::uintptr_t{4096}), problem);
+  prepared.set_some_epilogue(problem);
   cublasLtMatmulHeuristicResult_t result{};
   const cublasStatus_t status = cublasLtMatmulAlgoCheck(handle_, prepared.operation, prepared.a, prepared.b, prepared.d,
                                                         prepared.d, &*algorithm, &result);
@@ -230,86 +296,43 @@ void Matmuls::take_applied(const MatmulProblem& problem, Prepared& prepared) {
   prepared.applied = true;
 }
 
-namespace {
+// Zeros multiply faster than data.
+MatmulScratch::MatmulScratch(cudaStream_t stream, const MatmulBytes& bytes, std::size_t workspace_bytes)
+    : a_(bytes.a),
+      b_(bytes.b),
+      out_(bytes.out),
+      bias_(bytes.bias),
+      gelu_of_(bytes.gelu_of),
+      workspace_(workspace_bytes) {
+  fill_random(stream, a_.get(), bytes.a / 2, 1);
+  fill_random(stream, b_.get(), bytes.b / 2, 2);
+  fill_random(stream, bias_.get(), bytes.bias / 2, 3);
+  fill_random(stream, gelu_of_.get(), bytes.gelu_of / 2, 4);
+  STRAKE_CUDA(cudaGetLastError());
+}
 
-// Device memory for the duration of tuning.
-class Scratch {
- public:
-  explicit Scratch(std::size_t size_bytes) {
-    STRAKE_CUDA(cudaMalloc(&memory_, std::max<std::size_t>(size_bytes, 256)));
-  }
-  ~Scratch() { STRAKE_LOG_CUDA(cudaFree(memory_)); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  void* get() const { return memory_; }
-
- private:
-  void* memory_ = nullptr;
-};
-
-// A stream on which one thing after the other is timed.
-class TimedStream {
- public:
-  TimedStream() {
-    STRAKE_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
-    STRAKE_CUDA(cudaEventCreate(&begin_));
-    STRAKE_CUDA(cudaEventCreate(&end_));
-  }
-  ~TimedStream() {
-    STRAKE_LOG_CUDA(cudaEventDestroy(begin_));
-    STRAKE_LOG_CUDA(cudaEventDestroy(end_));
-    STRAKE_LOG_CUDA(cudaStreamDestroy(stream_));
-  }
-  TimedStream(const TimedStream&) = delete;
-  TimedStream& operator=(const TimedStream&) = delete;
-
-  cudaStream_t get() const { return stream_; }
-  void start() { STRAKE_CUDA(cudaEventRecord(begin_, stream_)); }
-  double stop_us() {
-    STRAKE_CUDA(cudaEventRecord(end_, stream_));
-    STRAKE_CUDA(cudaEventSynchronize(end_));
-    float milliseconds = 0;
-    STRAKE_CUDA(cudaEventElapsedTime(&milliseconds, begin_, end_));
-    return static_cast<double>(milliseconds) * 1e3;
-  }
-
- private:
-  cudaStream_t stream_ = nullptr;
-  cudaEvent_t begin_ = nullptr, end_ = nullptr;
-};
-
-}  // namespace
+MatmulOperands MatmulScratch::operands() const {
+  return {.a = a_.get(), .b = b_.get(), .out = out_.get(), .bias = bias_.get(), .gelu_of = gelu_of_.get()};
+}
 
 std::vector<std::string> Matmuls::tune() {
   // f32 is for tests: the first heuristic will do.
   const auto is_timed = [](const MatmulProblem& problem, const Prepared& prepared) {
     return !prepared.candidates.empty() && !prepared.applied && problem.type != DType::kF32;
   };
-  const auto bytes = [](DType type, std::int64_t rows, std::int64_t columns) {
-    return static_cast<std::size_t>(rows * columns) * (type == DType::kBF16 ? 2 : 4);
-  };
-  std::size_t a_bytes = 0, b_bytes = 0, d_bytes = 0, bias_bytes = 0;
+  MatmulBytes bytes;
   for (const auto& [problem, prepared] : problems_) {
-    if (!is_timed(problem, *prepared)) continue;
-    const View view = view_of(problem);
-    a_bytes = std::max(a_bytes, bytes(problem.type, view.a_rows, view.a_columns));
-    b_bytes = std::max(b_bytes, bytes(problem.type, view.b_rows, view.b_columns));
-    d_bytes = std::max(d_bytes, bytes(problem.out_type, view.m, view.n));
-    bias_bytes = std::max(bias_bytes, bytes(problem.out_type, problem.outs, 1));
+    if (is_timed(problem, *prepared)) bytes = bytes.or_larger(MatmulBytes::of(problem));
   }
-  if (d_bytes == 0) return {};
-  const Scratch a(a_bytes), b(b_bytes), d(d_bytes), bias(bias_bytes), workspace(kWorkspaceBytes);
+  if (bytes.out == 0) return {};
   TimedStream stream;
-  // Zeros multiply faster than data.
-  fill_random(stream.get(), a.get(), a_bytes / 2, 1);
-  fill_random(stream.get(), b.get(), b_bytes / 2, 2);
-  STRAKE_CUDA(cudaGetLastError());
+  const MatmulScratch scratch(stream.get(), bytes, kWorkspaceBytes);
 
   std::vector<std::string> report;
   for (const auto& [problem, prepared] : problems_) {
     if (!is_timed(problem, *prepared)) continue;
     const auto enqueue_once = [&, &p = problem, &to = *prepared] {
-      return enqueue(stream.get(), p, to, a.get(), b.get(), d.get(), bias.get(), workspace.get());
+      return enqueue(stream.get(), p, to, scratch.operands(), scratch.workspace());
     };
     double first_us = 0, best_us = 0;
     cublasLtMatmulAlgo_t best = prepared->algorithm;

@@ -12,18 +12,29 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "kernels/cuda/timed_stream.h"
 #include "kernels/matmul.h"
 #include "runtime/base/dtype.h"
-#include "runtime/device/tensor.h"
 
 namespace strake::kernels::cuda {
 
 // One product of the step. out[M, N] (+)= left * right, in the terms of kernels/matmul.h.
 struct MatmulProblem {
   enum class Kind : std::uint8_t { kForward, kBackwardInput, kBackwardWeight } kind;
-  enum class Epilogue : std::uint8_t { kNone, kBias, kBiasGradient } epilogue;
+  // What becomes of the product on its way to memory. kGelu, and kBiasGelu behind a bias: GELU, and what it was taken
+  // of is kept. kGeluGradient: times the slope of GELU; kGeluAndBiasGradient: and column sums of that.
+  enum class Epilogue : std::uint8_t {
+    kNone,
+    kBias,
+    kBiasGradient,
+    kGelu,
+    kBiasGelu,
+    kGeluGradient,
+    kGeluAndBiasGradient
+  } epilogue;
   std::int64_t rows, ins, outs;  // M, K, N of the forward product
   DType type;                    // of the operands
   DType out_type;
@@ -33,6 +44,37 @@ struct MatmulProblem {
 
   auto operator<=>(const MatmulProblem&) const = default;
   std::string describe() const;  // "forward 65536x768x2304 bf16->bf16 bias"; " in_out", " on 124 SMs" behind it
+};
+
+std::string_view name_of(MatmulProblem::Epilogue epilogue);  // "none", "bias gelu"
+
+// How large what a product reads and writes is.
+struct MatmulBytes {
+  std::size_t a = 0, b = 0, out = 0, bias = 0, gelu_of = 0;
+
+  static MatmulBytes of(const MatmulProblem& problem);
+  MatmulBytes or_larger(const MatmulBytes& other) const;
+};
+
+// kForward: a = weight, b = x, out = y. kBackwardInput: a = weight, b = dy, out = dx. kBackwardWeight: a = x, b = dy
+// (kInOut: a = dy, b = x), out = dweight.
+struct MatmulOperands {
+  const void *a, *b;
+  void* out;
+  void* bias = nullptr;     // read by kBias and kBiasGelu; or its gradient, written
+  void* gelu_of = nullptr;  // what GELU is taken of: written by kGelu and kBiasGelu, read by those of its gradient
+};
+
+// Random operands of products up to so many bytes, to time them with.
+class MatmulScratch {
+ public:
+  MatmulScratch(cudaStream_t stream, const MatmulBytes& bytes, std::size_t workspace_bytes);
+
+  MatmulOperands operands() const;
+  void* workspace() const { return workspace_.get(); }
+
+ private:
+  Scratch a_, b_, out_, bias_, gelu_of_, workspace_;
 };
 
 class Matmuls {
@@ -47,11 +89,8 @@ class Matmuls {
 
   // Sets the problem up if it is new. False: cuBLASLt has no algorithm for it (an epilogue it does not support).
   bool prepare(const MatmulProblem& problem);
-  // kForward: a = weight, b = x, out = y, bias read. kBackwardInput: a = weight, b = dy, out = dx.
-  // kBackwardWeight: a = x, b = dy (kInOut: a = dy, b = x), out = dweight, bias written.
   // REQUIRES: prepare(problem) was true.
-  void run(cudaStream_t stream, const MatmulProblem& problem, const void* a, const void* b, void* out, void* bias,
-           void* workspace);
+  void run(cudaStream_t stream, const MatmulProblem& problem, const MatmulOperands& operands, void* workspace);
 
   // Times the candidates of every problem prepared so far for which nothing was applied, on random data in memory of
   // its own, and keeps the fastest. Blocks. Returns one line a problem: first heuristic and choice in microseconds and
@@ -61,12 +100,14 @@ class Matmuls {
   // are kept for when they are prepared. What another version chose, or what does not run on this GPU, is left out.
   std::map<std::string, std::string> choices() const;
   void apply(const std::map<std::string, std::string>& choices);
+  // Were they made with the library that is loaded?
+  static bool are_of_this_library(const std::map<std::string, std::string>& choices);
 
  private:
   struct Prepared;
   Prepared* find(const MatmulProblem& problem);
-  cublasStatus_t enqueue(cudaStream_t stream, const MatmulProblem& problem, Prepared& prepared, const void* a,
-                         const void* b, void* out, void* bias, void* workspace);
+  cublasStatus_t enqueue(cudaStream_t stream, const MatmulProblem& problem, Prepared& prepared,
+                         const MatmulOperands& operands, void* workspace);
   // Takes the algorithm that was applied for the problem, if there is one that runs.
   void take_applied(const MatmulProblem& problem, Prepared& prepared);
 
@@ -74,12 +115,5 @@ class Matmuls {
   std::map<MatmulProblem, std::unique_ptr<Prepared>> problems_;
   std::map<std::string, std::string> applied_;
 };
-
-// sums [N] (+)= column sums of a [M, N]: the gradient of a bias where no product can bring it along. column_sums.cu
-std::size_t column_sums_workspace_bytes(std::int64_t columns);
-void column_sums(cudaStream_t stream, const Tensor& sums, const Tensor& a, bool accumulate, void* workspace);
-// Its second half, for kernels that sum parts of the rows themselves: partials [kColumnSlices, N], added in order.
-constexpr int kColumnSlices = 256;
-void combine_column_sums(cudaStream_t stream, const Tensor& sums, const float* partials, bool accumulate);
 
 }  // namespace strake::kernels::cuda

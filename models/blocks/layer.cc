@@ -35,8 +35,7 @@ void Layer::backward(const Pass& pass, const Tensor& d_x, const Tensor& d_x_sums
     norm_1_.forward(again, {x_, Tensor()}, x_);
     attention_.forward(again, norm_1_.y());
     norm_2_.forward(again, {x_, attention_.out()}, x_mid_);
-    mlp_.expand(again, norm_2_.y());
-    mlp_.activate(again);
+    mlp_.expand_and_activate(again, norm_2_.y());
   } else if (recompute_ == Recompute::kNormActivation) {
     norm_2_.forward(again, {x_mid_, Tensor()}, x_mid_);
     mlp_.activate(again);

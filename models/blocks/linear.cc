@@ -30,13 +30,14 @@ Linear::Linear(ParamLayout& layout, std::string name, const LinearShape& shape)
   }
 }
 
-void Linear::forward(const Pass& pass, const Tensor& y, const Tensor& x) const {
+void Linear::forward(const Pass& pass, const Tensor& y, const Tensor& x, const Tensor& activated) const {
   kernels::linear_forward(pass.compute, pass.forward(name_),
                           {.y = y,
                            .x = x,
                            .weight = pass.params.weight(weight_),
                            .bias = bias_ ? pass.params.weight(*bias_) : Tensor(),
-                           .layout = stored_});
+                           .layout = stored_,
+                           .activated = activated});
 }
 
 Tensor Linear::bias_gradient(const Pass& pass) const { return bias_ ? pass.params.gradient(*bias_) : Tensor(); }
@@ -56,6 +57,18 @@ void Linear::backward_weight(const Pass& pass, const Tensor& d_y, const Tensor& 
 void Linear::backward_input(const Pass& pass, const Tensor& d_x, const Tensor& d_y) const {
   kernels::linear_backward_input(pass.compute, pass.backward(name_),
                                  {.dx = d_x, .dy = d_y, .weight = pass.params.weight(weight_), .layout = stored_});
+}
+
+void Linear::backward_gelu(const Pass& pass, const Tensor& d_x, const Tensor& d_y, const Tensor& gelu_of,
+                           const Tensor& bias_gradient) const {
+  kernels::linear_backward_input(pass.compute, pass.backward(name_),
+                                 {.dx = d_x,
+                                  .dy = d_y,
+                                  .weight = pass.params.weight(weight_),
+                                  .layout = stored_,
+                                  .gelu_of = gelu_of,
+                                  .dbias = bias_gradient,
+                                  .accumulate = pass.accumulate});
 }
 
 }  // namespace strake::models

@@ -27,7 +27,8 @@ class Linear {
   // Adds name.weight, [outs, ins] or, where the ins are cut, [ins, outs], and name.bias [outs], if asked for.
   Linear(ParamLayout& layout, std::string name, const LinearShape& shape);
 
-  void forward(const Pass& pass, const Tensor& y, const Tensor& x) const;  // y [N, outs], x [N, ins]
+  // y [N, outs], x [N, ins]; activated [N, outs]: gelu(y), or undefined.
+  void forward(const Pass& pass, const Tensor& y, const Tensor& x, const Tensor& activated = {}) const;
   // The gradients of weight and bias, and says that they are ready. d_y [N, outs], x [N, ins]. BiasGradient::kMade:
   // the operation that made d_y has made bias_gradient() too.
   enum class BiasGradient : bool { kToMake, kMade };
@@ -35,6 +36,10 @@ class Linear {
                        BiasGradient bias = BiasGradient::kToMake) const;
   Tensor bias_gradient(const Pass& pass) const;  // undefined without a bias
   void backward_input(const Pass& pass, const Tensor& d_x, const Tensor& d_y) const;
+  // Where x was gelu(gelu_of): d_x becomes the gradient of gelu_of, and bias_gradient (undefined: none) its column
+  // sums.
+  void backward_gelu(const Pass& pass, const Tensor& d_x, const Tensor& d_y, const Tensor& gelu_of,
+                     const Tensor& bias_gradient) const;
 
  private:
   std::string name_;

@@ -34,13 +34,16 @@ void MlpBlock::reserve(ActivationMemory& memory, const BatchShape& batch) {
   expanded_ = reserve(name_ + ".expanded", expansion_);
   activated_ = reserve(activation_name_, inner_);
   out_ = reserve(name_ + ".proj", channels_);
-  d_activated_ = reserve(name_ + ".d_activated", inner_);
-  // GELU's gradient takes the place of its output's.
-  d_expanded_ = kind_ == Mlp::kSwiglu ? reserve(name_ + ".d_expanded", expansion_) : d_activated_;
+  if (kind_ == Mlp::kSwiglu) d_activated_ = reserve(name_ + ".d_activated", inner_);
+  d_expanded_ = reserve(name_ + ".d_expanded", expansion_);
   d_x_ = reserve(name_ + ".d_x", channels_);
 }
 
-void MlpBlock::expand(const Pass& pass, const Tensor& x) const { up_.forward(pass, expanded_, x); }
+void MlpBlock::expand_and_activate(const Pass& pass, const Tensor& x) const {
+  if (kind_ != Mlp::kSwiglu) return up_.forward(pass, expanded_, x, activated_);  // GELU along with the product
+  up_.forward(pass, expanded_, x);
+  activate(pass);
+}
 
 void MlpBlock::activate(const Pass& pass) const {
   const Label label = pass.forward(activation_name_);
@@ -49,25 +52,19 @@ void MlpBlock::activate(const Pass& pass) const {
 }
 
 void MlpBlock::forward(const Pass& pass, const Tensor& x) const {
-  expand(pass, x);
-  activate(pass);
+  expand_and_activate(pass, x);
   down_.forward(pass, out_, activated_);
 }
 
 void MlpBlock::backward(const Pass& pass, const Tensor& d_out, const Tensor& x) const {
   down_.backward_weight(pass, d_out, activated_, Linear::BiasGradient::kMade);
-  down_.backward_input(pass, d_activated_, d_out);
-  const Label label = pass.backward(activation_name_);
   if (kind_ == Mlp::kSwiglu) {
-    kernels::swiglu_backward(pass.compute, label, {.dx = d_expanded_, .dy = d_activated_, .x = expanded_});
+    down_.backward_input(pass, d_activated_, d_out);
+    kernels::swiglu_backward(pass.compute, pass.backward(activation_name_),
+                             {.dx = d_expanded_, .dy = d_activated_, .x = expanded_});
     up_.backward_weight(pass, d_expanded_, x);
   } else {
-    kernels::gelu_backward(pass.compute, label,
-                           {.dx = d_expanded_,
-                            .dy = d_activated_,
-                            .x = expanded_,
-                            .dbias = up_.bias_gradient(pass),
-                            .accumulate = pass.accumulate});
+    down_.backward_gelu(pass, d_expanded_, d_out, expanded_, up_.bias_gradient(pass));
     up_.backward_weight(pass, d_expanded_, x, Linear::BiasGradient::kMade);
   }
   up_.backward_input(pass, d_x_, d_expanded_);

@@ -17,8 +17,8 @@ class MlpBlock {
   void reserve(ActivationMemory& memory, const BatchShape& batch);
 
   void forward(const Pass& pass, const Tensor& x) const;  // x [N, C]
-  // The parts of forward that backward reads.
-  void expand(const Pass& pass, const Tensor& x) const;
+  // The parts of forward that backward reads; the second where the expansion was kept.
+  void expand_and_activate(const Pass& pass, const Tensor& x) const;
   void activate(const Pass& pass) const;
   // d_x() = gradient of the input. d_out: of the output, of which out_bias_gradient() is made already; x: the input.
   void backward(const Pass& pass, const Tensor& d_out, const Tensor& x) const;
@@ -36,7 +36,7 @@ class MlpBlock {
   Tensor expanded_;   // [N, expansion]; gate and up alternate
   Tensor activated_;  // [N, M]
   Tensor out_;
-  Tensor d_activated_, d_expanded_, d_x_;
+  Tensor d_activated_, d_expanded_, d_x_;  // d_activated: of SwiGLU, GELU's is never stored
 };
 
 }  // namespace strake::models

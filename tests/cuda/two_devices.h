@@ -144,15 +144,21 @@ inline double relative_error(const std::vector<float>& out, const std::vector<fl
   return norm == 0 ? std::sqrt(difference) : std::sqrt(difference / norm);
 }
 
-// The CUDA kernel in `types` against the CPU device in f32 on the same rounded inputs, for the arguments in `outputs`;
-// and the same bits when run again. Tolerance: 1e-2 where results are rounded to bf16, 1e-5 in f32.
-inline void expect_as_on_cpu(Types types, Arguments arguments, const std::vector<std::size_t>& outputs,
-                             const Launch& launch, double f32_tolerance = 1e-5) {
+// The arguments as the types hold them.
+inline Arguments rounded(Types types, Arguments arguments) {
   for (Argument& argument : arguments) {
     const bool rounds = (argument.role == Role::kValue && types.value == DType::kBF16) ||
                         (argument.role == Role::kGradient && types.gradient == DType::kBF16);
     for (float& value : argument.values) value = rounds ? to_float(to_bfloat16(value)) : value;
   }
+  return arguments;
+}
+
+// The CUDA kernel in `types` against the CPU device in f32 on the same rounded inputs, for the arguments in `outputs`;
+// and the same bits when run again. Tolerance: 1e-2 where results are rounded to bf16, 1e-5 in f32.
+inline void expect_as_on_cpu(Types types, const Arguments& unrounded, const std::vector<std::size_t>& outputs,
+                             const Launch& launch, double f32_tolerance = 1e-5) {
+  const Arguments arguments = rounded(types, unrounded);
   const auto cpu = make_cpu_device();
   const auto cuda = make_cuda_device(0, kernels::cuda::make_kernels(/*deterministic=*/true));
   const auto reference = run_on(*cpu, {DType::kF32, DType::kF32}, arguments, launch);

@@ -215,6 +215,50 @@ TEST_P(CpuCodeTest, LinearBackward) {
   }
 }
 
+// What a product takes along is what the operations make one behind the other, bit for bit.
+TEST_P(CpuCodeTest, ProductsWithGelu) {
+  Random random(117);
+  for (const auto& [rows, outs, ins] : kMatmulShapes) {
+    for (const WeightLayout layout : kLayouts) {
+      SCOPED_TRACE(::testing::Message() << rows << " x " << outs << " x " << ins << ", layout "
+                                        << static_cast<int>(layout));
+      const Operand x = operand({rows, ins}, random.normal(rows * ins));
+      const Operand weight = operand(weight_shape(layout, outs, ins), random.normal(outs * ins));
+      const Operand bias = operand({outs}, random.normal(outs));
+      const Results forward =
+          run(code(), DType::kF32, {output({rows, outs}), output({rows, outs}), x, weight, bias},
+              [layout](const Tensors& t) { return LinearForward{t[0], t[2], t[3], t[4], layout, t[1]}; });
+      const auto y = run(code(), DType::kF32, {output({rows, outs}), x, weight, bias}, [layout](const Tensors& t) {
+        return LinearForward{t[0], t[1], t[2], t[3], layout};
+      })[0];
+      const auto activated =
+          run(code(), DType::kF32, {output({rows, outs}), operand({rows, outs}, y)}, [](const Tensors& t) {
+            return GeluForward{t[0], t[1]};
+          })[0];
+      EXPECT_TRUE(equal_bits(forward[0], y));
+      EXPECT_TRUE(equal_bits(forward[1], activated));
+
+      const Operand dy = operand({rows, outs}, random.normal(rows * outs));
+      const Operand old_dbias = operand({ins}, random.normal(ins));
+      const auto product = run(code(), DType::kF32, {output({rows, ins}), dy, weight}, [layout](const Tensors& t) {
+        return LinearBackwardInput{t[0], t[1], t[2], layout};
+      })[0];
+      for (const Accumulate accumulate : {Accumulate::kOverwrite, Accumulate::kAdd}) {
+        const Operand dbias = accumulate == Accumulate::kAdd ? old_dbias : output({ins});
+        const Results backward = run(
+            code(), DType::kF32, {output({rows, ins}), dbias, dy, weight, x},
+            [&](const Tensors& t) { return LinearBackwardInput{t[0], t[2], t[3], layout, t[4], t[1], accumulate}; });
+        const Results apart = run(code(), DType::kF32, {output({rows, ins}), dbias, operand({rows, ins}, product), x},
+                                  [&](const Tensors& t) {
+                                    return GeluBackward{t[0], t[2], t[3], t[1], accumulate};
+                                  });
+        EXPECT_TRUE(equal_bits(backward[0], apart[0]));
+        EXPECT_TRUE(equal_bits(backward[1], apart[1]));
+      }
+    }
+  }
+}
+
 std::vector<double> transposed(const std::vector<double>& values, std::int64_t rows, std::int64_t columns) {
   std::vector<double> out;
   for (std::int64_t c = 0; c < columns; ++c) {

@@ -46,6 +46,12 @@ void expect_gradient(const Values& gradient, const Values& slopes) {
   for (std::size_t i = 0; i < slopes.size(); ++i) EXPECT_NEAR(gradient[i], slopes[i], 1e-7 * std::max(scale, 1.0)) << i;
 }
 
+// Every row of `a` and `row`.
+Values plus_row(Values a, const Values& row) {
+  for (std::size_t i = 0; i < a.size(); ++i) a[i] += row[i % row.size()];
+  return a;
+}
+
 TEST(Gradients, Linear) {
   Random random(201);
   const std::int64_t rows = 5, outs = 4, ins = 3;
@@ -71,6 +77,40 @@ TEST(Gradients, Linear) {
   expect_gradient(dx, central_differences(x, loss));
   expect_gradient(gradients[0], central_differences(weight, loss));
   expect_gradient(gradients[1], central_differences(bias, loss));
+}
+
+// An MLP: a product that takes GELU along, and the gradient that comes back through both.
+TEST(Gradients, LinearWithGelu) {
+  Random random(211);
+  const std::int64_t rows = 5, ins = 3, inner = 6, outs = 4;
+  const Values x = random.normal<double>(rows * ins), up = random.normal<double>(inner * ins),
+               down = random.normal<double>(outs * inner), dy = random.normal<double>(rows * outs);
+  Values bias = random.normal<double>(inner), added(static_cast<std::size_t>(rows * inner));
+  const auto expanded = [&] {
+    return in_double({output({rows, inner}), output({rows, inner}), operand({rows, ins}, x), operand({inner, ins}, up),
+                      operand({inner}, bias)},
+                     [](const auto& t) { return LinearForward{t[0], t[2], t[3], t[4], WeightLayout::kOutIn, t[1]}; });
+  };
+  const auto loss_of = [&](const Values& activated) {
+    return dot(in_double({output({rows, outs}), operand({rows, inner}, activated), operand({outs, inner}, down)},
+                         [](const auto& t) {
+                           return LinearForward{t[0], t[1], t[2]};
+                         })[0],
+               dy);
+  };
+  const Results gradients =
+      in_double({output({rows, inner}), output({inner}), operand({rows, outs}, dy), operand({outs, inner}, down),
+                 operand({rows, inner}, expanded()[0])},
+                [](const auto& t) { return LinearBackwardInput{t[0], t[2], t[3], WeightLayout::kOutIn, t[4], t[1]}; });
+  expect_gradient(gradients[1], central_differences(bias, [&] { return loss_of(expanded()[1]); }));
+  const Values before = expanded()[0];
+  expect_gradient(gradients[0], central_differences(added, [&] {
+                    const Values activated = in_double(
+                        {output({rows, inner}), operand({rows, inner}, plus_row(before, added))}, [](const auto& t) {
+                          return GeluForward{t[0], t[1]};
+                        })[0];
+                    return loss_of(activated);
+                  }));
 }
 
 // With a key head to each query head, laid by group, and with shared ones.
@@ -100,12 +140,6 @@ TEST(Gradients, Attention) {
         });
     expect_gradient(gradients[0], central_differences(qkv, [&] { return dot(forward()[0], dout); }));
   }
-}
-
-// Every row of `a` and `row`.
-Values plus_row(Values a, const Values& row) {
-  for (std::size_t i = 0; i < a.size(); ++i) a[i] += row[i % row.size()];
-  return a;
 }
 
 TEST(Gradients, ResidualLayerNorm) {

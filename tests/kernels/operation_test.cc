@@ -105,6 +105,9 @@ TEST_F(OperationTest, EveryAccessIsDeclared) {
   EXPECT_EQ(stream_.launched.back().flops, 2.0 * rows * channels * channels);
   linear_forward(stream_, kLabel, {y, x, weight});
   expect_declared({x, weight}, {y});
+  linear_forward(stream_, kLabel, {y, x, weight, bias, WeightLayout::kOutIn, dx});
+  expect_declared({x, weight, bias}, {y, dx});
+  EXPECT_EQ(stream_.launched.back().flops, 2.0 * rows * channels * channels);
   linear_backward_weight(stream_, kLabel, {dweight, dbias, y, x, kOverwrite});
   expect_declared({y, x}, {dweight, dbias});
   linear_backward_weight(stream_, kLabel, {dweight, dbias, y, x, kAdd});
@@ -113,6 +116,13 @@ TEST_F(OperationTest, EveryAccessIsDeclared) {
   expect_declared({y, x, dweight}, {dweight});
   linear_backward_input(stream_, kLabel, {dx, y, weight});
   expect_declared({y, weight}, {dx});
+  linear_backward_input(stream_, kLabel, {dx, y, weight, WeightLayout::kOutIn, x});
+  expect_declared({y, weight, x}, {dx});
+  linear_backward_input(stream_, kLabel, {dx, y, weight, WeightLayout::kOutIn, x, dbias});
+  expect_declared({y, weight, x}, {dx, dbias});
+  linear_backward_input(stream_, kLabel, {dx, y, weight, WeightLayout::kOutIn, x, dbias, kAdd});
+  expect_declared({y, weight, x, dbias}, {dx, dbias});
+  EXPECT_EQ(stream_.launched.back().flops, 2.0 * rows * channels * channels);
   linear_forward(stream_, kLabel, {wide, x, in_out, {}, WeightLayout::kInOut});
   expect_declared({x, in_out}, {wide});
   EXPECT_EQ(stream_.launched.back().flops, 2.0 * rows * channels * 2 * channels);
