@@ -20,6 +20,8 @@ struct GpuFacts {
   std::size_t memory_bytes = 0;
   int multiprocessors = 0;
   int compute_capability = 0;  // 90 = 9.0
+  int memory_bus_bits = 0;
+  std::size_t l2_bytes = 0;
   std::optional<int> max_sm_clock_mhz = {}, max_memory_clock_mhz = {};
   std::optional<int> sm_clock_mhz = {}, memory_clock_mhz = {};  // now
   std::optional<double> power_limit_w = {};

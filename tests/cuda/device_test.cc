@@ -11,6 +11,7 @@
 #include "runtime/device/cuda/cuda_call.h"
 #include "runtime/device/cuda/cuda_device.h"
 #include "runtime/device/order_checker.h"
+#include "runtime/device/timed_device.h"
 #include "tests/cuda/cuda_under_test.h"
 #include "tests/runtime/device/device_contract.h"
 #include "tests/support/faulty_device.h"
@@ -52,6 +53,31 @@ TEST_F(CudaDevice, ARefusedLaunchIsReportedByCheck) {
   // The context is whole: nothing ran, nothing is lost.
   device().check();
   a->synchronize();
+}
+
+// Kernels that keep the GPU busy for so long, and a host that is late with the second: its delay is nobody's time.
+TEST_F(CudaDevice, TimedOperationsTakeWhatTheirKernelsDo) {
+  constexpr std::int64_t kSpinNs = 2'000'000;
+  TimedDevice timed(device(), {.stream = "a", .lead_operations = 2});
+  const auto a = timed.make_stream("a", StreamPriority::kNormal);
+  const auto spin = [](NativeStream native) { kernels::cuda::spin(cuda_stream(native), kSpinNs); };
+  for (std::int64_t run = 0; run < 2; ++run) {
+    timed.begin_run(run);
+    a->launch(named("first"), spin);
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    a->launch(named("second"), spin);
+    a->launch(named("third"), spin);
+    timed.end_run();
+    a->synchronize();
+  }
+  const TimedDevice::Times times = timed.times(1);
+  ASSERT_EQ(times.operations.size(), 3u);
+  for (const Nanoseconds time : times.operations) {
+    EXPECT_GE(time.count(), kSpinNs);
+    EXPECT_LT(time, std::chrono::milliseconds(40)) << "the host was 50 ms late";
+  }
+  EXPECT_GE(times.held, std::chrono::milliseconds(40));
+  EXPECT_EQ(times.empty.size(), 1u);
 }
 
 // A fault of a kernel is sticky: the process that had it can do no more on that GPU. So it happens in a child.

@@ -313,6 +313,8 @@ GpuFacts cuda_facts(int ordinal) {
   facts.memory_bytes = properties.totalGlobalMem;
   facts.multiprocessors = properties.multiProcessorCount;
   facts.compute_capability = properties.major * 10 + properties.minor;
+  facts.memory_bus_bits = properties.memoryBusWidth;
+  facts.l2_bytes = static_cast<std::size_t>(properties.l2CacheSize);
   const std::span<const unsigned char, 16> id(reinterpret_cast<const unsigned char*>(properties.uuid.bytes), 16);
   facts.uuid = fmt::format("GPU-{:02x}-{:02x}-{:02x}-{:02x}-{:02x}", fmt::join(id.subspan(0, 4), ""),
                            fmt::join(id.subspan(4, 2), ""), fmt::join(id.subspan(6, 2), ""),
