@@ -1,10 +1,7 @@
 #include "launch/bench/bench_step.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <algorithm>
-#include <chrono>
 #include <iostream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -12,7 +9,7 @@
 #include <utility>
 
 #include "comm/stub_communicator.h"
-#include "data/token_file_writer.h"
+#include "launch/bench/bench_job.h"
 #include "launch/bench/calibration.h"
 #include "launch/bench/gpu_sampler.h"
 #include "launch/bench/step_blocks.h"
@@ -21,7 +18,6 @@
 #include "launch/job/comm_switches.h"
 #include "launch/job/devices.h"
 #include "launch/job/job_inputs.h"
-#include "launch/job/random_tokens.h"
 #include "launch/job/rank_environment.h"
 #include "launch/job/same_on_all_ranks.h"
 #include "launch/job/world.h"
@@ -30,23 +26,11 @@
 #include "launch/report/mfu.h"
 #include "launch/train/train.h"
 #include "runtime/base/host_name.h"
-#include "runtime/base/random.h"
 
 namespace strake::launch {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-// The config that is measured, as the user means it: what a step does not need is off unless the command line has it.
-Config load(const BenchStepArguments& arguments) {
-  std::vector<std::string> overrides{"checkpoint.at_end=false", "eval.every=0", "data.val="};
-  const bool checkpoints_by_time =
-      std::any_of(arguments.overrides.begin(), arguments.overrides.end(),
-                  [](const std::string& each) { return each.starts_with("checkpoint.every_minutes="); });
-  if (!checkpoints_by_time) overrides.emplace_back("checkpoint.every=0");  // else the two contradict each other
-  overrides.insert(overrides.end(), arguments.overrides.begin(), arguments.overrides.end());
-  return load_config_with_tokens(arguments.config_path, std::move(overrides), arguments.random_data);
-}
 
 // What the command line may not ask for where nothing travels between ranks.
 void require_possible(Communication communication, const Config& config, int ranks) {
@@ -63,57 +47,6 @@ void require_possible(Communication communication, const Config& config, int ran
   }
 }
 
-// A new folder beside run.dir; rank 0 makes and removes it, for all. A bench that is killed leaves it behind.
-class BenchFolder {
- public:
-  BenchFolder(Files& files, const Config& config, comm::Control& control) : files_(files), leads_(control.rank() == 0) {
-    agree(control, [&] {
-      if (!leads_) return;
-      std::filesystem::path run = std::filesystem::path(config.run.dir).lexically_normal();
-      if (!run.has_filename()) run = run.parent_path();  // "run/": beside it, not in it
-      const auto now = std::chrono::system_clock::now().time_since_epoch().count();
-      path_ = fmt::format("{}.bench-{:08x}", run.string(),
-                          random_key(static_cast<std::uint64_t>(getpid()), std::to_string(now)) >> 32);
-      files_.make_directories(path_);
-    });
-    path_ = control.broadcast(path_.string(), 0);
-  }
-  ~BenchFolder() {
-    if (!leads_) return;
-    try {
-      files_.remove_all(path_);
-    } catch (const std::exception& error) {
-      Logger().warning("the bench's folder stays behind: {}", error.what());
-    }
-  }
-  BenchFolder(const BenchFolder&) = delete;
-  BenchFolder& operator=(const BenchFolder&) = delete;
-
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  Files& files_;
-  bool leads_;
-  std::filesystem::path path_;
-};
-
-void write_tokens(Files& files, const std::filesystem::path& path, RandomTokens tokens, std::int64_t vocab) {
-  constexpr std::int64_t kAtOnce = 1 << 16;
-  data::TokenFileInfo info;
-  info.vocab = vocab;
-  info.type = info.vocab <= 1 << 16 ? data::TokenType::kU16 : data::TokenType::kU32;
-  info.source = "random ids, by strake bench";
-  data::TokenFileWriter writer(files, path, info);
-  std::vector<std::int32_t> ids;
-  for (std::int64_t begin = 0; begin < tokens.tokens(); begin += kAtOnce) {
-    ids.resize(static_cast<std::size_t>(std::min(kAtOnce, tokens.tokens() - begin)));
-    tokens.read(begin, ids);
-    writer.append(ids);
-  }
-  writer.finish();
-  writer.publish();
-}
-
 struct Bench {
   Config config;  // as the user means it
   StepJob job;
@@ -123,33 +56,16 @@ struct Bench {
   Connection connection;
 };
 
-// Known to all ranks.
-void end_if_stopped_by(int signal) {
-  if (signal == 0) return;
-  throw AgreedError(ExitCode::kInterrupted, fmt::format("stopped by {}: nothing was measured", name_of_signal(signal)));
-}
-
 // Trains and measures.
 Bench measure(const BenchStepArguments& arguments, const Config& config, RankDevice& device,
               comm::StubCommunicator& communicator, comm::Control& control, RankWatch& watch, Files& files) {
   const int rank = control.rank(), ranks = control.size();
-  BenchFolder folder(files, config, control);
-  Config run = config;
-  run.run.dir = (folder.path() / "run").string();
-  run.checkpoint.resume = Resume::kAuto;
+  const BenchFolder folder(files, config, control);
   const StepBlocks blocks{.warmup = arguments.warmup,
                           .steps = arguments.steps,
                           .repeats = arguments.repeats,
                           .communication = arguments.communication};
-  run.train.steps = blocks.total();
-  run.train.stop_at = 0;
-  if (asks_for_random_tokens(config)) {
-    const std::filesystem::path tokens = folder.path() / "random.bin";
-    run.data.train = {tokens.string()};
-    agree(control, [&] {
-      if (rank == 0) write_tokens(files, tokens, RandomTokens(run), run.model.vocab);
-    });
-  }
+  const Config run = folder.run_of(config, blocks.total(), control);
 
   Bench bench{.config = config, .job = {}, .own = {}, .own_stubbed = {}, .kernels = {}, .connection = {}};
   bench.job.stub_comm = arguments.communication == Communication::kStubbed;
@@ -260,7 +176,7 @@ int bench_step(const BenchStepArguments& arguments, JobRank& job) {
   comm::Control& control = job.control;
   Config config;
   agree(control, [&] {
-    config = load(arguments);
+    config = load_bench_config(arguments.config_path, arguments.overrides, arguments.random_data);
     require_possible(arguments.communication, config, control.size());
   });
   require_same_on_all_ranks(control, program_facts("bench step"), kSameProgram);

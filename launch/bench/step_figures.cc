@@ -31,18 +31,6 @@ Json limits_json(const GpuLoad& load) {
   return out;
 }
 
-Json gpu_json(const GpuLoad& load) {
-  return {{"samples", load.samples},
-          {"seconds", load.seconds},
-          {"power_w", or_null(load.mean_power_w)},
-          {"sm_clock_mhz", or_null(load.mean_sm_clock_mhz)},
-          {"least_sm_clock_mhz", or_null(load.least_sm_clock_mhz)},
-          {"highest_temperature_c", or_null(load.highest_temperature_c)},
-          {"memory_used_bytes", or_null(load.memory_used_bytes)},
-          {"throttled", load.throttled()},
-          {"limits", limits_json(load)}};
-}
-
 GpuLoad gpu_load(const Json& json) {
   GpuLoad load;
   load.samples = json.at("samples");
@@ -129,7 +117,7 @@ std::string RankMeasurement::to_text() const {
               {"timelines", lines},
               {"device_memory_bytes", device_memory_bytes},
               {"memory", launch::to_json(memory)},
-              {"gpu", gpu.has_value() ? gpu_json(*gpu) : Json()}}
+              {"gpu", gpu.has_value() ? launch::to_json(*gpu) : Json()}}
       .dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -148,6 +136,35 @@ RankMeasurement RankMeasurement::from_text(const std::string& text) {
   out.memory = memory_table_from(json.at("memory"));
   if (!json.at("gpu").is_null()) out.gpu = gpu_load(json.at("gpu"));
   return out;
+}
+
+Json to_json(const GpuLoad& load) {
+  return {{"samples", load.samples},
+          {"seconds", load.seconds},
+          {"power_w", or_null(load.mean_power_w)},
+          {"sm_clock_mhz", or_null(load.mean_sm_clock_mhz)},
+          {"least_sm_clock_mhz", or_null(load.least_sm_clock_mhz)},
+          {"highest_temperature_c", or_null(load.highest_temperature_c)},
+          {"memory_used_bytes", or_null(load.memory_used_bytes)},
+          {"throttled", load.throttled()},
+          {"limits", limits_json(load)}};
+}
+
+std::string describe(const GpuLoad& gpu) {
+  std::vector<std::string> facts;
+  if (gpu.mean_power_w.has_value()) facts.push_back(fmt::format("{:.0f} W", *gpu.mean_power_w));
+  if (gpu.mean_sm_clock_mhz.has_value()) {
+    facts.push_back(fmt::format("SM clock {:.0f} MHz (least {})", *gpu.mean_sm_clock_mhz, *gpu.least_sm_clock_mhz));
+  }
+  if (gpu.highest_temperature_c.has_value()) facts.push_back(fmt::format("{} C", *gpu.highest_temperature_c));
+  if (gpu.memory_used_bytes.has_value()) {
+    facts.push_back(fmt::format("{:.2f} GB in use", static_cast<double>(*gpu.memory_used_bytes) / 1e9));
+  }
+  for (const auto& [limit, share] : gpu.limits) {
+    facts.push_back(fmt::format("{}{} in {:.0f} % of {} samples", is_throttle(limit) ? "throttled: " : "",
+                                name_of(limit), 100 * share, gpu.samples));
+  }
+  return fmt::format("{}", fmt::join(facts, ", "));
 }
 
 StepFigures figures_of(const StepJob& job, std::vector<RankMeasurement> ranks) {
@@ -246,7 +263,7 @@ Json to_json(const StepFigures& figures) {
                             {"comm_busy_ms", median_of(mean_over_ranks(alone, busy_ms))},
                             {"device_memory_bytes", rank.device_memory_bytes},
                             {"memory", to_json(rank.memory)},
-                            {"gpu", rank.gpu.has_value() ? gpu_json(*rank.gpu) : Json()}});
+                            {"gpu", rank.gpu.has_value() ? to_json(*rank.gpu) : Json()}});
   }
   return out;
 }
@@ -313,21 +330,7 @@ std::string table(const StepFigures& figures) {
   }
   for (const RankMeasurement& rank : figures.ranks) {
     if (!rank.gpu.has_value()) continue;
-    const GpuLoad& gpu = *rank.gpu;
-    std::vector<std::string> facts;
-    if (gpu.mean_power_w.has_value()) facts.push_back(fmt::format("{:.0f} W", *gpu.mean_power_w));
-    if (gpu.mean_sm_clock_mhz.has_value()) {
-      facts.push_back(fmt::format("SM clock {:.0f} MHz (least {})", *gpu.mean_sm_clock_mhz, *gpu.least_sm_clock_mhz));
-    }
-    if (gpu.highest_temperature_c.has_value()) facts.push_back(fmt::format("{} C", *gpu.highest_temperature_c));
-    if (gpu.memory_used_bytes.has_value()) {
-      facts.push_back(fmt::format("{:.2f} GB in use", static_cast<double>(*gpu.memory_used_bytes) / 1e9));
-    }
-    for (const auto& [limit, share] : gpu.limits) {
-      facts.push_back(fmt::format("{}{} in {:.0f} % of {} samples", is_throttle(limit) ? "throttled: " : "",
-                                  name_of(limit), 100 * share, gpu.samples));
-    }
-    out += row(fmt::format("  GPU of rank {}", rank.rank), fmt::format("{}", fmt::join(facts, ", ")));
+    out += row(fmt::format("  GPU of rank {}", rank.rank), describe(*rank.gpu));
   }
   out.pop_back();
   return out;

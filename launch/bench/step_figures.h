@@ -25,6 +25,10 @@
 
 namespace strake::launch {
 
+// The object of docs/formats.md; and for people, in a line.
+nlohmann::ordered_json to_json(const GpuLoad& load);
+std::string describe(const GpuLoad& load);
+
 // What one rank measured; travels as text.
 struct RankMeasurement {
   int rank = 0;

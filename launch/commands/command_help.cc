@@ -39,6 +39,9 @@ constexpr Example kExamples[] = {
     {"strake bench step",
      "  strake bench step quickstart.toml --random-data --steps 50 train.micro_batch=8\n"
      "  mpirun --allow-run-as-root --bind-to none --oversubscribe -n 2 strake bench step quickstart.toml --calibrate"},
+    {"strake bench kernels",
+     "  strake bench kernels quickstart.toml --random-data --json > before.json\n"
+     "  strake bench kernels quickstart.toml --random-data --against before.json"},
     {"strake bench comm",
      "  mpirun --allow-run-as-root --bind-to none --oversubscribe -n 2 strake bench comm --max 64MiB\n"
      "  strake bench comm --threads 4 --only all_reduce,all_gather --json"},

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "launch/bench/bench_comm.h"
+#include "launch/bench/bench_kernels.h"
 #include "launch/bench/bench_step.h"
 #include "launch/commands/command_help.h"
 #include "launch/commands/commands.h"
@@ -179,6 +180,29 @@ int run_command_line(int argc, char** argv) {
     if (stub_comm) bench.communication = Communication::kStubbed;
     if (calibrate) bench.communication = Communication::kCalibrated;
     run = [&] { return run_bench_step(bench); };
+  });
+
+  BenchKernelsArguments kernels;
+  CLI::App* kernels_command = bench_command->add_subcommand(
+      "kernels", "Measure each operation of a config's training step where it runs, alone or as a rank under mpirun");
+  kernels_command->add_option("config", kernels.config_path, "TOML file")->required()->type_name("CONFIG.toml");
+  kernels_command->add_option("overrides", kernels.overrides, "Keys that replace those of the file")
+      ->type_name("key=value");
+  kernels_command->add_option("--warmup", kernels.warmup, "Steps before the first that counts")
+      ->check(number_from(std::int64_t{1}, std::int64_t{1'000'000}))
+      ->capture_default_str();
+  kernels_command
+      ->add_option("--steps", kernels.steps, "Steps in which operations are timed; so many before and behind are not")
+      ->check(number_from(std::int64_t{1}, std::int64_t{1'000'000}))
+      ->capture_default_str();
+  kernels_command->add_option("--against", kernels.against, "What this command printed before, with --json")
+      ->type_name("FILE");
+  kernels_command->add_flag("--random-data", kernels.random_data,
+                            "Random tokens, also if the config names a token file");
+  kernels_command->add_flag("--json", kernels.json, "Print one JSON object (docs/formats.md)");
+  kernels_command->callback([&] {
+    kernels.command_line = words(argc, argv);
+    run = [&] { return run_bench_kernels(kernels); };
   });
 
   BenchCommArguments comm;

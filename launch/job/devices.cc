@@ -10,6 +10,7 @@
 #include "comm/staged/staged_communicator.h"
 #include "launch/job/comm_switches.h"
 #include "launch/machine/matmul_rate.h"
+#include "launch/machine/memory_rate.h"
 #include "runtime/base/check.h"
 #include "runtime/base/error.h"
 #include "runtime/base/host_name.h"
@@ -103,6 +104,15 @@ std::unique_ptr<comm::Communicator> make_communicator(Device& device, comm::Cont
   if (device.kind() == DeviceKind::kCuda) return comm::make_nccl_communicator(control, nccl_options(comm));
 #endif
   return host;
+}
+
+MemoryRates memory_rates(Device& device) {
+  const double copied = measure_copy_rate(device);
+  const std::optional<GpuFacts> gpu = current_gpu(device);
+  if (!gpu.has_value()) return {copied, copied, cpu_cache_bytes()};
+  // Double data rate: the clock counts cycles.
+  const double peak = 2e6 * gpu->max_memory_clock_mhz.value_or(0) * gpu->memory_bus_bits / 8;
+  return {peak > 0 ? peak : copied, copied, gpu->l2_bytes};
 }
 
 std::string why_slow(const comm::Communicator& communicator) {

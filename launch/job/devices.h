@@ -72,6 +72,17 @@ std::string why_slow(const comm::Communicator& communicator);
 // Dense matmul rate in FLOP/s that MFU is a share of. GPUs: the vendor's bf16 figure; CPU: measured. 0: not known.
 double peak_flops(Device& device);
 
+// What moves between a device's memory and what computes.
+struct MemoryRates {
+  double peak_bytes_per_s = 0;  // GPUs: by the memory's clock and bus; where that is not known, and on the CPU: copied
+  double copied_bytes_per_s = 0;  // measured: read and written
+  std::size_t cache_bytes = 0;    // that may still hold what was written last; 0: not known
+
+  bool peak_is_copied() const { return peak_bytes_per_s == copied_bytes_per_s; }
+};
+// Takes memory for a moment; before training.
+MemoryRates memory_rates(Device& device);
+
 // The GPU behind `device`; none: it is the CPU.
 std::optional<GpuFacts> current_gpu(const Device& device);
 // How two GPUs of this host reach each other, "NV18 through NVSwitch"; "unknown" if the driver does not tell.

@@ -47,9 +47,9 @@ std::set<std::string> lines_of(const std::string& text) {
 TEST(Help, EveryCommandHasItWithAnExample) {
   const std::string all = shell("strake --help").output;
   int commands = 0;
-  for (const char* command :
-       {"", "train", "plan", "bench", "bench step", "verify-overlap", "data", "data prepare", "generate", "import",
-        "export", "ckpt", "ckpt list", "ckpt verify", "ckpt convert", "info", "completion", "help"}) {
+  for (const char* command : {"", "train", "plan", "bench", "bench step", "bench kernels", "verify-overlap", "data",
+                              "data prepare", "generate", "import", "export", "ckpt", "ckpt list", "ckpt verify",
+                              "ckpt convert", "info", "completion", "help"}) {
     const std::string name = command;
     const ShellEnd help = shell("strake " + name + " --help");
     EXPECT_EQ(help.exit_code, 0) << command;
@@ -109,6 +109,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadLine{"help --nosuch", "strake: \"--nosuch\" is not known; write one of train"},
         BadLine{"help train extra", "strake train: \"extra\" is not known"}, BadLine{"help ''", "\"\" is not known"},
         BadLine{"frobnicate", "write one of train, plan, bench, verify-overlap, data"},
+        BadLine{"bench kernel", "did you mean kernels?"}, BadLine{"bench kernels", "CONFIG.toml is missing"},
+        BadLine{"bench kernels c.toml --agianst f", "did you mean --against?"},
         BadLine{"data prepar", "did you mean prepare?"},
         BadLine{"ckpt",
                 "strake ckpt: a command is missing; write one of list, verify, convert; see `strake ckpt --help`"},
@@ -150,7 +152,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadLine{"generate r --tokens 1 --tokens 2", "--tokens: takes one value"},
         BadLine{"generate r --seed -1", "--seed: \"-1\" is not accepted; write an integer from 0"},
         BadLine{"generate r --temperature nan", "--temperature: \"nan\" is not accepted; write a number from 0 to 100"},
-        BadLine{"bench step c.toml --steps 1e9", "--steps: \"1e9\" is not accepted; write an integer from 1"}));
+        BadLine{"bench step c.toml --steps 1e9", "--steps: \"1e9\" is not accepted; write an integer from 1"},
+        BadLine{"bench kernels c.toml --steps 0", "--steps: \"0\" is not accepted; write an integer from 1"},
+        BadLine{"bench kernels c.toml --against ''", "--against: \"\" is not accepted; write a path"}));
 
 TEST(Paths, MayBeginWithTheHomeFolder) {
   const ScratchFolder home;

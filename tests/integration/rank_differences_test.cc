@@ -150,6 +150,7 @@ TEST_F(RankDifferences, Options) {
   expect_option_refused(comm, "--dtype", "", "bf16");
   const std::string config = job_.config_path().string();
   expect_option_refused({"bench", "step", config}, "--steps", "2", "3");
+  expect_option_refused({"bench", "kernels", config}, "--steps", "2", "3");
   expect_option_refused({"bench", "step", config}, "--stub-comm", "", "");
   expect_option_refused({"verify-overlap", config}, "--steps", "2", "3");
   expect_option_refused({"verify-overlap", config, "--steps", "1"}, "--variants", "late", "recompute");
