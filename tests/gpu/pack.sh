@@ -3,6 +3,7 @@
 # packages lacks into FOLDER. Configure BUILD with -DSTRAKE_ONEDNN=OFF to leave a library of 40 MB out. There:
 #   FOLDER/run PROGRAM ARGUMENTS...   starts a program with these libraries, and with the CUDA libraries of the Python wheels
 #                                     before the system's, where there are any
+#   FOLDER/trace FILE PROGRAM ...     the same for a program anywhere, whose kernels are written to FILE (gpu/kernel_table.py)
 #   FOLDER/gpu/run.sh FOLDER [OUT]    runs every GPU test
 set -euo pipefail
 build=$1 out=$2
@@ -18,6 +19,7 @@ for program in "$build"/bin/strake "$build"/tests/cuda_*tests "$build"/bench/bre
 done
 install "$root"/tests/gpu/*.sh "$root"/tests/gpu/*.py "$root"/tests/bench/overlap_bound.py "$out/gpu/"
 install -m 644 "$root"/examples/*.toml "$out/examples/"
+[ ! -e "$build/lib/libkernel_trace.so" ] || install -s "$build/lib/libkernel_trace.so" "$out/lib/"
 cat > "$out/env" <<'ENVIRONMENT'
 # Sourced; $pack is this folder.
 wheels=$(python3 -c "import nvidia; print(list(nvidia.__path__)[0])" 2>/dev/null || true)
@@ -34,5 +36,14 @@ program=$1
 shift
 exec "$pack/bin/$program" "$@"
 RUN
-chmod +x "$out/run"
+cat > "$out/trace" <<'TRACE'
+#!/usr/bin/env bash
+pack=$(cd "$(dirname "$0")" && pwd)
+. "$pack/env"
+for cupti in /usr/local/cuda/lib64 /usr/local/cuda/extras/CUPTI/lib64; do LD_LIBRARY_PATH="$LD_LIBRARY_PATH:$cupti"; done
+export STRAKE_KERNEL_TRACE=$1 CUDA_INJECTION64_PATH="$pack/lib/libkernel_trace.so"
+shift
+exec "$@"
+TRACE
+chmod +x "$out/run" "$out/trace"
 du -sh "$out"

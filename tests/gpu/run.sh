@@ -333,6 +333,21 @@ else
   item verify-overlap 240 by_exit_code bash -c verify_overlap
 fi
 if [ "$gpus" -eq 0 ]; then result SKIP bench-comm 0 "no GPU"; else item bench-comm 120 by_exit_code bash -c bench_comm; fi
+# The step account and the times of `bench kernels` beside what the driver saw: the table is in the log.
+kernel_trace() {
+  set -e
+  export CUDA_VISIBLE_DEVICES=0
+  step=("$pack/examples/gpt2-124m.toml" train.global_batch=64 --random-data "run.dir=$out/run-traced" --json)
+  "$pack/bin/strake" bench kernels "${step[@]}" > "$out/kernels.json"
+  "$pack/trace" "$out/trace.csv" "$pack/bin/strake" bench step "${step[@]}" --steps 10 --repeats 2 > "$out/traced-step.json"
+  python3 "$here/kernel_table.py" "$out/trace.csv" --bench "$out/traced-step.json" --kernels "$out/kernels.json"
+}
+export -f kernel_trace
+if [ "$gpus" -eq 0 ] || [ ! -e "$pack/lib/libkernel_trace.so" ]; then
+  result SKIP kernel-trace 0 "no GPU, or built without CUPTI"
+else
+  item kernel-trace 180 by_exit_code bash -c kernel_trace
+fi
 item breakdown 150 by_bench "$pack/bin/breakdown_bench" --device cuda --repeats 3
 rm -rf "$out"/run-* "$out/tokens.bin"
 echo "$(grep -c '^PASS' "$out/results") passed, $(grep -c '^FAIL' "$out/results") failed, $(grep -c '^SKIP' "$out/results") skipped in $SECONDS s; logs in $out"
