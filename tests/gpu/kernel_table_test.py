@@ -69,8 +69,9 @@ def our_step(trace, micro_batches=1):
 
 def our_trace(steps=6, micro_batches=1):
     trace = Trace()
-    for _ in range(40):
-        trace.add("void probe_kernel()", 50)  # products that are timed before the first step
+    for _ in range(40):  # products that are timed before the first step, longer than all steps compute
+        trace.add("void probe_kernel()", 50)
+        trace.add("void probe_kernel()", 900, stream=3)
     for _ in range(steps):
         our_step(trace, micro_batches)
         trace.now += 3000  # the host
@@ -165,7 +166,7 @@ class KernelTable(unittest.TestCase):
         with self.assertRaises(kernel_table.BadTrace):
             self.table(our_trace(), marker="no such kernel")
         with self.assertRaisesRegex(kernel_table.BadTrace, "no kernel ran"):
-            self.table(our_trace(), stream=3)
+            self.table(our_trace(), stream=4)
 
     def test_takes_whole_traces_only(self):
         whole = our_trace().text()
