@@ -302,6 +302,23 @@ TEST_P(EveryShape, RecomputationIsNoWorkOfTheModel) {
             again);
 }
 
+// What can be made along with an operation that has the bytes is no operation of its own: GELU, its gradient, the
+// gradients of biases but those of queries, keys and values, and the start of the stream's gradient.
+TEST_F(TransformerTest, AStepLooksAtNothingTwice) {
+  const std::int64_t layers = 3;
+  PlanDevice device;
+  TransformerOnDevice model(device, models::gpt2_shape(layers, 16, 2, 50, 8), kBatch, DType::kF32);
+  model.record_step();
+  std::int64_t with_bias = 0;
+  for (const RecordedEntry& entry : device.recording().entries) {
+    EXPECT_NE(entry.kernel, "gelu_forward") << entry.name;
+    EXPECT_NE(entry.kernel, "gelu_backward") << entry.name;
+    EXPECT_NE(entry.kernel, "zero") << entry.name;
+    if (entry.kernel == "linear_backward_weight" && entry.writes.size() == 2) ++with_bias;
+  }
+  EXPECT_EQ(with_bias, layers);
+}
+
 TEST_F(TransformerTest, PlannedActivationsOfManyLayersShareMemory) {
   const TransformerShape shape = models::gpt2_shape(4, 32, 4, 65, 16);
   for (const DType dtype : {DType::kF32, DType::kF64}) checked_bytes(*device_, shape, dtype, models::Recompute::kNone);
