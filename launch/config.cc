@@ -39,6 +39,11 @@ void bind_keys(ConfigReader& reader, Config& c) {
               "checkpoint or evaluates; 0: never.",
               kNoEffect);
 
+  reader.bind("run.kernel_cache", c.run.kernel_cache,
+              "GPUs: folder in which algorithms that were chosen by timing are kept for later runs; auto: strake in "
+              "the user's cache folder; none: each new run times them.",
+              kNoEffect);
+
   reader.bind("model.kind", c.model.kind, "Model family: gpt2, llama or qwen2.");
   reader.bind("model.layers", c.model.layers, {1, 1000}, "Transformer blocks.");
   reader.bind("model.channels", c.model.channels, {1, 1 << 20}, "Width; a multiple of model.heads.");
@@ -254,6 +259,8 @@ void check_model(ConfigReader& reader, const Config::Model& m) {
 }
 
 void check_contradictions(ConfigReader& reader, const Config& c) {
+  if (reader.sound({"run.kernel_cache"}) && c.run.kernel_cache.empty())
+    reader.problem("run.kernel_cache", "is empty; write auto, none or the path of a folder");
   if (reader.sound({"run.dir"}) && c.run.dir.empty()) reader.problem("run.dir", "is empty; write the path of a folder");
   check_model(reader, c.model);
   if (reader.sound({"data.train"}) && c.data.train.empty()) {
@@ -296,6 +303,7 @@ void check_comm(ConfigReader& reader, const Config::Comm& c) {
 
 void expand_paths(Config& c) {
   c.run.dir = expand_home(c.run.dir);
+  c.run.kernel_cache = expand_home(c.run.kernel_cache);
   for (std::string& path : c.data.train) path = expand_home(path);
   for (std::string& path : c.data.val) path = expand_home(path);
 }

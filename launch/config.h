@@ -63,6 +63,7 @@ struct Config {
     std::int64_t seed = 1;
     DeviceChoice device = DeviceChoice::kAuto;
     double hang_s = 300;  // without progress until the job is ended; 0: never
+    std::string kernel_cache = "auto";
   } run;
 
   struct Model {

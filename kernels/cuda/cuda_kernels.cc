@@ -48,6 +48,14 @@ void CudaKernels::apply(const std::map<std::string, std::string>& choices) {
   products_.apply(choices);
 }
 
+std::string CudaKernels::tuned_for() const {
+  if (deterministic_) return "";
+  // To be raised when another choice could come out: other candidates, other ways to time them.
+  constexpr int kTuning = 1;
+  return fmt::format("{}, {} multiprocessors, cublaslt {}, cudnn {}, tuning {}", cuda_facts(current_cuda_device()).name,
+                     multiprocessors_, cublasLtGetVersion(), cudnnGetVersion(), kTuning);
+}
+
 std::unique_ptr<KernelState> make_kernels(bool deterministic) { return std::make_unique<CudaKernels>(deterministic); }
 
 std::vector<std::pair<std::string, std::string>> library_versions() {

@@ -30,6 +30,7 @@ class CudaKernels final : public KernelState {
   std::vector<std::string> tune() override;
   std::map<std::string, std::string> choices() const override;
   void apply(const std::map<std::string, std::string>& choices) override;
+  std::string tuned_for() const override;
   // REQUIRES: fewer than the GPU has.
   void spare(SparedMultiprocessors spared) override { spared_ = spared; }
   // What a product is laid out for now: MatmulProblem::multiprocessors.

@@ -188,7 +188,7 @@ std::string fill(std::string_view script, const CLI::App& program) {
       cases.keys += fmt::format("      {}) choices='{}' ;;\n", key.name, words);
     }
   }
-  cases.keys += "      run.dir|train.init_from) files=2 ;;\n      data.*) files=1 ;;\n";
+  cases.keys += "      run.dir|run.kernel_cache|train.init_from) files=2 ;;\n      data.*) files=1 ;;\n";
   return fmt::format(fmt::runtime(script), fmt::arg("commands", cases.commands), fmt::arg("values", cases.values),
                      fmt::arg("places", cases.places), fmt::arg("keys", cases.keys),
                      fmt::arg("names", fmt::format("{}", fmt::join(names, " "))));

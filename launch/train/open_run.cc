@@ -1,7 +1,6 @@
 #include "launch/train/open_run.h"
 
 #include <algorithm>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -11,6 +10,7 @@
 #include "launch/job/rank_memory.h"
 #include "launch/job/same_on_all_ranks.h"
 #include "launch/run/checkpoint_model.h"
+#include "launch/train/kernel_choices.h"
 
 namespace strake::launch {
 namespace {
@@ -20,29 +20,6 @@ bool begins_with_other_weights(const Config& config, Files& files) {
   const auto checkpoints = checkpoint_folder(config.run.dir);
   return !config.train.init_from.empty() && checkpoint::committed_steps(files, checkpoints).empty() &&
          checkpoint::set_aside_steps(files, checkpoints).empty();
-}
-
-// Algorithms that are chosen by timing are chosen by rank 0, once a run: a resumed run takes what its checkpoint
-// says, and times only what is new or was chosen elsewhere.
-void choose_kernels(const Config& config, const RankParts& parts) {
-  KernelState* kernels = parts.device.kernel_state();
-  if (kernels == nullptr) return;
-  using Choices = std::map<std::string, std::string>;
-  agree(parts.control, [&] {
-    if (!parts.leads()) return;
-    const auto found = checkpoint::find_newest(parts.files, checkpoint_folder(config.run.dir));
-    if (found.has_value()) {
-      kernels->apply(nlohmann::json::parse(found->manifest.meta.choices).value("kernels", Choices()));
-    }
-    for (const std::string& line : kernels->tune()) parts.log.info("{}", line);
-  });
-  const std::string told =
-      parts.control.broadcast(parts.leads() ? nlohmann::json(kernels->choices()).dump() : std::string(), 0);
-  if (parts.leads()) return;
-  const auto chosen = nlohmann::json::parse(told).get<Choices>();
-  kernels->apply(chosen);
-  if (kernels->choices() != chosen)
-    parts.log.warning("{} cannot run every algorithm that rank 0 has chosen", parts.device.description());
 }
 
 // Bits depend on it, so a run that goes on on as many ranks keeps what it began with, unless it is told.

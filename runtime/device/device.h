@@ -133,6 +133,9 @@ class KernelState {
   // taken here (another version of a library, another GPU) is left out.
   virtual std::map<std::string, std::string> choices() const = 0;
   virtual void apply(const std::map<std::string, std::string>& choices) = 0;
+  // What choices are good for, beside what each is of, as any text: the kind of device, libraries, how candidates are
+  // found and timed. Choices of another text are not to be applied. Empty: they are not to be kept at all.
+  virtual std::string tuned_for() const { return ""; }
 
   // Products that are enqueued or planned from now on leave so many multiprocessors to what runs beside them. Forward
   // and backward are the kind of a product, not the moment: what backward computes again is a forward product.

@@ -161,6 +161,7 @@ INSTANTIATE_TEST_SUITE_P(
                                   "and so is checkpoint.every; remove"},
                       BadOverride{"model.kind=bert", "model.kind", "write \"gpt2\""},
                       BadOverride{"run.dir=", "run.dir", "write the path of a folder"},
+                      BadOverride{"run.kernel_cache=", "run.kernel_cache", "write auto, none or the path of a folder"},
                       BadOverride{"data.train=t.bin,", "data.train", "a list of them"},
                       BadOverride{"data.train=t.bin data.dtype=u64", "data.dtype", "write auto, u16 or u32"},
                       BadOverride{"data.val=v.bin", "data.train", "made by `strake data prepare`"},
@@ -325,9 +326,10 @@ TEST(Config, SwitchesOfCommunicationThatContradictEachOther) {
 TEST(Config, TheHashFollowsWhatChangesResultsOnly) {
   const std::string hash = config_hash(load_config("", kData));
   EXPECT_EQ(hash.size(), 16u);
-  for (const char* text : {"run.dir=x", "train.stop_at=5", "comm.overlap=false", "comm.bucket_mib=1",
-                           "checkpoint.every=3", "comm.min_ctas=2", "comm.max_ctas=8", "comm.buffers=symmetric",
-                           "checkpoint.resume=true", "log.every=1", "eval.every=7", "debug.jitter_us=9"}) {
+  for (const char* text :
+       {"run.dir=x", "train.stop_at=5", "comm.overlap=false", "comm.bucket_mib=1", "checkpoint.every=3",
+        "comm.min_ctas=2", "comm.max_ctas=8", "comm.buffers=symmetric", "checkpoint.resume=true",
+        "run.kernel_cache=none", "log.every=1", "eval.every=7", "debug.jitter_us=9"}) {
     EXPECT_EQ(config_hash(load_config("", with_data({text}))), hash) << text;
   }
   for (const char* text :
