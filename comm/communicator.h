@@ -74,7 +74,7 @@ class Communicator {
 
   // Throws CommError with the library's words if a collective failed where no call could report it, or if abort() was
   // called. Cheap, waits for nothing. Backends whose collectives run on the device's workers poison it instead.
-  // Training thread.
+  // Any thread.
   virtual void check() {}
   // The last resort, from any thread while the communicator lives: collectives in flight end with whatever has arrived,
   // so that who waits for them goes on, and every later call throws CommError. Of this group only, not of those that

@@ -1,7 +1,8 @@
 // Control: small host data between ranks (loss, stop flag, votes), apart from tensor traffic.
 //
 // It has MPI communicators of its own and never touches a device stream, so control can neither delay
-// nor deadlock with gradients. Threads: the training thread only, but for abort().
+// nor deadlock with gradients. Threads: one, but for abort(): the training thread, or the one that a duplicate was made
+// for.
 // Errors: CommError; DisagreementError where ranks are found to be at different calls.
 #pragma once
 
@@ -32,6 +33,10 @@ class Control {
   virtual void barrier() = 0;
   virtual std::vector<std::string> all_gather(std::string_view text) = 0;  // one per rank
   virtual std::string broadcast(std::string_view text, int root) = 0;
+
+  // Another control of the same ranks, for one other thread of each: its calls never meet those of this one, and its
+  // errors are its own. Collective, by this control's thread, which also destroys it. This control outlives it.
+  virtual std::unique_ptr<Control> duplicate() = 0;
 
   // From any thread. Ends the job on every rank with this exit code, without waiting for anyone. Does not return under
   // MPI; with ranks as threads it marks the world as failed, so that every waiting rank throws CommError.

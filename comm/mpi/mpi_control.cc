@@ -166,6 +166,10 @@ std::string MpiControl::broadcast(std::string_view text, int root) {
   return out;
 }
 
+std::unique_ptr<Control> MpiControl::duplicate() {
+  return std::make_unique<MpiControl>(strake::comm::duplicate(comm_, "control of another thread"));
+}
+
 void MpiControl::abort(int exit_code) { MpiWorld::abort(exit_code); }
 
 }  // namespace strake::comm

@@ -36,6 +36,7 @@ class MpiControl final : public Control {
   void barrier() override;
   std::vector<std::string> all_gather(std::string_view text) override;
   std::string broadcast(std::string_view text, int root) override;
+  std::unique_ptr<Control> duplicate() override;
   [[noreturn]] void abort(int exit_code) override;
 
  private:

@@ -1,6 +1,7 @@
 // ThreadsControl: control between ranks that are threads of one process (see threads_world.h).
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,7 @@ class ThreadsControl final : public Control {
   void barrier() override;
   std::vector<std::string> all_gather(std::string_view text) override;
   std::string broadcast(std::string_view text, int root) override;
+  std::unique_ptr<Control> duplicate() override { return world_.make_control(rank_); }
   void abort(int exit_code) override;
 
  private:

@@ -19,6 +19,7 @@
 #include <numeric>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -741,6 +742,32 @@ TEST_P(CommunicatorContract, ControlsAreIndependentOfEachOther) {
     EXPECT_EQ(loss->finish(), ranks);
     for (double& value : ranks) value *= 10;
     EXPECT_EQ(votes->finish(), ranks);
+  });
+}
+
+// A second thread of each rank votes while the first ones exchange numbers, in an order that differs between ranks.
+TEST_P(CommunicatorContract, ADuplicateIsForAnotherThread) {
+  on_every_rank([](RankWorld& world) {
+    constexpr int kCalls = 50;
+    const auto control = world.make_control();
+    const std::unique_ptr<Control> votes = control->duplicate();
+    EXPECT_EQ(votes->rank(), world.rank);
+    EXPECT_EQ(votes->size(), world.size);
+    int told = 0;
+    std::thread voter([&] {
+      for (int call = 0; call < kCalls; ++call) {
+        const std::vector<std::string> heard = votes->all_gather("vote " + std::to_string(call));
+        told += std::ranges::count(heard, "vote " + std::to_string(call)) == world.size ? 1 : 0;
+      }
+    });
+    if (world.rank % 2 == 1) voter.join();
+    for (int call = 0; call < kCalls; ++call) {
+      const double mine = call;
+      control->post({&mine, 1});
+      EXPECT_EQ(control->finish(), std::vector<double>(static_cast<std::size_t>(world.size), mine));
+    }
+    if (voter.joinable()) voter.join();
+    EXPECT_EQ(told, kCalls);
   });
 }
 

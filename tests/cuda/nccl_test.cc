@@ -233,6 +233,7 @@ class PipeControl final : public Control {
     EXPECT_EQ(::read(from_, come.data(), come.size()), static_cast<ssize_t>(come.size()));
     return come;
   }
+  std::unique_ptr<Control> duplicate() override { return nullptr; }
   void abort(int) override {}
 
  private:
