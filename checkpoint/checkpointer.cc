@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <exception>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -20,6 +22,7 @@
 #include "checkpoint/shard_file.h"
 #include "checkpoint/shard_plan.h"
 #include "checkpoint/staging.h"
+#include "checkpoint/writer_thread.h"
 #include "runtime/base/check.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
@@ -48,27 +51,23 @@ std::vector<std::int64_t> dataset_shape(const HeldRange& held, const PlannedRang
 }  // namespace
 
 struct Checkpointer::Impl {
-  // One range that this rank writes.
+  // One range that this rank writes, in the order of `saved_ranges`.
   struct Shard {
     std::string tensor;
     DType dtype;
     std::vector<std::int64_t> global_shape;
     std::int64_t begin_elems;
     std::int64_t elems;
-    Tensor source;  // in the state
-    Tensor staged;  // in staging memory
-    std::string label;
   };
 
-  Impl(Files& files_in, comm::Control& control_in, Device& device_in, Stream& copy_out_in, Arena& host,
+  Impl(Files& files_in, comm::Control& control_in, Device& device_in, Stream& copy_out_in, SaveMemory memory,
        TensorTable table_in, Options options_in)
       : files(files_in),
         control(control_in),
         device(device_in),
         copy_out(copy_out_in),
         table(std::move(table_in)),
-        options(std::move(options_in)),
-        snapshot_done(device.make_event("snapshot done")) {
+        options(std::move(options_in)) {
     STRAKE_CHECK(options.keep >= 1, "at least one checkpoint is kept");
     STRAKE_CHECK(options.chunk_bytes >= kMinChunkBytes && options.chunk_bytes <= kMaxChunkBytes, "chunk size");
     if (!options.log) options.log = [](std::string_view line) { Logger().write(LogLevel::kWarning, line); };
@@ -81,7 +80,21 @@ struct Checkpointer::Impl {
       });
       return std::string();
     });
-    plan(host);
+    plan(memory);
+    strategy = make_strategy(options.strategy, device, copy_out, saved_ranges);
+    if (strategy->writes_beside()) {
+      votes = control.duplicate();
+      writer.emplace();
+    }
+  }
+  ~Impl() {
+    if (!saving || !writer.has_value()) return;
+    try {
+      writer->wait();
+    } catch (const std::exception& error) {  // the run ends by another one
+      if (root()) options.log(fmt::format("the checkpoint of step {} was not written: {}", saving_step, error.what()));
+    } catch (...) {
+    }
   }
 
   bool root() const { return control.rank() == 0; }
@@ -90,7 +103,7 @@ struct Checkpointer::Impl {
   }
 
   // Decides with all ranks who writes what, and lays out this rank's file and staging memory.
-  void plan(Arena& host) {
+  void plan(const SaveMemory& memory) {
     for (const TensorTable::Entry& entry : table.entries) {
       STRAKE_CHECK(valid_tensor_name(entry.name), "tensor name '" + entry.name + "' cannot be stored");
       STRAKE_CHECK(entry.view.contiguous() && entry.view.elems() > 0, "tensor '" + entry.name + "' is not one range");
@@ -107,22 +120,22 @@ struct Checkpointer::Impl {
       }
     }
     const auto planned = plan_shards(held_by_rank)[static_cast<std::size_t>(control.rank())];
-    const Staging reserved = reserve_staging(host, table, planned);
+    const Staging reserved = reserve_staging(memory.host, table, planned);
     staging = reserved.all;
+    std::vector<Tensor> on_device(planned.size());
+    if (options.strategy == StrategyKind::kDevice) {
+      STRAKE_CHECK(memory.device != nullptr, "a snapshot on the device needs memory there");
+      on_device = reserve_shard(*memory.device, table, planned);
+    }
     std::vector<H5Dataset> datasets;
     for (const PlannedRange& range : planned) {
       const TensorTable::Entry& entry = table.entries[range.entry];
-      Shard shard{entry.name,
-                  entry.view.dtype(),
-                  entry.global_shape,
-                  range.begin_elems,
-                  range.elems,
-                  entry.view.flat(range.begin_elems - entry.begin_elems, range.elems),
-                  reserved.shard[shards.size()],
-                  "snapshot " + entry.name};
-      datasets.push_back(
-          {entry.name, shard.dtype, dataset_shape(held[range.entry], range), entry.global_shape, range.begin_elems});
-      shards.push_back(std::move(shard));
+      saved_ranges.push_back({"snapshot " + entry.name,
+                              entry.view.flat(range.begin_elems - entry.begin_elems, range.elems),
+                              on_device[shards.size()], reserved.shard[shards.size()]});
+      datasets.push_back({entry.name, entry.view.dtype(), dataset_shape(held[range.entry], range), entry.global_shape,
+                          range.begin_elems});
+      shards.push_back({entry.name, entry.view.dtype(), entry.global_shape, range.begin_elems, range.elems});
     }
 
     const std::pair<std::string, std::int64_t> attributes[] = {
@@ -133,21 +146,65 @@ struct Checkpointer::Impl {
       total_bytes += std::stoull(text);
   }
 
-  SaveReport save(const Event& state_final, Meta meta) {
+  void begin(const Event& state_final, Meta meta, Proof proof) {
+    STRAKE_CHECK(!saving, "one save at a time");
     STRAKE_CHECK(meta.step >= 0 && meta.tokens >= 0 && meta.attempt >= 0, "negative counts in a checkpoint");
     meta.world_size = control.size();
-    const Clock::time_point start = Clock::now();
-    SaveReport report;
-    if (agree_on_root(control, [&] { return prepare(meta.step); }) == "committed") return report;
+    called = Clock::now();
+    times = {};
+    saving_step = meta.step;
+    if (!writer.has_value()) {
+      try {
+        persist(control, meta, proof, &state_final);
+      } catch (...) {
+        failure = std::current_exception();
+      }
+    } else {
+      leave(state_final);
+      must_fence = true;
+      writer->start([this, meta = std::move(meta), proof = std::move(proof)] { persist_beside(meta, proof); });
+    }
+    saving = true;
+    times.returned_s = seconds_since(called);
+  }
+
+  SaveReport finish() {
+    STRAKE_CHECK(saving, "no save is in flight");
+    saving = false;
+    if (writer.has_value()) writer->wait();
+    if (failure != nullptr) std::rethrow_exception(std::exchange(failure, nullptr));
+    return times;
+  }
+
+  // --- the thread that writes, from here to discard(): the training thread, where the strategy holds that ---
+
+  void persist_beside(const Meta& meta, const Proof& proof) {
+    try {
+      persist(*votes, meta, proof, nullptr);
+    } catch (const Error& error) {
+      if (error.exit_code() == ExitCode::kPeerOrDeviceLost) failed_alone.store(true, std::memory_order_relaxed);
+      throw;
+    } catch (...) {
+      failed_alone.store(true, std::memory_order_relaxed);
+      throw;
+    }
+  }
+
+  // `state_final`: where the state has not left yet.
+  void persist(comm::Control& ranks, const Meta& meta, const Proof& proof, const Event* state_final) {
+    if (proof) proof(ranks);
+    if (agree_on_root(ranks, [&] { return prepare(meta.step); }) == "committed") return;
     bool committed = false;  // on rank 0
     try {
-      const std::vector<std::string> written = agree(control, [&] {
-        snapshot(state_final);
-        report.snapshot_s = seconds_since(start);
+      const std::vector<std::string> written = agree(ranks, [&] {
+        if (state_final != nullptr) leave(*state_final);
+        strategy->arrive();
+        hit(options.failpoints, "ckpt.snap.end");
+        times.snapshot_s = seconds_since(called);
         return write(meta.step);
       });
       hit(options.failpoints, "ckpt.vote");
-      agree_on_root(control, [&] {
+      agree_on_root(ranks, [&] {
         commit(meta, written);
         committed = true;
         return std::string();
@@ -157,10 +214,9 @@ struct Checkpointer::Impl {
       if (root() && !committed) discard(meta.step);
       throw;
     }
-    report.durable_s = seconds_since(start);
-    report.bytes = image.size_bytes;
+    times.durable_s = seconds_since(called);
+    times.bytes = image.size_bytes;
     if (root()) tidy(meta.step);
-    return report;
   }
 
   // Step 0 of the protocol: is there room, and a fresh folder to write in. "committed": nothing to do.
@@ -190,23 +246,17 @@ struct Checkpointer::Impl {
     return "go";
   }
 
-  // Step 1: the state leaves device memory.
-  void snapshot(const Event& state_final) {
+  // Step 1: the state leaves device memory. By the training thread.
+  void leave(const Event& state_final) {
     hit(options.failpoints, "ckpt.snap.begin");
-    copy_out.wait(state_final, {"snapshot waits for the updated weights", Hazard::kReadAfterWrite});
-    for (const Shard& shard : shards) {
-      copy_out.copy({shard.label, Phase::kCheckpoint}, shard.staged, shard.source);
-    }
-    copy_out.record(snapshot_done);
+    strategy->leave(state_final);
     hit(options.failpoints, "ckpt.snap.mid");
-    device.synchronize(snapshot_done);
-    hit(options.failpoints, "ckpt.snap.end");
   }
 
   // Steps 2 and 3: this rank's file, durable. Returns the report of step 4.
   std::string write(std::int64_t step) {
     std::vector<std::span<const std::byte>> payloads;
-    for (const Shard& shard : shards) payloads.push_back(host_bytes(shard.staged));
+    for (const SavedRange& range : saved_ranges) payloads.push_back(host_bytes(range.on_host));
     const FileRecord record = write_shard_file(files, temporary(step) / rank_file_name(control.rank()), image, payloads,
                                                options.chunk_bytes, options.failpoints);
     Json report = {
@@ -294,6 +344,7 @@ struct Checkpointer::Impl {
   }
 
   std::optional<Meta> load_newest(const std::string& expected_model) {
+    STRAKE_CHECK(!saving, "a save is in flight");
     const std::string listed = agree_on_root(control, [&] {
       Json list = {{"steps", committed_steps(files, options.directory)},
                    {"damaged", !set_aside_steps(files, options.directory).empty()}};
@@ -350,24 +401,61 @@ struct Checkpointer::Impl {
   Stream& copy_out;
   const TensorTable table;
   Options options;
-  Event snapshot_done;
   std::unique_ptr<FolderLock> lock;      // rank 0
   std::vector<HeldRange> held;           // by this rank
   std::vector<HeldRange> held_anywhere;  // a part of each tensor that any rank holds
   std::vector<Shard> shards;
+  std::vector<SavedRange> saved_ranges;
   Tensor staging;  // of loading; may share the shards' staging memory
   H5Image image;
   std::uint64_t total_bytes = 0;  // of all ranks' files
   std::int64_t loaded_step = -1;
+  std::unique_ptr<Strategy> strategy;
+
+  bool saving = false;  // begun and not finished
+  std::int64_t saving_step = -1;
+  bool must_fence = false;
+  // Of the save in flight. The thread that writes fills in what it comes to, finish() reads.
+  Clock::time_point called;
+  SaveReport times;
+  std::exception_ptr failure;             // where no thread writes beside
+  std::atomic<bool> failed_alone{false};  // so that the others do not know
+  std::unique_ptr<comm::Control> votes;   // of that thread; null: there is none
+  std::optional<WriterThread> writer;     // last: it uses all of the above
 };
 
-Checkpointer::Checkpointer(Files& files, comm::Control& control, Device& device, Stream& copy_out, Arena& host,
+Checkpointer::Checkpointer(Files& files, comm::Control& control, Device& device, Stream& copy_out, SaveMemory memory,
                            TensorTable table, Options options)
-    : impl_(std::make_unique<Impl>(files, control, device, copy_out, host, std::move(table), std::move(options))) {}
+    : impl_(std::make_unique<Impl>(files, control, device, copy_out, memory, std::move(table), std::move(options))) {}
 
 Checkpointer::~Checkpointer() = default;
 
-SaveReport Checkpointer::save(const Event& state_final, const Meta& meta) { return impl_->save(state_final, meta); }
+void Checkpointer::begin(const Event& state_final, const Meta& meta, Proof proof) {
+  impl_->begin(state_final, meta, std::move(proof));
+}
+
+Holds Checkpointer::holds() const { return impl_->strategy->holds(); }
+
+bool Checkpointer::must_fence() const { return impl_->must_fence; }
+
+void Checkpointer::fence(Stream& updating) {
+  if (!std::exchange(impl_->must_fence, false)) return;
+  updating.wait(impl_->strategy->left(), {"update waits for the snapshot", Hazard::kWriteAfterRead});
+}
+
+bool Checkpointer::in_flight() const { return impl_->saving; }
+
+bool Checkpointer::ended() const { return !impl_->writer.has_value() || impl_->writer->idle(); }
+
+void Checkpointer::check() {
+  if (impl_->saving && impl_->failed_alone.load(std::memory_order_relaxed)) impl_->finish();
+}
+
+void Checkpointer::wait_for(std::chrono::duration<double> limit) {
+  if (impl_->writer.has_value()) impl_->writer->wait_for(limit);
+}
+
+SaveReport Checkpointer::finish() { return impl_->finish(); }
 
 std::optional<Meta> Checkpointer::load_newest(const std::string& expected_model) {
   return impl_->load_newest(expected_model);

@@ -5,14 +5,18 @@
 // the commit record: it names every file with size and CRC32C, and every tensor range. The bytes on disk and
 // the protocol are in checkpoint/format.md.
 //
-// Strategy here: synchronous, sharded. State that every data rank holds alike is cut into ranges of equal
-// bytes, one a rank; each byte is written once.
-// Threads: the training thread; every call is collective over all ranks (Control).
-// Errors: every rank throws the same kind of error, or none does (agreement.h).
+// Sharded: state that every data rank holds alike is cut into ranges of equal bytes, one a rank; each byte is written
+// once. How the state leaves the device, and whether training goes on meanwhile, is the strategy's (strategy.h): where
+// it does, a thread of its own proves, writes, votes and publishes, on a control of its own. One save is in flight at a
+// time.
+// Threads: the training thread; what has no other word is collective over all ranks (Control).
+// Errors: every rank throws the same kind of error, or none does (agreement.h), but for a lost peer or device.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,6 +25,7 @@
 #include "checkpoint/failpoint.h"
 #include "checkpoint/folder_lock.h"
 #include "checkpoint/meta.h"
+#include "checkpoint/strategy.h"
 #include "comm/control.h"
 #include "runtime/device/device.h"
 #include "runtime/device/param_spec.h"
@@ -35,31 +40,67 @@ struct Options {
   std::uint64_t chunk_bytes = 16 << 20;  // of one checksum
   Log log = {};                          // lines for people, on rank 0; empty: standard error
   Failpoints* failpoints = nullptr;
+  StrategyKind strategy = StrategyKind::kSync;
 };
 
-// Times of one save, on the host's monotonic clock.
+// Times of one save since it was called, on the host's monotonic clock.
 struct SaveReport {
-  double snapshot_s = 0;    // until the state had left device memory
-  double durable_s = 0;     // until the commit record and its folder were synced
+  double returned_s = 0;    // until begin() returned
+  double snapshot_s = 0;    // until host memory held the state
+  double durable_s = 0;     // until the commit record and its folder were synced: only now there is a checkpoint
   std::uint64_t bytes = 0;  // written by this rank; 0 if this step was committed already
+};
+
+// What must hold before a state is worth writing; throws where it does not, on every rank or on none. Called by the
+// thread that writes, with the control that it votes on.
+using Proof = std::function<void(comm::Control& control)>;
+
+// Where a save's copies of this rank's part of the state lie; allocated later.
+struct SaveMemory {
+  Arena& host;
+  Arena* device = nullptr;  // of StrategyKind::kDevice
 };
 
 class Checkpointer {
  public:
-  // Locks the folder, removes what dead attempts left there, and reserves staging memory for this rank's shard in
-  // `host`, which may be allocated later. `table` describes the state on this rank; files, control, device, copy_out
-  // and host outlive this object.
+  // Locks the folder, removes what dead attempts left there, and reserves memory for this rank's shard. `table`
+  // describes the state on this rank; files, control, device, copy_out and memory outlive this object.
   // Throws ConfigError if the folder can never be used: no rights, not a folder, another process writes there; IoError
   // if the disk is full or fails.
-  Checkpointer(Files& files, comm::Control& control, Device& device, Stream& copy_out, Arena& host, TensorTable table,
-               Options options);
+  Checkpointer(Files& files, comm::Control& control, Device& device, Stream& copy_out, SaveMemory memory,
+               TensorTable table, Options options);
+  // Waits for a save in flight.
   ~Checkpointer();
 
-  // Writes the state as of `state_final` (recorded on the stream that updates it) and returns when it is durable on
-  // every rank. A step that is committed already is left as it is. Throws IoError on every rank if any rank failed;
-  // the previous checkpoint is intact then and training may go on.
-  // Ordering: the tensors may be overwritten when this returns, on any stream.
-  SaveReport save(const Event& state_final, const Meta& meta);
+  // Begins to write the state as of `state_final` (recorded on the stream that updates it); how it goes, finish() says.
+  // A step that is committed already is left as it is. REQUIRES: no save is in flight.
+  // Ordering: fence() says when the tensors may be overwritten.
+  void begin(const Event& state_final, const Meta& meta, Proof proof = {});
+  // What the strategy keeps from running meanwhile.
+  Holds holds() const;
+  // What is enqueued on `updating` behind this may overwrite the state: it waits until that has left. Local; nothing
+  // where no save was begun since.
+  void fence(Stream& updating);
+  bool must_fence() const;
+
+  // Begun, and not finished.
+  bool in_flight() const;
+  // Has this rank's thread done its part of the save in flight, well or badly? Local; waits for nothing, orders
+  // nothing.
+  bool ended() const;
+  // Throws at once what only this rank has met in it. Local.
+  void check();
+  // Waits until ended(), or for `limit`. Local.
+  void wait_for(std::chrono::duration<double> limit);
+  // Waits until the save in flight is durable on every rank. Throws IoError on every rank if any rank failed, or what
+  // its proof threw; the checkpoint before is intact then and training may go on.
+  SaveReport finish();
+
+  // Both.
+  SaveReport save(const Event& state_final, const Meta& meta) {
+    begin(state_final, meta);
+    return finish();
+  }
 
   // Loads the newest valid checkpoint into the tensors of the table, on any number of ranks. A damaged one is
   // set aside (renamed `.bad-...`) with one log line and the next older is tried. nullopt: there is none and never was.

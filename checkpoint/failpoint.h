@@ -9,7 +9,7 @@ namespace strake::checkpoint {
 class Failpoints {
  public:
   virtual ~Failpoints() = default;
-  // Called on every rank that passes the place, by the thread that saves.
+  // Called on every rank that passes the place, by the thread that does so: see strategy.h.
   virtual void hit(std::string_view name) = 0;
 };
 

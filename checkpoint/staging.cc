@@ -11,11 +11,17 @@ constexpr std::uint64_t kLeastBytes = 4 << 20;
 
 }  // namespace
 
+std::vector<Tensor> reserve_shard(Arena& arena, const TensorTable& table, std::span<const PlannedRange> planned) {
+  std::vector<Tensor> shard;
+  for (const PlannedRange& range : planned) {
+    shard.push_back(Tensor::reserve(arena, table.entries[range.entry].view.dtype(), {range.elems}));
+  }
+  return shard;
+}
+
 Staging reserve_staging(Arena& host, const TensorTable& table, std::span<const PlannedRange> planned) {
   Staging staging;
-  for (const PlannedRange& range : planned) {
-    staging.shard.push_back(Tensor::reserve(host, table.entries[range.entry].view.dtype(), {range.elems}));
-  }
+  staging.shard = reserve_shard(host, table, planned);
   std::uint64_t table_bytes = 0, shard_bytes = 0;
   for (const TensorTable::Entry& entry : table.entries) table_bytes += entry.view.extent_bytes();
   if (!planned.empty()) {

@@ -16,7 +16,8 @@ struct Staging {
   Tensor all;                 // u8, of loading: the shard's memory if that is enough, else memory of its own
 };
 
-// `planned`: what this rank writes of `table`.
+// A tensor for each range of `planned`, what a rank writes of `table`.
+std::vector<Tensor> reserve_shard(Arena& arena, const TensorTable& table, std::span<const PlannedRange> planned);
 Staging reserve_staging(Arena& host, const TensorTable& table, std::span<const PlannedRange> planned);
 
 }  // namespace strake::checkpoint

@@ -164,6 +164,20 @@ void bind_keys(ConfigReader& reader, Config& c) {
                       "auto: resume if the run folder holds a run; true: must; false: refuse a folder in use.",
                       kNoEffect);
   reader.bind("checkpoint.keep", c.checkpoint.keep, {1, 1 << 20}, "Newest valid checkpoints that stay.", kNoEffect);
+  reader.bind<CheckpointStrategy>("checkpoint.strategy", c.checkpoint.strategy,
+                                  {{"auto", CheckpointStrategy::kAuto},
+                                   {"sync", CheckpointStrategy::kSync},
+                                   {"pinned", CheckpointStrategy::kPinned},
+                                   {"lazy", CheckpointStrategy::kLazy},
+                                   {"device", CheckpointStrategy::kDevice}},
+                                  "What training waits for while a checkpoint is written; sync: all of it; pinned: the "
+                                  "copy to the host; lazy: the next update of the weights does; device: a copy on the "
+                                  "device; auto: device where a GPU has room, else lazy.",
+                                  kNoEffect);
+  reader.bind<IfBusy>("checkpoint.if_busy", c.checkpoint.if_busy, {{"wait", IfBusy::kWait}, {"skip", IfBusy::kSkip}},
+                      "A checkpoint that is due while the one before is still written; wait: as long as the interval "
+                      "or 10 s, then it is left out; skip: it is left out. The last one always waits.",
+                      kNoEffect);
 
   reader.bind("eval.every", c.eval.every, {0, kMany}, "Steps between held-out losses; 0: after the last step only.",
               kNoEffect);

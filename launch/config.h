@@ -51,6 +51,13 @@ enum class LogFormat : std::uint8_t {
   kLines,  // a line every log.every steps, each with its time
   kJson,   // one JSON object a line (docs/formats.md)
 };
+// How the state of a checkpoint leaves the device while training goes on (checkpoint/strategy.h).
+enum class CheckpointStrategy : std::uint8_t { kAuto, kSync, kPinned, kLazy, kDevice };
+// What a checkpoint that is due does while the one before is still being written.
+enum class IfBusy : std::uint8_t {
+  kWait,  // for as long as the interval between them or 10 s, then it is left out
+  kSkip,  // it is left out
+};
 enum class Resume : std::uint8_t {
   kAuto,   // resume if the run folder holds a run
   kMust,   // the run folder must hold a checkpoint
@@ -135,6 +142,8 @@ struct Config {
     bool at_end = true;                 // of the last step
     Resume resume = Resume::kAuto;
     std::int64_t keep = 2;  // newest valid ones that stay
+    CheckpointStrategy strategy = CheckpointStrategy::kAuto;
+    IfBusy if_busy = IfBusy::kWait;
   } checkpoint;
 
   struct Eval {

@@ -70,7 +70,7 @@ void start_run_from(Files& files, const fs::path& run, const HostWeights& weight
   Arena staging("staging", MemoryKind::kHost);
   comm::ThreadsWorld world(1);
   const std::unique_ptr<comm::Control> control = world.make_control(0);
-  checkpoint::Checkpointer checkpointer(files, *control, *weights.device, *weights.stream, staging, std::move(table),
+  checkpoint::Checkpointer checkpointer(files, *control, *weights.device, *weights.stream, {staging}, std::move(table),
                                         {.directory = checkpoint_folder(run), .attempt = folder.attempt()});
   staging.allocate(*weights.device);
   Event filled = weights.device->make_event("weights are there");

@@ -59,7 +59,7 @@ std::string needs_of(const Trainer& trainer) {
   return "A rank takes " + text +
          ". Smaller train.micro_batch and train.sequence shrink activations, and so does train.recompute (strake plan "
          "says how much); smaller model.layers, model.channels and model.vocab shrink everything; more ranks share out "
-         "checkpoints, a part of host staging";
+         "checkpoint staging";
 }
 
 }  // namespace

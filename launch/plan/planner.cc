@@ -12,6 +12,7 @@
 #include "launch/job/job_inputs.h"
 #include "launch/plan/gpu_experience.h"
 #include "launch/report/comm_timeline.h"
+#include "launch/train/strategy_choice.h"
 #include "runtime/base/check.h"
 
 namespace strake::launch {
@@ -163,7 +164,8 @@ RankPlan Planner::plan(const Config& config, std::int64_t most_micro_batches) {
   }
   const auto placing = new_device();
   Trainer trainer(plan.job, *placing, communicator, sources, &step);
-  trainer.reserve_checkpoints(first_shard(checkpoint::held_ranges(trainer.state_table())));
+  trainer.reserve_checkpoints(planned_strategy(config.checkpoint.strategy),
+                              first_shard(checkpoint::held_ranges(trainer.state_table())));
 
   plan.parameters = models::parameters_of(plan.job.shape).param_elems();
   plan.buckets = trainer.buckets();

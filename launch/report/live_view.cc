@@ -235,16 +235,25 @@ void LiveView::evaluated(const HeldOut& held_out, std::int64_t tokens, Seconds t
                                    held_out.loss, count_text(static_cast<double>(tokens)), duration_text(time)));
 }
 
-void LiveView::saved(std::int64_t step, std::uint64_t bytes_a_rank, Seconds time) {
+void LiveView::saved(std::int64_t step, const checkpoint::SaveReport& report, Seconds waited) {
   if (!tells_) return;
   const std::lock_guard lock(mutex_);
   doing_.clear();
-  time_left_.add_checkpoint(time);
+  const Seconds stood_still = waited + Seconds(report.returned_s);
+  time_left_.add_checkpoint(stood_still);
   if (style_ == ViewStyle::kJson) {
-    return event("checkpoint", {{"step", step}, {"bytes_a_rank", bytes_a_rank}, {"seconds", time.count()}});
+    return event("checkpoint", {{"step", step},
+                                {"bytes_a_rank", report.bytes},
+                                {"seconds", report.durable_s},
+                                {"returned_s", report.returned_s},
+                                {"snapshot_s", report.snapshot_s},
+                                {"waited_s", waited.count()}});
   }
-  say(LogLevel::kInfo, fmt::format("step {}: checkpoint, {:.1f} MB a rank, durable after {}", step,
-                                   static_cast<double>(bytes_a_rank) / 1e6, duration_text(time)));
+  std::string text = fmt::format("step {}: checkpoint, {:.1f} MB a rank, durable after {}", step,
+                                 static_cast<double>(report.bytes) / 1e6, duration_text(Seconds(report.durable_s)));
+  if (report.returned_s < report.durable_s)
+    text += fmt::format("; training went on after {}", duration_text(stood_still));
+  say(LogLevel::kInfo, text);
 }
 
 void LiveView::end(const EndFacts& facts, const StepBreakdown& breakdown) {

@@ -17,6 +17,7 @@
 #include <string>
 #include <string_view>
 
+#include "checkpoint/checkpointer.h"
 #include "launch/config.h"
 #include "launch/report/breakdown.h"
 #include "launch/report/progress.h"
@@ -75,7 +76,8 @@ class LiveView final : public LogSink {
   // The run does something else than training until the next call of another function: "evaluation".
   void doing(std::string_view what);
   void evaluated(const HeldOut& held_out, std::int64_t tokens, Seconds time);
-  void saved(std::int64_t step, std::uint64_t bytes_a_rank, Seconds time);
+  // The checkpoint of `step` is durable. `waited`: for the one before, until it could begin.
+  void saved(std::int64_t step, const checkpoint::SaveReport& report, Seconds waited);
   // `breakdown`: mean of the steps.
   void end(const EndFacts& facts, const StepBreakdown& breakdown);
   // Nothing is drawn any more; messages still come through. Before others write, on the way out.

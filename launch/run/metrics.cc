@@ -65,11 +65,19 @@ void MetricsFile::append(const EvalMetrics& m) {
                             m.attempt, real(m.val_loss), m.tokens));
 }
 
+void MetricsFile::append(const CheckpointMetrics& m) {
+  file_->append(fmt::format(
+      "{{\"step\": {}, \"attempt\": {}, \"checkpoint_bytes\": {}, \"waited_ms\": {:.3f}, \"returned_ms\": {:.3f}, "
+      "\"snapshot_ms\": {:.3f}, \"durable_ms\": {:.3f}}}\n",
+      m.step, m.attempt, m.bytes, m.waited_ms, m.returned_ms, m.snapshot_ms, m.durable_ms));
+}
+
 Metrics read_metrics(Files& files, const std::filesystem::path& path) {
   const std::string text = read_file(files, path, kLargestMetricsBytes);
   const std::string_view whole = std::string_view(text).substr(0, whole_bytes(text));
   std::map<std::int64_t, StepMetrics> steps;
   std::map<std::int64_t, EvalMetrics> evals;
+  std::map<std::int64_t, CheckpointMetrics> checkpoints;
   Metrics out;
   for (std::size_t begin = 0; begin < whole.size();) {
     const std::size_t end = whole.find('\n', begin);
@@ -88,6 +96,14 @@ Metrics read_metrics(Files& files, const std::filesystem::path& path) {
     out.highest_attempt = std::max(out.highest_attempt, attempt);
     if (json.contains("val_loss")) {
       evals[step] = {step, attempt, number("val_loss"), json.value("val_tokens", std::int64_t{0})};
+    } else if (json.contains("durable_ms")) {
+      checkpoints[step] = {step,
+                           attempt,
+                           json.value("checkpoint_bytes", std::uint64_t{0}),
+                           number("waited_ms"),
+                           number("returned_ms"),
+                           number("snapshot_ms"),
+                           number("durable_ms")};
     } else {
       StepMetrics m{
           step, attempt, number("loss"), number("lr"), number("grad_norm"), number("tokens_per_s"), number("mfu"),
@@ -102,6 +118,7 @@ Metrics read_metrics(Files& files, const std::filesystem::path& path) {
   }
   for (auto& [step, metrics] : steps) out.steps.push_back(metrics);
   for (auto& [step, metrics] : evals) out.evals.push_back(metrics);
+  for (auto& [step, metrics] : checkpoints) out.checkpoints.push_back(metrics);
   return out;
 }
 

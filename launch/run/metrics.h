@@ -1,5 +1,5 @@
-// metrics.jsonl: one JSON object a line for every step, and for every evaluation (with `val_loss`
-// instead of `loss`). The fields are documented in docs/formats.md.
+// metrics.jsonl: one JSON object a line for every step, for every evaluation (with `val_loss` instead of `loss`), and
+// for every checkpoint (with `durable_ms`). The fields are documented in docs/formats.md.
 //
 // Threads: one writer, rank 0. Errors: IoError; CorruptError for a line that is not ours.
 #pragma once
@@ -33,20 +33,33 @@ struct EvalMetrics {
   std::int64_t tokens = 0;
 };
 
+// Times since the checkpoint was called for, on rank 0.
+struct CheckpointMetrics {
+  std::int64_t step = 0;
+  std::int64_t attempt = 0;
+  std::uint64_t bytes = 0;  // written by rank 0
+  double waited_ms = 0;     // before that, for the one before
+  double returned_ms = 0;   // training went on
+  double snapshot_ms = 0;   // the state was in host memory
+  double durable_ms = 0;    // there is a checkpoint
+};
+
 class MetricsFile {
  public:
   // Opens or creates; cuts a torn tail.
   MetricsFile(Files& files, const std::filesystem::path& path);
   void append(const StepMetrics& metrics);
   void append(const EvalMetrics& metrics);
+  void append(const CheckpointMetrics& metrics);
 
  private:
   std::unique_ptr<File> file_;
 };
 
 struct Metrics {
-  std::vector<StepMetrics> steps;  // ascending; of a redone step the last one written
-  std::vector<EvalMetrics> evals;  // the same
+  std::vector<StepMetrics> steps;              // ascending; of a redone step the last one written
+  std::vector<EvalMetrics> evals;              // the same
+  std::vector<CheckpointMetrics> checkpoints;  // the same
   std::int64_t highest_attempt = 0;
 };
 

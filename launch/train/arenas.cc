@@ -8,8 +8,9 @@ namespace {
 // Of const or mutable arenas.
 template <typename Self>
 auto all(Self& self) {
-  return std::array{&self.weights,     &self.compute_weights, &self.gradients, &self.wire,      &self.optimizer,
-                    &self.activations, &self.scalars,         &self.input,     &self.workspace, &self.host};
+  return std::array{&self.weights,   &self.compute_weights, &self.gradients, &self.wire,
+                    &self.optimizer, &self.activations,     &self.scalars,   &self.input,
+                    &self.workspace, &self.snapshot,        &self.host,      &self.checkpoint};
 }
 
 }  // namespace

@@ -20,7 +20,9 @@ struct Arenas {
   Arena scalars{"scalars", MemoryKind::kDevice};
   Arena input{"input batches", MemoryKind::kDevice};
   Arena workspace{"workspace", MemoryKind::kDevice};
+  Arena snapshot{"checkpoint snapshot", MemoryKind::kDevice};
   Arena host{"host staging", MemoryKind::kHost};
+  Arena checkpoint{"checkpoint staging", MemoryKind::kHost};
 
   // Takes every byte, zero-filled. Throws OutOfMemoryError naming the arena.
   void allocate(Device& device);

@@ -19,8 +19,7 @@ bool CheckpointPolicy::due(Clock::time_point now) const {
   return time.has_value() && !all_know_ && now - last_save_ >= *time;
 }
 
-void CheckpointPolicy::saved(std::int64_t step, Clock::time_point now) {
-  newest_ = step;
+void CheckpointPolicy::begun(Clock::time_point now) {
   last_save_ = now;
   all_know_ = false;
 }

@@ -27,7 +27,9 @@ class CheckpointPolicy {
   bool due(Clock::time_point now) const;
   // All of them know.
   void all_know() { all_know_ = true; }
-  void saved(std::int64_t step, Clock::time_point now);
+  // One is begun, or left out: time counts from here.
+  void begun(Clock::time_point now);
+  void durable(std::int64_t step) { newest_ = step; }
 
   // The newest that is durable.
   std::optional<std::int64_t> newest() const { return newest_; }

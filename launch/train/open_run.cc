@@ -11,6 +11,7 @@
 #include "launch/job/same_on_all_ranks.h"
 #include "launch/run/checkpoint_model.h"
 #include "launch/train/kernel_choices.h"
+#include "launch/train/strategy_choice.h"
 
 namespace strake::launch {
 namespace {
@@ -57,13 +58,17 @@ void make_trainer(OpenRun& run, const Config& config, const RankParts& parts) {
   }
   agree(parts.control,
         [&] { run.trainer = std::make_unique<Trainer>(job, parts.device, parts.communicator, sources, &plan); });
+  const StrategyChoice strategy = choose_strategy(config.checkpoint.strategy, parts, *run.trainer);
+  run.checkpoint_strategy = strategy.kind;
+  if (!strategy.why.empty()) parts.log.info("checkpoints: {}, since {}", name_of(strategy.kind), strategy.why);
   as_agreed([&] {
     run.trainer->keep_checkpoints(
         parts.files, parts.control,
         {.directory = checkpoint_folder(config.run.dir),
          .keep = static_cast<int>(config.checkpoint.keep),
          .attempt = run.folder.attempt,
-         .log = [log = parts.log](std::string_view line) { log.write(LogLevel::kWarning, line); }});
+         .log = [log = parts.log](std::string_view line) { log.write(LogLevel::kWarning, line); },
+         .strategy = run.checkpoint_strategy});
   });
   take_memory(parts.control, parts.device, *run.trainer);
   parts.log.debug("memory of each rank:\n{}", run.trainer->memory_table().describe());

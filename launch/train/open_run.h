@@ -28,6 +28,7 @@ struct OpenRun {
   std::optional<InitialWeights> initial_weights;      // on rank 0, of a new run that starts from others'
   SharedFolder folder;
   BucketChoice bucket_size;
+  checkpoint::StrategyKind checkpoint_strategy = checkpoint::StrategyKind::kSync;
   std::unique_ptr<StepLog> log;
   std::unique_ptr<Trainer> trainer;
 };

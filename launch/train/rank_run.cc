@@ -28,18 +28,20 @@ void RankRun::loop(std::int64_t last) {
     }
     if (step > start_.step) start_exchange(step - 1);
     parts_.check();
+    saves_.check();
 
     if (at_end && parts_.watch != nullptr) parts_.watch->ending();
     // What was computed is kept before anything else is done with it.
     if (checkpoints_.wanted(done, stopping)) {
       finish_exchange();  // what comes before a checkpoint is not redone: its lines must be written
-      save(done);
+      save(done, at_end || stopping);
     }
     if (held_out_.wanted(done, at_end && !stopping)) evaluate(done, true);
   }
   // A run whose last step is done is done.
   if (result_.steps_done >= last) result_.stop_signal = 0;
   if (result_.steps_done > start_.step) finish_last_steps();
+  saves_.finish();
 }
 
 void RankRun::enqueue(std::int64_t step) {
@@ -62,7 +64,9 @@ void RankRun::finish_last_steps() {
 void RankRun::start_exchange(std::int64_t step) {
   StepReport report = exchange_.read(step);
   if (hooks_.on_report) hooks_.on_report(report);
-  exchange_.start(std::move(report), asked_to_stop(), checkpoints_.due(steady_clock::now()));
+  exchange_.start(std::move(report), {.stop_signal = asked_to_stop(),
+                                      .checkpoint_due = checkpoints_.due(steady_clock::now()),
+                                      .save_ended = saves_.ended()});
 }
 
 void RankRun::finish_exchange() {
@@ -84,19 +88,15 @@ void RankRun::finish_exchange() {
                       fmt::format("step {}: the loss or the gradient norm is not finite: training has diverged. {}",
                                   summary.step, after_divergence(config_, checkpoints_.newest())));
   }
+  if (finished->save_ended) saves_.finish();
   if (finished->report.step - start_.step >= kWarmupSteps) breakdown_.add(finished->times);
   view_.step(summary, trainer_.learning_rate(finished->report.step), finished->times,
              checkpoints_.next(summary.step, steady_clock::now()));
 }
 
-void RankRun::save(std::int64_t step) {
-  const checkpoint::Meta meta = meta_behind(step, config_, parts_, run_, start_, hooks_.peak_flops);
-  view_.doing("checkpoint");
-  const auto section = parts_.at(fmt::format("checkpoint of step {}", step), Patience::kLong);
-  const checkpoint::SaveReport report = as_agreed([&] { return trainer_.save(meta); });
-  checkpoints_.saved(step, steady_clock::now());
-  if (parts_.watch != nullptr) parts_.watch->durable(step);
-  view_.saved(step, report.bytes, Seconds(report.durable_s));
+void RankRun::save(std::int64_t step, bool last) {
+  if (!saves_.make_room(step, last)) return;
+  saves_.begin(meta_behind(step, config_, parts_, run_, start_, hooks_.peak_flops), last);
 }
 
 void RankRun::evaluate(std::int64_t step, bool writes) {
@@ -138,6 +138,7 @@ RankRun::RankRun(const Config& config, const RankParts& parts, const TrainHooks&
       trainer_(*run.trainer),
       start_(start),
       checkpoints_(config, start.step > 0 ? std::optional(start.step) : std::nullopt, steady_clock::now()),
+      saves_(config, parts, run, checkpoints_, view),
       held_out_(config, parts.control, trainer_, run.folder.evaluations()),
       exchange_(parts, trainer_),
       breakdown_(parts.control.size()) {

@@ -17,6 +17,7 @@
 #include "launch/train/held_out_losses.h"
 #include "launch/train/open_run.h"
 #include "launch/train/run_start.h"
+#include "launch/train/saves.h"
 #include "launch/train/step_exchange.h"
 #include "launch/train/train.h"
 #include "launch/train/trainer.h"
@@ -40,7 +41,8 @@ class RankRun {
   void start_exchange(std::int64_t step);
   // What all ranks said of the step told last, if that was not read yet: into files, to people, into the result.
   void finish_exchange();
-  void save(std::int64_t step);
+  // `last`: nothing is trained behind it, so it is waited for.
+  void save(std::int64_t step, bool last);
   // `writes`: into metrics.jsonl too.
   void evaluate(std::int64_t step, bool writes);
 
@@ -58,6 +60,7 @@ class RankRun {
   Trainer& trainer_;
   const RunStart start_;
   CheckpointPolicy checkpoints_;
+  Saves saves_;
   HeldOutLosses held_out_;
   StepExchange exchange_;
   StepBreakdown breakdown_;

@@ -1,7 +1,7 @@
 // Replicas: ranks hold copies of one model, and nothing but equal arithmetic keeps them equal. Before a checkpoint they
 // compare fingerprints, since each rank writes a part of what all should hold.
 //
-// Threads: the training thread. Errors: DivergenceError, the same on every rank.
+// Threads: one at a time, with a control of its own. Errors: DivergenceError, the same on every rank.
 #pragma once
 
 #include <cstdint>

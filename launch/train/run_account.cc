@@ -16,6 +16,7 @@ std::string choices_of(const OpenRun& run, const RankParts& parts, double peak_f
   nlohmann::json out{{"accumulation", job.derived.accumulation},
                      {"buckets", buckets.buckets.size()},
                      {"bucket_size", nlohmann::json::parse(run.bucket_size.to_json())},
+                     {"checkpoint_strategy", name_of(run.checkpoint_strategy)},
                      {"communicator", parts.communicator.backend()},
                      {"comm_switches", switches_json(job.config.comm, run.connection)},
                      {"dtype", name_of(job.dtype)},

@@ -1,11 +1,10 @@
-// Snapshot: what a checkpoint keeps of a trainer, and the checks that it is worth keeping.
+// Snapshot: what a checkpoint keeps of a trainer, and the checks that it is worth keeping: every rank holds the same,
+// and it is finite. They are enqueued with the snapshot, and looked at by the thread that writes.
 //
-// This version's is synchronous: the step waits until the checkpoint is durable. An asynchronous one changes this
-// class, and adds one wait: the optimizer behind the snapshot's copy. Threads: the training thread.
+// Threads: the training thread, but for the proof.
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 
@@ -25,22 +24,23 @@ class Snapshot {
   using Replica = models::Parameters::Replica;
   struct Memory {
     Arena &scalars, &host;
+    checkpoint::SaveMemory state;
   };
 
-  // Before memory is taken. All references outlive this object.
+  // Before memory is taken. `norm`: of the last step's gradient, on the device. All references outlive this object.
   Snapshot(Device& device, Stream& compute, Stream& copy_out, comm::Communicator& communicator, comm::Control& control,
-           Files& files, checkpoint::Options options, std::vector<Replica> replicas, TensorTable table, Memory memory);
+           Files& files, checkpoint::Options options, std::vector<Replica> replicas, TensorTable table, Tensor norm,
+           Memory memory);
 
   // Sets aside what the constructor would for a rank of `ranks` that writes `planned` of `table`, where a run is only
   // planned.
-  static void reserve(std::span<const Replica> replicas, const TensorTable& table,
-                      std::span<const checkpoint::PlannedRange> planned, int ranks, Memory memory);
+  static void reserve(checkpoint::StrategyKind strategy, std::span<const Replica> replicas, const TensorTable& table,
+                      std::span<const checkpoint::PlannedRange> planned, DType norm, int ranks, Memory memory);
 
-  // Writes the state as it is behind what is enqueued on compute; `updated` is recorded behind the last update. `norm`
-  // says the last step's gradient norm, once it is on the host. Blocks. Throws NonFiniteError instead of writing if
-  // that is not finite, DivergenceError if ranks hold different weights or moments.
-  checkpoint::SaveReport save(const Event& updated, std::int64_t step, const std::function<double()>& norm,
-                              const checkpoint::Meta& meta);
+  // Begins to write the state as it is behind what is enqueued on compute; `updated` is recorded behind the last
+  // update. What Checkpointer::finish() then throws may be NonFiniteError instead of a checkpoint, if that step's
+  // gradient norm is not finite, or DivergenceError if ranks hold different weights or moments.
+  void begin(const Event& updated, const checkpoint::Meta& meta);
 
   checkpoint::Checkpointer& checkpointer() { return checkpointer_; }
 
@@ -48,19 +48,23 @@ class Snapshot {
   // Of several ranks, so that each can tell the others what it holds.
   static Tensor reserve_fingerprints(const Memory& memory, std::size_t replicas);
   static ScalarMailbox reserve_mailbox(const Memory& memory, std::size_t replicas);
+  static ScalarMailbox reserve_norm(const Memory& memory, DType norm);
   void look();
-  void require_sound(std::int64_t step, double norm);
+  void await_look();
+  void require_sound(comm::Control& control, std::int64_t step);
 
   Device& device_;
   Stream& compute_;
   comm::Communicator& communicator_;
-  comm::Control& control_;
   std::vector<Replica> replicas_;
-  checkpoint::Checkpointer checkpointer_;
+  Tensor norm_;
+  ScalarMailbox norm_told_;
   // Where several ranks keep checkpoints.
   Tensor fingerprints_;
   std::unique_ptr<ScalarMailbox> told_;
   Event looked_at_;  // the fingerprints are with the host
+  EventTicket looked_ticket_;
+  checkpoint::Checkpointer checkpointer_;  // last: its thread uses all of the above
 };
 
 }  // namespace strake::launch

@@ -16,8 +16,8 @@ using std::chrono::steady_clock;
 constexpr std::chrono::microseconds kShortestPause{50};
 constexpr std::chrono::milliseconds kLongestPause{5};
 
-// A rank's note, before its times: its share of the loss, the signal that asks it to stop, whether a checkpoint is due.
-constexpr std::size_t kNoteLoss = 0, kStopSignal = 1, kCheckpointDue = 2, kOwnValues = 3;
+// What travels before a rank's times: its share of the loss, and its note.
+constexpr std::size_t kNoteLoss = 0, kStopSignal = 1, kCheckpointDue = 2, kSaveEnded = 3, kOwnValues = 4;
 constexpr std::size_t kNoteValues = kOwnValues + RankStep::kValues;
 
 }  // namespace
@@ -35,10 +35,11 @@ StepReport StepExchange::read(std::int64_t step) const {
   return trainer_.report(step);
 }
 
-void StepExchange::start(StepReport report, int stop_signal, bool checkpoint_due) {
-  std::vector<double> note{report.loss, static_cast<double>(stop_signal), checkpoint_due ? 1.0 : 0.0};
-  rank_step(report).append_to(note);
-  parts_.control.post(note);
+void StepExchange::start(StepReport report, const RankNote& note) {
+  std::vector<double> values{report.loss, static_cast<double>(note.stop_signal), note.checkpoint_due ? 1.0 : 0.0,
+                             note.save_ended ? 1.0 : 0.0};
+  rank_step(report).append_to(values);
+  parts_.control.post(values);
   told_ = std::move(report);
 }
 
@@ -48,9 +49,11 @@ std::optional<FinishedStep> StepExchange::finish() {
   const auto section = parts_.at(fmt::format("exchange between ranks behind step {}", finished.step()));
   const std::vector<double> values = parts_.control.finish();
   const int ranks = parts_.control.size();
+  finished.save_ended = true;
   for (int rank = 0; rank < ranks; ++rank) {
     const auto note = std::span(values).subspan(static_cast<std::size_t>(rank) * kNoteValues, kNoteValues);
     finished.loss += note[kNoteLoss];
+    finished.save_ended = finished.save_ended && note[kSaveEnded] != 0;
     if (note[kStopSignal] != 0 && finished.stop_signal == 0) {
       finished.stop_signal = static_cast<int>(note[kStopSignal]);
       finished.stop_rank = rank;

@@ -23,7 +23,15 @@ struct FinishedStep {
   int stop_signal = 0;                                   // that some rank was sent, 0: none
   int stop_rank = 0;                                     // which: the first of them
   bool checkpoint_due = false;                           // says rank 0's clock
+  bool save_ended = false;                               // on every rank
   std::int64_t step() const { return report.step + 1; }  // people and files count from 1
+};
+
+// What a rank tells the others beside its step.
+struct RankNote {
+  int stop_signal = 0;  // that it was sent, 0: none
+  bool checkpoint_due = false;
+  bool save_ended = false;  // its part of the checkpoint that is being written
 };
 
 class StepExchange {
@@ -33,8 +41,8 @@ class StepExchange {
 
   // Waits until the device has ended `step` (from 0). REQUIRES: the step behind it is enqueued, or Trainer::end().
   StepReport read(std::int64_t step) const;
-  // Starts telling the others. `stop_signal`, `checkpoint_due`: what this rank knows.
-  void start(StepReport report, int stop_signal, bool checkpoint_due);
+  // Starts telling the others.
+  void start(StepReport report, const RankNote& note);
   // What all ranks said about the step told last; nullopt: that was finished already, or none was.
   std::optional<FinishedStep> finish();
 

@@ -44,7 +44,7 @@ void StepLog::step(const StepReport& report, double loss, const Trainer& trainer
                     .collectives = static_cast<std::uint32_t>(report.buckets.size()),
                     .comm_bytes = static_cast<std::uint64_t>(trainer.buckets().bytes()),
                     .comm_busy = report.comm_busy};
-  if (report.times.of(StepClass::kCheckpoint).count() > 0) record.flags |= kStepHasCheckpoint;
+  if (report.saved) record.flags |= kStepHasCheckpoint;
   if (report.times.of(StepClass::kOther).count() > 0) record.flags |= kStepHasEval;
   for (std::size_t i = 0; i < kStepClasses; ++i) record.durations[i] = report.times.classes[i];
   records_.append(record);
@@ -64,6 +64,17 @@ void StepLog::step(const StepReport& report, double loss, const Trainer& trainer
 
 void StepLog::evaluation(std::int64_t step, double loss, std::int64_t tokens) {
   metrics_->append(EvalMetrics{.step = step, .attempt = attempt_, .val_loss = loss, .tokens = tokens});
+}
+
+void StepLog::checkpoint(std::int64_t step, const checkpoint::SaveReport& report,
+                         std::chrono::duration<double> waited) {
+  metrics_->append(CheckpointMetrics{.step = step,
+                                     .attempt = attempt_,
+                                     .bytes = report.bytes,
+                                     .waited_ms = waited.count() * 1e3,
+                                     .returned_ms = report.returned_s * 1e3,
+                                     .snapshot_ms = report.snapshot_s * 1e3,
+                                     .durable_ms = report.durable_s * 1e3});
 }
 
 }  // namespace strake::launch

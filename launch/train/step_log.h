@@ -3,9 +3,11 @@
 // Threads: the training thread. Errors: IoError, CorruptError.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 
+#include "checkpoint/checkpointer.h"
 #include "launch/run/metrics.h"
 #include "launch/run/shared_folder.h"
 #include "launch/train/trainer.h"
@@ -23,6 +25,7 @@ class StepLog {
   void step(const StepReport& report, double loss, const Trainer& trainer);
   // On rank 0 only.
   void evaluation(std::int64_t step, double loss, std::int64_t tokens);
+  void checkpoint(std::int64_t step, const checkpoint::SaveReport& report, std::chrono::duration<double> waited);
 
  private:
   std::uint64_t run_;

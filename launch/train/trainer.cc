@@ -29,7 +29,7 @@ data::LoaderOptions loader_options(const Job& job, std::string name, std::int64_
 // and a wait for weights.
 int marks_of(const Job& job, const models::Parameters& parameters) {
   const std::size_t waits = parameters.replicated() ? 0 : parameters.owned().size();
-  return static_cast<int>(2 * job.derived.accumulation + 2 * static_cast<std::int64_t>(waits)) + 10;
+  return static_cast<int>(2 * job.derived.accumulation + 2 * static_cast<std::int64_t>(waits)) + 12;
 }
 
 // What is left to measurement is planned by rule.
@@ -142,11 +142,17 @@ StepPlan Trainer::plan(const Job& job, comm::Communicator& communicator, TokenSo
 void Trainer::keep_checkpoints(Files& files, comm::Control& control, checkpoint::Options options) {
   snapshot_ =
       std::make_unique<Snapshot>(device_, *compute_, *copy_out_, communicator_, control, files, std::move(options),
-                                 replicas(), state_table(), Snapshot::Memory{arenas_.scalars, arenas_.host});
+                                 replicas(), state_table(), optimizer_.norm(), memory_of_checkpoints());
 }
 
-void Trainer::reserve_checkpoints(std::span<const checkpoint::PlannedRange> planned) {
-  Snapshot::reserve(replicas(), state_table(), planned, job_.ranks, {arenas_.scalars, arenas_.host});
+void Trainer::reserve_checkpoints(checkpoint::StrategyKind strategy,
+                                  std::span<const checkpoint::PlannedRange> planned) {
+  Snapshot::reserve(strategy, replicas(), state_table(), planned, optimizer_.norm().dtype(), job_.ranks,
+                    memory_of_checkpoints());
+}
+
+Snapshot::Memory Trainer::memory_of_checkpoints() {
+  return {arenas_.scalars, arenas_.host, {arenas_.checkpoint, &arenas_.snapshot}};
 }
 
 void Trainer::allocate() {
@@ -208,6 +214,7 @@ void Trainer::step(std::int64_t step) {
   account_.mark(StepClass::kExposedComm);
   parameters_->add_split_rows();
   optimizer_.measure_norm(*compute_, *parameters_);
+  fence_snapshot();  // WAR: while a checkpoint's state is being copied
   optimizer_.update(*compute_, *parameters_, schedule_.at(step), step + 1);
   mailbox_.post(*compute_, {"loss to host", Phase::kOptimizer}, slot, kLoss, loss_total_);
   mailbox_.post(*compute_, {"norm to host", Phase::kOptimizer}, slot, kGradNorm, optimizer_.norm());
@@ -215,6 +222,7 @@ void Trainer::step(std::int64_t step) {
   account_.mark(StepClass::kOptimizer);
   if (last_step_ < 0) first_step_ = step;
   last_step_ = step;
+  saved_[slot] = false;
 }
 
 void Trainer::gradients(const data::StepBatch& batch) {
@@ -241,13 +249,20 @@ void Trainer::spare_multiprocessors(bool first, bool last) {
   kernels->spare({.forward = first && !parameters_->replicated() ? spared : 0, .backward = last ? spared : 0});
 }
 
-checkpoint::SaveReport Trainer::save(const checkpoint::Meta& meta) {
+void Trainer::save(const checkpoint::Meta& meta) {
   account_.mark(StepClass::kHostGap);
-  const auto norm = [&] { return mailbox_.look(static_cast<std::size_t>(last_step_) % kSlots, kGradNorm); };
   parameters_->wait_whole();
-  checkpoint::SaveReport report = snapshot_->save(updated_, last_step_ + 1, norm, meta);
+  saved_[static_cast<std::size_t>(last_step_) % kSlots] = true;
+  snapshot_->begin(updated_, meta);
+  if (checkpointer().holds() == checkpoint::Holds::kNextStep) checkpointer().fence(*compute_);
   account_.mark(StepClass::kCheckpoint);
-  return report;
+}
+
+void Trainer::fence_snapshot() {
+  if (snapshot_ == nullptr || !checkpointer().must_fence()) return;
+  account_.mark(StepClass::kOptimizer);
+  checkpointer().fence(*compute_);
+  account_.mark(StepClass::kCheckpoint);
 }
 
 double Trainer::evaluate() {
@@ -277,7 +292,8 @@ StepReport Trainer::report(std::int64_t step) const {
                     .buckets = {},
                     .split_rows = {},
                     .gathers = {},
-                    .backward = account_.last(step, StepClass::kBackward)};
+                    .backward = account_.last(step, StepClass::kBackward),
+                    .saved = saved_[slot]};
   const auto since_begin = [&](const Mark& mark) { return account_.since_begin(step, mark); };
   const auto timings = parameters_->buckets().timings(static_cast<int>(slot));
   for (std::size_t i = 0; i < timings.size(); ++i) {

@@ -9,6 +9,7 @@
 // Threads: the training thread. Errors: what the parts throw.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -92,6 +93,7 @@ struct StepReport {
   };
   std::vector<GatherSpan> gathers;  // of weights that this step's forward reads, in the order of their gathers
   StepAccount::Span backward;       // of the last micro-batch
+  bool saved = false;               // a checkpoint was begun behind it
 };
 
 class Trainer {
@@ -110,7 +112,7 @@ class Trainer {
   // Adds checkpoints, before allocate().
   void keep_checkpoints(Files& files, comm::Control& control, checkpoint::Options options);
   // Sets aside the memory that keep_checkpoints would, and no more: of a rank that writes `planned`.
-  void reserve_checkpoints(std::span<const checkpoint::PlannedRange> planned);
+  void reserve_checkpoints(checkpoint::StrategyKind strategy, std::span<const checkpoint::PlannedRange> planned);
   // Takes every byte, zero-filled.
   void allocate();
   // Tells the communicator of the arenas that collectives use. Collective, so when all ranks have their memory.
@@ -119,18 +121,17 @@ class Trainer {
   std::optional<checkpoint::Meta> load_newest(const std::string& model);
   // Fresh weights, made on so many threads; zero moments. Blocks the host.
   void initialize(int threads);
-  // The weights of a checkpoint that has this model's tensors and no more: moments stay zero. On CorruptError they are undefined. Every
-  // rank calls it by itself. Blocks the host. REQUIRES: allocated, no step enqueued.
+  // The weights of a checkpoint that has this model's tensors and no more: moments stay zero. On CorruptError they are
+  // undefined. Every rank calls it by itself. Blocks the host. REQUIRES: allocated, no step enqueued.
   void load_weights(Files& files, const checkpoint::FoundCheckpoint& found);
   // The next step to be enqueued begins with this sample of the run's order.
   void seek(std::int64_t next_sample);
 
   // Enqueues step `step` (from 0), up to and including the weight update.
   void step(std::int64_t step);
-  // Enqueues and waits for a checkpoint of the weights after the last step() enqueued. Throws NonFiniteError instead of
-  // writing if that step's gradient norm is not finite, DivergenceError if ranks hold different weights or moments.
-  // Part of that step in the account.
-  checkpoint::SaveReport save(const checkpoint::Meta& meta);
+  // Begins a checkpoint of the weights after the last step() enqueued, as Snapshot::begin: checkpointer() says how it
+  // goes. What holds the device up is part of the account: of that step, and of the next update.
+  void save(const checkpoint::Meta& meta);
   // Mean loss of this rank over its part of `eval.batches` held-out batches, times its share: ranks' results add
   // up to the held-out loss in nats a token. Blocks the host; part of the last step in the account, if there is one.
   double evaluate();
@@ -158,7 +159,10 @@ class Trainer {
 
  private:
   Evaluation make_evaluation(data::TokenSource& source);
+  Snapshot::Memory memory_of_checkpoints();
   void gradients(const data::StepBatch& batch);
+  // What follows on compute() may overwrite the state.
+  void fence_snapshot();
   // Products of a micro-batch leave multiprocessors to the collectives that may run beside it.
   void spare_multiprocessors(bool first, bool last);
   TensorTable weights_table() const;
@@ -185,6 +189,7 @@ class Trainer {
   comm::Communicator& communicator_;
   std::optional<std::size_t> outside_bytes_;       // taken of the device before the arenas were
   std::int64_t first_step_ = -1, last_step_ = -1;  // enqueued
+  std::array<bool, StepAccount::kSlots> saved_{};  // behind the last steps
 };
 
 }  // namespace strake::launch

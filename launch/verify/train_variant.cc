@@ -56,7 +56,7 @@ void take_steps(Trainer& trainer, const RankParts& parts, std::int64_t steps,
   const auto read = [&](std::int64_t step) {
     StepReport report = exchange.read(step);
     record.steps.push_back({report.loss, report.grad_norm});
-    exchange.start(std::move(report), stop_requested ? stop_requested() : 0, false);
+    exchange.start(std::move(report), {.stop_signal = stop_requested ? stop_requested() : 0});
   };
   // As in a run, the host is a step ahead of the device.
   std::int64_t step = 0;

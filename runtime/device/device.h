@@ -169,6 +169,9 @@ class Device {
   // not tell. Microseconds to milliseconds: not in a step.
   virtual std::optional<std::size_t> driver_bytes() const { return std::nullopt; }
 
+  // What of the device's own memory nobody has taken, as the driver says. Absent where it is the host's.
+  virtual std::optional<std::size_t> free_bytes() const { return std::nullopt; }
+
   // Has the latest record of `event` run? Relaxed: orders nothing and never blocks, so that looking every step hides no
   // missing wait. True for an event never recorded.
   virtual bool complete(const Event& event) const = 0;

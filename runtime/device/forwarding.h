@@ -51,6 +51,7 @@ class ForwardingDevice : public Device {
   void free(DeviceAddress address, MemoryKind kind) noexcept override { inner_.free(address, kind); }
   std::size_t allocated_bytes() const override { return inner_.allocated_bytes(); }
   std::optional<std::size_t> driver_bytes() const override { return inner_.driver_bytes(); }
+  std::optional<std::size_t> free_bytes() const override { return inner_.free_bytes(); }
   bool complete(const Event& event) const override { return inner_.complete(event); }
   bool complete(const Mark& mark) const override { return inner_.complete(mark); }
   void synchronize(const Event& event) override { inner_.synchronize(event); }

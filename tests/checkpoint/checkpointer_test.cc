@@ -55,7 +55,7 @@ TEST_P(Reshard, IsExactForAnyNumberOfRanks) {
     Event loaded_state = state.device().make_event("loaded");
     state.compute().record(loaded_state);
     Arena host("staging", MemoryKind::kHost);
-    Checkpointer to(files, control, state.device(), state.copy_out(), host, state.table(), options_in("/run/again"));
+    Checkpointer to(files, control, state.device(), state.copy_out(), {host}, state.table(), options_in("/run/again"));
     host.allocate(state.device());
     to.save(loaded_state, test::meta_at(7));
   });

@@ -1,5 +1,5 @@
-// Counts what this program asks of the heap, for tests of what hostile input may cost. Sanitizers keep their own
-// allocator: there it counts nothing.
+// Counts what this program asks of the heap, for tests of what hostile input may cost, and of what is left behind.
+// Sanitizers keep their own allocator: there it counts nothing.
 #pragma once
 
 #include <cstddef>
@@ -8,5 +8,7 @@ namespace strake::test {
 
 // Bytes that the calling thread has asked for so far.
 std::size_t allocated_bytes();
+// Bytes that all threads have, as the allocator rounds them.
+std::size_t live_bytes();
 
 }  // namespace strake::test

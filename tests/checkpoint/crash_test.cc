@@ -40,17 +40,22 @@ constexpr unsigned kPowerLosses = 20;
 const std::vector<int> kWorlds = {1, 3};
 #endif
 
+// Who writes: the training thread, or one beside it.
+constexpr StrategyKind kWriters[] = {StrategyKind::kSync, StrategyKind::kLazy};
+
 // ---- Errors.
 
 enum class Trouble { kOnce, kDiskFull };
 
 // Saves step 10, then step 20 with call `number` failing, then step 30 in health, as one run. Returns the changing
 // calls that saving step 20 made.
-std::int64_t save_through_error(int ranks, std::int64_t number, int error_number, Trouble trouble) {
+std::int64_t save_through_error(StrategyKind strategy, int ranks, std::int64_t number, int error_number,
+                                Trouble trouble) {
   MemoryFiles memory;
   FaultyFiles faulty(memory);
   LogLines lines;
-  const Options options = options_in("/run/ckpt", &lines);
+  Options options = options_in("/run/ckpt", &lines);
+  options.strategy = strategy;
   std::vector<RankEnd> second(static_cast<std::size_t>(ranks));
   std::int64_t calls = 0;
   const auto ends = run_ranks(ranks, [&](int rank, comm::Control& control) {
@@ -95,18 +100,20 @@ std::int64_t save_through_error(int ranks, std::int64_t number, int error_number
 }
 
 TEST(Errors, AtEveryCallCostOneCheckpointAndNothingElse) {
-  for (const int ranks : kWorlds) {
-    for (const auto& [error_number, trouble] : {std::pair{EIO, Trouble::kOnce}, std::pair{ENOSPC, Trouble::kDiskFull},
-                                                std::pair{EDQUOT, Trouble::kDiskFull}}) {
-      std::int64_t number = 1;
-      while (true) {
-        SCOPED_TRACE(fmt::format("{} ranks, errno {}, call {}", ranks, error_number, number));
-        const std::int64_t calls = save_through_error(ranks, number, error_number, trouble);
-        if (::testing::Test::HasFailure()) return;
-        if (number > calls) break;
-        ++number;
+  for (const StrategyKind strategy : kWriters) {
+    for (const int ranks : kWorlds) {
+      for (const auto& [error_number, trouble] : {std::pair{EIO, Trouble::kOnce}, std::pair{ENOSPC, Trouble::kDiskFull},
+                                                  std::pair{EDQUOT, Trouble::kDiskFull}}) {
+        std::int64_t number = 1;
+        while (true) {
+          SCOPED_TRACE(fmt::format("{}, {} ranks, errno {}, call {}", name_of(strategy), ranks, error_number, number));
+          const std::int64_t calls = save_through_error(strategy, ranks, number, error_number, trouble);
+          if (::testing::Test::HasFailure()) return;
+          if (number > calls) break;
+          ++number;
+        }
+        EXPECT_GT(number, 20);  // the loop met the calls of a whole save
       }
-      EXPECT_GT(number, 20);  // the loop met the calls of a whole save
     }
   }
 }
@@ -128,14 +135,15 @@ constexpr std::int64_t kNever = 0;
 
 // One rank saves steps 10 and 20 keeping one, dies on entering changing call `crash`, the machine loses power. Returns
 // what is wrong with what is left; nothing: empty. `calls` and `syncs` are those that were made.
-std::string crash_and_look(std::int64_t crash, std::int64_t ignored_sync, unsigned seed, std::int64_t* calls,
-                           std::int64_t* syncs) {
+std::string crash_and_look(StrategyKind strategy, std::int64_t crash, std::int64_t ignored_sync, unsigned seed,
+                           std::int64_t* calls, std::int64_t* syncs) {
   MemoryFiles memory;
   FaultyFiles faulty(memory);
   faulty.crash_at(crash);
   faulty.ignore_sync(ignored_sync);
   Options options = options_in("/run/ckpt");
   options.keep = 1;
+  options.strategy = strategy;
   std::int64_t reported = -1;
   run_ranks(1, [&](int, comm::Control& control) {
     SyntheticRank state(0, 1, {{"param/wte", DType::kF32, {57, 13}}, {"adam_m/wte", DType::kF32, {2'000}}});
@@ -174,30 +182,35 @@ std::string crash_and_look(std::int64_t crash, std::int64_t ignored_sync, unsign
 }
 
 TEST(PowerLoss, AtEveryCallLeavesWhatWasReportedDurable) {
-  std::int64_t calls = 0;
-  ASSERT_EQ(crash_and_look(kNever, 0, 1, &calls, nullptr), "");
-  ASSERT_GT(calls, 40);
-  for (std::int64_t crash = 1; crash <= calls + 1; ++crash) {
-    for (unsigned seed = 0; seed < kPowerLosses; ++seed) {
-      ASSERT_EQ(crash_and_look(crash, 0, seed, nullptr, nullptr), "") << "crash at call " << crash << ", seed " << seed;
+  for (const StrategyKind strategy : kWriters) {
+    std::int64_t calls = 0;
+    ASSERT_EQ(crash_and_look(strategy, kNever, 0, 1, &calls, nullptr), "");
+    ASSERT_GT(calls, 40);
+    for (std::int64_t crash = 1; crash <= calls + 1; ++crash) {
+      for (unsigned seed = 0; seed < kPowerLosses; ++seed) {
+        ASSERT_EQ(crash_and_look(strategy, crash, 0, seed, nullptr, nullptr), "")
+            << name_of(strategy) << ", crash at call " << crash << ", seed " << seed;
+      }
     }
   }
 }
 
 // The test above is worth something: with any one sync turned into a lie it finds damage.
 TEST(PowerLoss, EverySyncIsNeeded) {
-  std::int64_t calls = 0;
-  std::int64_t syncs = 0;
-  ASSERT_EQ(crash_and_look(kNever, 0, 1, &calls, &syncs), "");
-  ASSERT_GE(syncs, 12);
-  for (std::int64_t ignored = 1; ignored <= syncs; ++ignored) {
-    bool caught = false;
-    for (unsigned seed = 0; seed < 200 && !caught; ++seed) {
-      for (std::int64_t crash = 1; crash <= calls + 1 && !caught; ++crash) {
-        caught = !crash_and_look(crash, ignored, seed, nullptr, nullptr).empty();
+  for (const StrategyKind strategy : kWriters) {
+    std::int64_t calls = 0;
+    std::int64_t syncs = 0;
+    ASSERT_EQ(crash_and_look(strategy, kNever, 0, 1, &calls, &syncs), "");
+    ASSERT_GE(syncs, 12);
+    for (std::int64_t ignored = 1; ignored <= syncs; ++ignored) {
+      bool caught = false;
+      for (unsigned seed = 0; seed < 200 && !caught; ++seed) {
+        for (std::int64_t crash = 1; crash <= calls + 1 && !caught; ++crash) {
+          caught = !crash_and_look(strategy, crash, ignored, seed, nullptr, nullptr).empty();
+        }
       }
+      EXPECT_TRUE(caught) << name_of(strategy) << ", sync " << ignored << " of " << syncs << " could be left out";
     }
-    EXPECT_TRUE(caught) << "sync " << ignored << " of " << syncs << " could be left out";
   }
 }
 
@@ -217,35 +230,41 @@ class AbortAt final : public Failpoints {
 };
 
 TEST(DeadPeer, TakesNothingDurableWithItAndLeavesNothingHalf) {
-  for (const auto& [place, left] : {std::pair<std::string, std::int64_t>{"ckpt.report", 10}, {"ckpt.durable", 20}}) {
-    MemoryFiles memory;
-    const auto ends = run_ranks(2, [&, place = place](int rank, comm::Control& control) {
-      SyntheticRank state(rank, 2);
-      AbortAt failpoints(control, place);
-      Options options = options_in("/run/ckpt");
-      auto first = state.make_checkpointer(memory, control, options);
-      state.save(*first, 10);
-      first.reset();
-      Arena host("staging", MemoryKind::kHost);
-      if (rank == 0) options.failpoints = &failpoints;
-      Checkpointer second(memory, control, state.device(), state.copy_out(), host, state.table(), options);
-      host.allocate(state.device());
-      state.save(second, 20);
-    });
-    for (const RankEnd& end : ends) EXPECT_EQ(end.code, ExitCode::kPeerOrDeviceLost) << test::describe(ends);
-    const LoadResult loaded = test::load_newest(memory, 2, options_in("/run/ckpt"));
-    EXPECT_EQ(loaded.step, left) << place;
-    EXPECT_TRUE(loaded.exact);
+  for (const StrategyKind strategy : kWriters) {
+    for (const auto& [place, left] : {std::pair<std::string, std::int64_t>{"ckpt.report", 10}, {"ckpt.durable", 20}}) {
+      SCOPED_TRACE(fmt::format("{}, at {}", name_of(strategy), place));
+      MemoryFiles memory;
+      const auto ends = run_ranks(2, [&, place = place](int rank, comm::Control& control) {
+        SyntheticRank state(rank, 2);
+        AbortAt failpoints(control, place);
+        Options options = options_in("/run/ckpt");
+        options.strategy = strategy;
+        auto first = state.make_checkpointer(memory, control, options);
+        state.save(*first, 10);
+        first.reset();
+        Arena host("staging", MemoryKind::kHost);
+        if (rank == 0) options.failpoints = &failpoints;
+        Checkpointer second(memory, control, state.device(), state.copy_out(), {host}, state.table(), options);
+        host.allocate(state.device());
+        state.save(second, 20);
+      });
+      for (const RankEnd& end : ends) EXPECT_EQ(end.code, ExitCode::kPeerOrDeviceLost) << test::describe(ends);
+      const LoadResult loaded = test::load_newest(memory, 2, options_in("/run/ckpt"));
+      EXPECT_EQ(loaded.step, left) << place;
+      EXPECT_TRUE(loaded.exact);
+    }
   }
 }
 
 // ---- Kill -9.
 
-// Kills the process at the n-th failpoint that `rank` passes, or only counts and remembers names.
+// Kills the process at the n-th failpoint that `rank` passes, or only counts and remembers names. The training thread
+// passes its places before the one that writes passes its own.
 class KillAt final : public Failpoints {
  public:
   explicit KillAt(std::int64_t number) : number_(number) {}
   void hit(std::string_view name) override {
+    const std::lock_guard lock(mutex_);
     names_.emplace_back(name);
     if (static_cast<std::int64_t>(names_.size()) == number_) ::kill(::getpid(), SIGKILL);
   }
@@ -253,29 +272,40 @@ class KillAt final : public Failpoints {
 
  private:
   std::int64_t number_;
+  std::mutex mutex_;
   std::vector<std::string> names_;
 };
 
 // Two ranks save steps 10, 20 and 30 keeping one; rank `victim` passes its failpoints through `failpoints`.
-std::vector<RankEnd> save_three(Files& files, const fs::path& directory, int victim, Failpoints& failpoints) {
+std::vector<RankEnd> save_three(StrategyKind strategy, Files& files, const fs::path& directory, int victim,
+                                Failpoints& failpoints) {
   return run_ranks(2, [&](int rank, comm::Control& control) {
     SyntheticRank state(rank, 2);
     Options options = options_in(directory);
     options.keep = 1;
+    options.strategy = strategy;
     if (rank == victim) options.failpoints = &failpoints;
     auto checkpointer = state.make_checkpointer(files, control, options);
     for (const std::int64_t step : {10, 20, 30}) state.save(*checkpointer, step);
   });
 }
 
-TEST(Kill, AtEveryFailpointOfEveryRankLeavesAWholeState) {
+class Kill : public testing::TestWithParam<StrategyKind> {};
+INSTANTIATE_TEST_SUITE_P(Strategies, Kill,
+                         testing::Values(StrategyKind::kSync, StrategyKind::kPinned, StrategyKind::kLazy,
+                                         StrategyKind::kDevice),
+                         [](const auto& kind) { return std::string(name_of(kind.param)); });
+
+TEST_P(Kill, AtEveryFailpointOfEveryRankLeavesAWholeState) {
   PosixFiles files;
   for (const int victim : {0, 1}) {
+    // Of a save.
+    const char* first = GetParam() == StrategyKind::kSync && victim == 0 ? "ckpt.preflight" : "ckpt.snap.begin";
     std::vector<std::string> names;
     {
       const ScratchFolder scratch(ScratchFolder::Where::kMemory);
       KillAt nobody(0);
-      ASSERT_TRUE(test::all_done(save_three(files, scratch.path(), victim, nobody)));
+      ASSERT_TRUE(test::all_done(save_three(GetParam(), files, scratch.path(), victim, nobody)));
       names = nobody.names();
     }
     if (victim == 0) {  // the protocol's places are all there
@@ -290,7 +320,7 @@ TEST(Kill, AtEveryFailpointOfEveryRankLeavesAWholeState) {
     std::int64_t saving = 0;
     for (std::size_t n = 1; n <= names.size(); ++n) {
       SCOPED_TRACE(fmt::format("rank {} killed at its failpoint {} ({})", victim, n, names[n - 1]));
-      if (names[n - 1] == (victim == 0 ? "ckpt.preflight" : "ckpt.snap.begin")) {
+      if (names[n - 1] == first) {
         if (saving > 0) committed = saving;
         saving += 10;
       }
@@ -300,7 +330,7 @@ TEST(Kill, AtEveryFailpointOfEveryRankLeavesAWholeState) {
       ASSERT_GE(child, 0);
       if (child == 0) {
         KillAt killer(static_cast<std::int64_t>(n));
-        save_three(files, scratch.path(), victim, killer);
+        save_three(GetParam(), files, scratch.path(), victim, killer);
         ::_exit(1);
       }
       int status = 0;

@@ -72,6 +72,7 @@ class SyntheticRank {
         device_(device == nullptr ? *own_device_ : *device),
         state_("state", MemoryKind::kDevice),
         host_("staging", MemoryKind::kHost),
+        snapshot_("snapshot", MemoryKind::kDevice),
         updated_(device_.make_event("updated")),
         compute_(device_.make_stream("compute", StreamPriority::kNormal)),
         copy_out_(device_.make_stream("copy_out", StreamPriority::kNormal)) {
@@ -95,9 +96,10 @@ class SyntheticRank {
   // REQUIRES: once a rank; the staging arena is allocated here.
   std::unique_ptr<checkpoint::Checkpointer> make_checkpointer(Files& files, comm::Control& control,
                                                               checkpoint::Options options) {
-    auto checkpointer = std::make_unique<checkpoint::Checkpointer>(files, control, device_, *copy_out_, host_, table_,
-                                                                   std::move(options));
+    auto checkpointer = std::make_unique<checkpoint::Checkpointer>(
+        files, control, device_, *copy_out_, checkpoint::SaveMemory{host_, &snapshot_}, table_, std::move(options));
     host_.allocate(device_);
+    snapshot_.allocate(device_);
     return checkpointer;
   }
 
@@ -111,9 +113,19 @@ class SyntheticRank {
                      });
     compute_->record(updated_);
   }
-  checkpoint::SaveReport save(checkpoint::Checkpointer& checkpointer, std::int64_t step) {
+  // The same where a save may be in flight, as a training step does it.
+  void advance_behind(checkpoint::Checkpointer& checkpointer, std::int64_t step) {
+    checkpointer.fence(*compute_);
     advance_to(step);
-    return checkpointer.save(updated_, meta_at(step));
+  }
+  void begin(checkpoint::Checkpointer& checkpointer, std::int64_t step, checkpoint::Proof proof = {}) {
+    advance_behind(checkpointer, step);
+    checkpointer.begin(updated_, meta_at(step), std::move(proof));
+    if (checkpointer.holds() == checkpoint::Holds::kNextStep) checkpointer.fence(*compute_);
+  }
+  checkpoint::SaveReport save(checkpoint::Checkpointer& checkpointer, std::int64_t step) {
+    begin(checkpointer, step);
+    return checkpointer.finish();
   }
 
   // Is every byte of the state that of `step`?
@@ -147,7 +159,7 @@ class SyntheticRank {
   std::unique_ptr<Device> own_device_;
   Device& device_;
   Arena state_;
-  Arena host_;
+  Arena host_, snapshot_;
   TensorTable table_;
   std::vector<Tensor> views_;
   Event updated_;

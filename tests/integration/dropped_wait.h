@@ -1,12 +1,15 @@
 // A training run of two ranks with an evaluation and checkpoints, in which rank 0 leaves out one of its waits.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <iterator>
 #include <map>
 #include <string>
 #include <vector>
 
+#include "launch/train/strategy_choice.h"
 #include "runtime/base/error.h"
 #include "runtime/device/order_checker.h"
 #include "tests/integration/small_job.h"
@@ -24,6 +27,7 @@ inline constexpr const char* kReplicatedWaitSites[] = {
     "copy-in waits for the slot's last reader",  // WAR
     "evaluation waits for the batch",            // RAW
     "snapshot waits for the updated weights",    // RAW
+    "update waits for the snapshot",             // WAR, where training goes on meanwhile
 };
 
 inline constexpr const char* kShardedWaitSites[] = {
@@ -37,6 +41,7 @@ inline constexpr const char* kShardedWaitSites[] = {
     "copy-in waits for the slot's last reader",  // WAR
     "evaluation waits for the batch",            // RAW
     "snapshot waits for the updated weights",    // RAW
+    "update waits for the snapshot",             // WAR, where training goes on meanwhile
 };
 
 // And where the token table's gradient is split.
@@ -49,16 +54,26 @@ inline constexpr const char* kSplitWaitSites[] = {
 struct WaitingRun {
   models::Shard shard = models::Shard::kNone;
   bool split = false;  // comm.split_embedding
-  std::string name() const { return std::string(name_of(shard)) + (split ? "_split" : ""); }
+  launch::CheckpointStrategy strategy = launch::CheckpointStrategy::kLazy;
+  bool saves_beside() const { return strategy != launch::CheckpointStrategy::kSync; }
+  std::string name() const {
+    return fmt::format("{}{}_{}", name_of(shard), split ? "_split" : "", name_of(launch::planned_strategy(strategy)));
+  }
 };
-inline constexpr WaitingRun kWaitingRuns[] = {{models::Shard::kNone, false},
-                                              {models::Shard::kOptimizer, false},
-                                              {models::Shard::kNone, true},
-                                              {models::Shard::kOptimizer, true}};
+inline constexpr WaitingRun kWaitingRuns[] = {
+    {models::Shard::kNone, false},
+    {models::Shard::kOptimizer, false},
+    {models::Shard::kNone, true},
+    {models::Shard::kOptimizer, true},
+    {models::Shard::kNone, false, launch::CheckpointStrategy::kSync},
+    {models::Shard::kNone, false, launch::CheckpointStrategy::kPinned},
+    {models::Shard::kOptimizer, false, launch::CheckpointStrategy::kDevice},
+};
 
 inline std::vector<std::string> wait_sites(const WaitingRun& run) {
   std::vector<std::string> sites(std::begin(kReplicatedWaitSites), std::end(kReplicatedWaitSites));
   if (run.shard == models::Shard::kOptimizer) sites.assign(std::begin(kShardedWaitSites), std::end(kShardedWaitSites));
+  if (!run.saves_beside()) std::erase(sites, "update waits for the snapshot");
   if (run.split) sites.insert(sites.end(), std::begin(kSplitWaitSites), std::end(kSplitWaitSites));
   std::ranges::sort(sites);
   return sites;
@@ -81,6 +96,7 @@ inline DroppedWait run_with_dropped_wait(
   config.comm.split_embedding = waiting.split ? launch::SplitTable::kAlways : launch::SplitTable::kNever;
   config.train.shard = waiting.shard;
   config.checkpoint.every = 2;
+  config.checkpoint.strategy = waiting.strategy;
   config.data.val = {job.val_tokens().string()};
   config.eval.every = 5;
   config.eval.batches = 10;

@@ -1,8 +1,10 @@
 // A run that was cut, stopped or killed and started again ends where the uncut run ends, bit for bit: weights,
 // optimizer state, data cursor and every later loss. Fresh processes each time.
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <csignal>
 #include <random>
 #include <thread>
@@ -76,6 +78,23 @@ TEST_F(Resume, CutAtAnyStep) {
   }
 }
 
+// The runs above take the default. A run that was begun by one strategy goes on by another.
+TEST_F(Resume, CutAtAnyStepByEveryStrategy) {
+  const std::vector<std::string> strategies{"sync", "pinned", "lazy", "device"};
+  for (const std::int64_t cut : {1, 6, 8, 13}) {
+    for (std::size_t i = 0; i < strategies.size(); ++i) {
+      const std::string name = fmt::format("{}-{}", strategies[i], cut);
+      SCOPED_TRACE(name);
+      const ProgramEnd end = job_.train(
+          kRanks, name, {fmt::format("train.stop_at={}", cut), "checkpoint.strategy=" + strategies[i], kSlow});
+      EXPECT_EQ(end.exit_code, 0) << end.output;
+      EXPECT_EQ(job_.steps_done(name), cut);
+      finish(name, {"checkpoint.resume=true", "checkpoint.strategy=" + strategies[(i + 1) % strategies.size()]});
+      expect_like_uncut(name);
+    }
+  }
+}
+
 TEST_F(Resume, CutAgainAndAgain) {
   for (const std::int64_t cut : {2, 3, 7, 11}) {
     const ProgramEnd end = job_.train(kRanks, "pieces", {"train.stop_at=" + std::to_string(cut)});
@@ -96,9 +115,11 @@ TEST_F(Resume, AfterKillingAllRanks) {
   const std::uint64_t seed = std::random_device{}();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937_64 random(seed);
-  constexpr int kKills = 6;
+  constexpr int kKills = 8;
+  constexpr std::array kStrategies{"lazy", "pinned", "device", "sync"};
   for (int kill = 0; kill < kKills; ++kill) {
-    StrakeProgram program(kRanks, job_.arguments("killed", {kSlow}), job_.folder());
+    const std::string strategy = std::string("checkpoint.strategy=") + kStrategies[static_cast<std::size_t>(kill) / 2];
+    StrakeProgram program(kRanks, job_.arguments("killed", {kSlow, strategy}), job_.folder());
     const bool while_saving = kill % 2 == 1;
     if (while_saving) {
       // A checkpoint is being written: its folder has its temporary name.

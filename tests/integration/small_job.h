@@ -76,6 +76,8 @@ inline void expect_equal_bits(const RankOutcome& outcome, const RankOutcome& exp
 struct RankSetup {
   Device* device = nullptr;  // REQUIRES: set
   launch::TrainHooks hooks = {};
+  Files* files = nullptr;                 // null: the operating system's
+  LogLevel log_level = LogLevel::kError;  // of what goes to standard error
 };
 
 // Of a job's model and data.
@@ -147,7 +149,8 @@ inline std::vector<float> weights_of(launch::Trainer& trainer, Device& device) {
 // One rank of `config`, with its communicator and control.
 inline RankOutcome run_rank(const launch::Config& config, comm::Communicator& communicator, comm::Control& control,
                             RankSetup setup) {
-  PosixFiles files;
+  PosixFiles posix;
+  Files& files = setup.files != nullptr ? *setup.files : posix;
   RankOutcome outcome;
   launch::Trainer* trainer = nullptr;
   const auto told_first = setup.hooks.before_first_step;
@@ -167,7 +170,7 @@ inline RankOutcome run_rank(const launch::Config& config, comm::Communicator& co
     outcome.weights = weights_of(*trainer, *setup.device);
   };
   outcome.result = launch::train_rank(
-      config, {*setup.device, communicator, control, files, Logger(control.rank(), control.size(), LogLevel::kError)},
+      config, {*setup.device, communicator, control, files, Logger(control.rank(), control.size(), setup.log_level)},
       setup.hooks, {"a", "test"});
   return outcome;
 }

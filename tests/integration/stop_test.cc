@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <functional>
@@ -169,6 +170,36 @@ TEST_F(Stop, AfterTheDeathOfARankNoSaveStarts) {
         EXPECT_FALSE(entry.path().filename().string().starts_with("step-")) << entry.path() << "\n" << end.output;
       }
     }
+    std::filesystem::remove_all(job_->run_folder(name));
+  }
+}
+
+// The other rank's writer waits for the dead one's vote: the job ends all the same, and goes on from what was durable.
+TEST_F(Stop, ADeathWhileACheckpointIsWrittenLosesNoneBefore) {
+  const std::vector<std::string> strategies{"lazy", "pinned", "device"};
+  for (int trial = 0; trial < kTrials / 2; ++trial) {
+    const std::string name = fmt::format("torn-{}", trial);
+    SCOPED_TRACE(testing::Message() << name << ", seed " << seed_);
+    std::vector<std::string> words = keys();
+    words.insert(words.end(), {"checkpoint.every=2", "checkpoint.strategy=" + strategies[trial % strategies.size()]});
+    StrakeProgram program(kRanks, job_->arguments(name, words), job_->folder());
+    const auto folder = launch::checkpoint_folder(job_->run_folder(name));
+    const auto writing = [&] {
+      PosixFiles files;
+      return files.is_directory(folder) && std::ranges::any_of(files.list(folder), [](const std::string& entry) {
+               return entry.find(".tmp-") != std::string::npos;
+             });
+    };
+    const std::int64_t from = static_cast<std::int64_t>(random_() % 20);
+    EXPECT_TRUE(wait_until([&] { return (job_->steps_done(name) >= from && writing()) || !program.running(); }));
+    const std::vector<pid_t> ranks = program.rank_processes();
+    if (ranks.size() == kRanks) ::kill(ranks[random_() % kRanks], SIGKILL);
+    const ProgramEnd end = program.wait();
+    EXPECT_FALSE(end.hung) << end.output;
+    EXPECT_NE(end.exit_code, 0) << end.output;
+    PosixFiles files;
+    for (const std::int64_t step : committed(name)) checkpoint::verify_checkpoint(files, job_->checkpoint(name, step));
+    expect_resumes_to_the_straight_run(name, 1);
     std::filesystem::remove_all(job_->run_folder(name));
   }
 }

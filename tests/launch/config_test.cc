@@ -105,6 +105,9 @@ INSTANTIATE_TEST_SUITE_P(
                       BadOverride{"optimizer.clip_norm=inf", "optimizer.clip_norm", "a number from 0"},
                       BadOverride{"run.device=gpu", "run.device", "auto, cpu or cuda"},
                       BadOverride{"comm.buffers=pinned", "comm.buffers", "plain, registered or symmetric"},
+                      BadOverride{"checkpoint.strategy=fast", "checkpoint.strategy",
+                                  "auto, sync, pinned, lazy or device"},
+                      BadOverride{"checkpoint.if_busy=fail", "checkpoint.if_busy", "wait or skip"},
                       BadOverride{"checkpoint.resume=maybe", "checkpoint.resume", "auto, true or false"}));
 
 INSTANTIATE_TEST_SUITE_P(

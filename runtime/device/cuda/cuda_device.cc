@@ -182,6 +182,12 @@ class CudaDevice final : public Device {
   std::size_t allocated_bytes() const override { return allocated_bytes_; }
   std::optional<std::size_t> driver_bytes() const override { return cuda::gpu_memory_of_this_process(ordinal_); }
 
+  std::optional<std::size_t> free_bytes() const override {
+    std::size_t free_bytes = 0, total_bytes = 0;
+    STRAKE_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));
+    return free_bytes;
+  }
+
   bool complete(const Event& event) const override {
     const CudaEventState& state = state_of(event);
     return state.recorded == 0 || has_run(state.event);

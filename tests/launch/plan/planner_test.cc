@@ -298,6 +298,28 @@ TEST(Planner, RanksThatShareAGpuTakeHostMemoryAndNothingForNccl) {
   EXPECT_EQ(row_bytes(plan_on({.kind = DeviceKind::kCuda, .ranks = 1}, config), "communication staging"), 0u);
 }
 
+// What each strategy takes beside the state: a rank's part in host memory, and on the device where it is copied there.
+TEST(Planner, StrategiesOfCheckpoints) {
+  Config config = shape_config(2, 128, 2);
+  const PlanTarget target{.kind = DeviceKind::kCuda, .ranks = 2};
+  const std::size_t staging_bytes = row_bytes(plan_on(target, config), "checkpoint staging");
+  EXPECT_GT(staging_bytes, 0u);
+  for (const auto strategy : {CheckpointStrategy::kAuto, CheckpointStrategy::kSync, CheckpointStrategy::kPinned,
+                              CheckpointStrategy::kLazy, CheckpointStrategy::kDevice}) {
+    config.checkpoint.strategy = strategy;
+    const RankPlan plan = plan_on(target, config);
+    EXPECT_EQ(row_bytes(plan, "checkpoint staging"), staging_bytes);
+    const std::size_t snapshot_bytes = row_bytes(plan, "checkpoint snapshot");
+    if (strategy != CheckpointStrategy::kDevice) {
+      EXPECT_EQ(snapshot_bytes, 0u);
+      continue;
+    }
+    const auto parameters = static_cast<std::size_t>(plan.parameters);
+    EXPECT_GE(snapshot_bytes, 12 * parameters / 2 - 12);  // f32 weights and both moments, shared out
+    EXPECT_LE(snapshot_bytes, staging_bytes);
+  }
+}
+
 TEST(Planner, AnyNumberOfRanks) {
   Config config = shape_config(2, 128, 2);
   config.comm.split_embedding = SplitTable::kNever;  // whose rows are in transit too
@@ -308,8 +330,8 @@ TEST(Planner, AnyNumberOfRanks) {
     EXPECT_EQ(row_bytes(plan, "gradients in transit") > 0, ranks > 8) << ranks;
     EXPECT_EQ(plan.bytes.sent > 0, ranks > 1) << ranks;
     EXPECT_EQ(plan.job.derived.accumulation, 1) << ranks;
-    EXPECT_LE(row_bytes(plan, "host staging"), staging) << ranks << ": ranks share out checkpoints";
-    staging = row_bytes(plan, "host staging");
+    EXPECT_LE(row_bytes(plan, "checkpoint staging"), staging) << ranks << ": ranks share out checkpoints";
+    staging = row_bytes(plan, "checkpoint staging");
   }
 }
 

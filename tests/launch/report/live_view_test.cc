@@ -123,7 +123,7 @@ TEST(LiveBar, AMessageOfAnotherRankClearsItsLine) {
   other.view.start({}, {}, 10);
   other.step(1);
   other.view.evaluated({1, 2.0}, 10, 1s);
-  other.view.saved(1, 10, 1s);
+  other.view.saved(1, {.returned_s = 1, .snapshot_s = 1, .durable_s = 1, .bytes = 10}, 0s);
   other.view.end({}, StepBreakdown(2));
   EXPECT_EQ(other.all(), "") << "progress is for rank 0 to tell";
   Logger(1, 2).to(other.view).warning("late");
@@ -217,6 +217,18 @@ TEST(LiveView, SaysWhenASecondEpochBegins) {
   }
 }
 
+TEST(LiveView, SaysWhatACheckpointHeldUp) {
+  Watched watched(ViewStyle::kLines);
+  watched.start();
+  watched.view.saved(1, {.returned_s = 0.02, .snapshot_s = 0.05, .durable_s = 0.25, .bytes = 1'000'000}, 10ms);
+  EXPECT_NE(watched.all().find("step 1: checkpoint, 1.0 MB a rank, durable after 250ms; training went on after 30ms\n"),
+            std::string::npos)
+      << watched.all();
+  watched.writes.clear();
+  watched.view.saved(2, {.returned_s = 0.25, .snapshot_s = 0.05, .durable_s = 0.25, .bytes = 1'000'000}, 0ms);
+  EXPECT_NE(watched.all().find("durable after 250ms\n"), std::string::npos) << watched.all();
+}
+
 TEST(LiveView, TellsNothingWhereTheLevelIsHigher) {
   Watched quiet(ViewStyle::kBar, Logger(0, 1, LogLevel::kWarning));
   quiet.start();
@@ -233,7 +245,7 @@ TEST(LiveJson, IsAnObjectALine) {
   late.class_ms[static_cast<std::size_t>(StepClass::kExposedComm)] = 250;
   for (int step = 1; step <= 10; ++step) watched.step(step, {late, late});
   watched.view.evaluated({10, 2.25}, 4096, 500ms);
-  watched.view.saved(10, 1'000'000, 250ms);
+  watched.view.saved(10, {.returned_s = 0.02, .snapshot_s = 0.05, .durable_s = 0.25, .bytes = 1'000'000}, 10ms);
   Logger(0, 2).to(watched.view).warning("a \"b\"\nc");
   EndFacts facts;
   facts.run_dir = "runs/a";
@@ -260,6 +272,10 @@ TEST(LiveJson, IsAnObjectALine) {
   EXPECT_EQ(events[2].at("val_tokens"), 4096);
   EXPECT_EQ(events[3].at("event"), "checkpoint");
   EXPECT_EQ(events[3].at("bytes_a_rank"), 1'000'000);
+  EXPECT_EQ(events[3].at("seconds"), 0.25);
+  EXPECT_EQ(events[3].at("returned_s"), 0.02);
+  EXPECT_EQ(events[3].at("snapshot_s"), 0.05);
+  EXPECT_EQ(events[3].at("waited_s"), 0.01);
   EXPECT_EQ(events[4].at("event"), "message");
   EXPECT_EQ(events[4].at("level"), "warning");
   EXPECT_EQ(events[4].at("text"), "a \"b\"\nc");

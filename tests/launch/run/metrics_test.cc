@@ -51,9 +51,23 @@ TEST(Metrics, ComeBackAsWritten) {
     file.append(step_metrics(1));
     file.append(EvalMetrics{1, 1, 2.0625, 4096});
     file.append(step_metrics(2));
+    file.append(CheckpointMetrics{.step = 1,
+                                  .attempt = 1,
+                                  .bytes = 4096,
+                                  .waited_ms = 0.5,
+                                  .returned_ms = 0.25,
+                                  .snapshot_ms = 1.125,
+                                  .durable_ms = 20.5});
   }
   const Metrics read = read_metrics(files, "/m");
-  ASSERT_EQ(read.steps.size(), 2u);
+  ASSERT_EQ(read.checkpoints.size(), 1u);
+  EXPECT_EQ(read.checkpoints[0].step, 1);
+  EXPECT_EQ(read.checkpoints[0].bytes, 4096u);
+  EXPECT_EQ(read.checkpoints[0].waited_ms, 0.5);
+  EXPECT_EQ(read.checkpoints[0].returned_ms, 0.25);
+  EXPECT_EQ(read.checkpoints[0].snapshot_ms, 1.125);
+  EXPECT_EQ(read.checkpoints[0].durable_ms, 20.5);
+  ASSERT_EQ(read.steps.size(), 2u) << "a checkpoint's line is none of a step";
   ASSERT_EQ(read.evals.size(), 1u);
   EXPECT_EQ(read.highest_attempt, 1);
   EXPECT_EQ(read.steps[1].step, 2);

@@ -60,10 +60,12 @@ TEST(CheckpointPolicy, ByTimeOnceAllRanksKnow) {
   policy.all_know();
   EXPECT_TRUE(policy.wanted(21, false));
   EXPECT_FALSE(policy.due(begin + minutes(6))) << "it is told once";
-  policy.saved(21, begin + minutes(6));
+  policy.begun(begin + minutes(6));
   EXPECT_FALSE(policy.wanted(22, false));
   EXPECT_FALSE(policy.due(begin + minutes(10)));
   EXPECT_TRUE(policy.due(begin + minutes(11)));
+  EXPECT_EQ(policy.newest(), std::nullopt) << "not durable yet";
+  policy.durable(21);
   EXPECT_EQ(policy.newest(), 21);
 }
 

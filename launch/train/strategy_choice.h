@@ -1,0 +1,28 @@
+// Which strategy checkpoints are written by (checkpoint/strategy.h), where checkpoint.strategy leaves it open: a
+// snapshot on the device where every rank's GPU has room for it, else lazy copies into host memory.
+//
+// Threads: the training thread. Errors: AgreedError.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "checkpoint/strategy.h"
+#include "launch/config.h"
+#include "launch/train/train.h"
+#include "launch/train/trainer.h"
+
+namespace strake::launch {
+
+struct StrategyChoice {
+  checkpoint::StrategyKind kind = checkpoint::StrategyKind::kSync;
+  std::string why;  // for people; empty: the configuration says so
+};
+
+// What a plan counts with, which does not know what else is on a GPU.
+checkpoint::StrategyKind planned_strategy(CheckpointStrategy wanted);
+
+// For `trainer`, which has planned its memory and not taken it. Collective.
+StrategyChoice choose_strategy(CheckpointStrategy wanted, const RankParts& parts, const Trainer& trainer);
+
+}  // namespace strake::launch
