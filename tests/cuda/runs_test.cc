@@ -12,10 +12,13 @@
 #include <string_view>
 #include <tuple>
 
+#include "checkpoint/directory.h"
 #include "launch/plan/planner.h"
+#include "launch/train/strategy_choice.h"
 #include "tests/cuda/cuda_under_test.h"
 #include "tests/integration/diverged_rank.h"
 #include "tests/integration/dropped_wait.h"
+#include "tests/integration/program_job.h"
 #include "tests/integration/small_job.h"
 #include "tests/integration/variants.h"
 #include "tests/support/counting_device.h"
@@ -149,6 +152,41 @@ TEST_F(RunsOnTwoGpus, EveryWaitIsLoadBearing) {
   SmallJob job(kShape);
   GpuRanks gpus(/*deterministic=*/true);
   for (const WaitingRun& run : kWaitingRuns) expect_every_wait_is_load_bearing(job, run, on(gpus));
+}
+
+// What is copied while the next step runs is what that step began with, whichever stream is late.
+TEST_F(RunsOnTwoGpus, CheckpointsOfEveryStrategyHoldTheSameBytes) {
+  using launch::CheckpointStrategy;
+  SmallJob job(kShape);
+  GpuRanks gpus(/*deterministic=*/true);
+  for (const models::Shard shard : {models::Shard::kNone, models::Shard::kOptimizer}) {
+    const auto run = [&](CheckpointStrategy strategy, const std::string& late) {
+      launch::Config config = gpu_config(job, 2, 1, ComputeType::kBF16);
+      config.checkpoint.every = 1;
+      config.checkpoint.keep = 100;
+      config.checkpoint.strategy = strategy;
+      run_variant(config, 2,
+                  {.name = late,
+                   .overlap = true,
+                   .bucket_mib = kGpuBuckets,
+                   .late_stream = late,
+                   .late_host = false,
+                   .shard = shard},
+                  on(gpus));
+      return launch::checkpoint_folder(config.run.dir);
+    };
+    const auto waiting = run(CheckpointStrategy::kSync, "");
+    for (const auto strategy : {CheckpointStrategy::kPinned, CheckpointStrategy::kLazy, CheckpointStrategy::kDevice}) {
+      for (const char* late : {"", "copy-out", "compute"}) {
+        SCOPED_TRACE(testing::Message() << name_of(launch::planned_strategy(strategy)) << ", late: " << late);
+        const auto beside = run(strategy, late);
+        for (std::int64_t step = 1; step <= kSteps; ++step) {
+          const std::string name = checkpoint::step_name(step);
+          expect_equal_checkpoints(beside / name, waiting / name);
+        }
+      }
+    }
+  }
 }
 
 TEST_F(RunsOnTwoGpus, AFlippedBitOnOneRankIsFoundBeforeTheNextCheckpoint) {
