@@ -23,6 +23,7 @@ done
 python3=/usr/bin/python3
 if "$python3" -c 'import tomllib' 2>/dev/null; then
   "$python3" "$root/tests/bench/cpu_speed.py" --strake "$build/bin/strake" $smoke | tee -a "$found"
+  "$python3" "$root/tests/bench/checkpoint_cost.py" --strake "$build/bin/strake" $smoke | tee -a "$found"
 fi
 echo "load average after: $(cut -d' ' -f1-3 /proc/loadavg)"
 echo
