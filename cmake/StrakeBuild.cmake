@@ -27,7 +27,9 @@ endif()
 # a target at once: a third of the time, most of which goes to headers. So what is local to a file has a name of its own
 # within its target; builds that are not of that kind show that every file stands by itself.
 if(CMAKE_UNITY_BUILD)
-  set(CMAKE_UNITY_BUILD_BATCH_SIZE 12)
+  if(NOT DEFINED CMAKE_UNITY_BUILD_BATCH_SIZE)
+    set(CMAKE_UNITY_BUILD_BATCH_SIZE 12)  # 0: all of a target, which finds every name that two files share
+  endif()
   add_compile_options($<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CXX_COMPILER_ID:GNU>>:-Wno-subobject-linkage>)
 endif()
 

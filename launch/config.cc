@@ -172,7 +172,7 @@ void bind_keys(ConfigReader& reader, Config& c) {
                                    {"device", CheckpointStrategy::kDevice}},
                                   "What training waits for while a checkpoint is written; sync: all of it; pinned: the "
                                   "copy to the host; lazy: the next update of the weights does; device: a copy on the "
-                                  "device; auto: device where a GPU has room, else lazy.",
+                                  "device; auto: lazy on the CPU, sync on GPUs.",
                                   kNoEffect);
   reader.bind<IfBusy>("checkpoint.if_busy", c.checkpoint.if_busy, {{"wait", IfBusy::kWait}, {"skip", IfBusy::kSkip}},
                       "A checkpoint that is due while the one before is still written; wait: as long as the interval "

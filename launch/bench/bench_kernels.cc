@@ -36,7 +36,7 @@ using Part = KernelBlocks::Part;
 // more than a third of what a stream's queue takes where an operation launches several kernels.
 constexpr int kLeadOperations = 80;
 
-struct Bench {
+struct KernelBench {
   Config config;  // as the user means it
   KernelJob job;
   TimedSteps steps;
@@ -72,7 +72,7 @@ class BlockSampler {
   std::optional<GpuLoad> load_;
 };
 
-void add_timed(Bench& bench, const TimedDevice& timed, const StepReport& report) {
+void add_timed(KernelBench& bench, const TimedDevice& timed, const StepReport& report) {
   const TimedDevice::Times times = timed.times(report.step);
   const std::vector<DeclaredOperation>& operations = timed.operations(report.step);
   if (bench.steps.operations.empty()) bench.steps.operations = operations;
@@ -87,13 +87,14 @@ void add_timed(Bench& bench, const TimedDevice& timed, const StepReport& report)
 }
 
 // Trains and measures.
-Bench measure(const BenchKernelsArguments& arguments, const Config& config, RankDevice& device,
-              comm::Communicator& communicator, comm::Control& control, RankWatch& watch, Files& files) {
+KernelBench measure(const BenchKernelsArguments& arguments, const Config& config, RankDevice& device,
+                    comm::Communicator& communicator, comm::Control& control, RankWatch& watch, Files& files) {
   const BenchFolder folder(files, config, control);
   const KernelBlocks blocks{.warmup = arguments.warmup, .steps = arguments.steps};
   const Config run = folder.run_of(config, blocks.total(), control);
 
-  Bench bench{.config = config, .job = {}, .steps = {}, .marks_ms = {}, .as_it_is = {}, .timed = {}, .kernels = {}};
+  KernelBench bench{
+      .config = config, .job = {}, .steps = {}, .marks_ms = {}, .as_it_is = {}, .timed = {}, .kernels = {}};
   const std::optional<GpuFacts> gpu = current_gpu(device.base());
   bench.job.warmup = arguments.warmup;
   bench.job.device = gpu.has_value() ? gpu->name : device.base().description();
@@ -141,7 +142,7 @@ Bench measure(const BenchKernelsArguments& arguments, const Config& config, Rank
 
 Json or_null(const std::optional<GpuLoad>& load) { return load.has_value() ? to_json(*load) : Json(); }
 
-Json report_json(const BenchKernelsArguments& arguments, const Bench& bench, const KernelFigures& figures,
+Json report_json(const BenchKernelsArguments& arguments, const KernelBench& bench, const KernelFigures& figures,
                  const std::optional<KernelComparison>& comparison) {
   Json out{{"format", "strake-bench-kernels-1"},       {"measured", utc_now()},
            {"command_line", arguments.command_line},   {"config", Json::parse(config_to_json(bench.config))},
@@ -157,7 +158,7 @@ Json report_json(const BenchKernelsArguments& arguments, const Bench& bench, con
   return out;
 }
 
-std::string report_text(const BenchKernelsArguments& arguments, const Bench& bench, const KernelFigures& figures,
+std::string report_text(const BenchKernelsArguments& arguments, const KernelBench& bench, const KernelFigures& figures,
                         const std::optional<KernelComparison>& comparison) {
   const Build build = build_description();
   std::string libraries;
@@ -201,7 +202,7 @@ int bench_kernels(const BenchKernelsArguments& arguments, JobRank& job) {
   RankDevice device(config, control);
   const auto communicator = make_communicator(device.base(), control, std::move(job.host), config.comm);
   const RankWatch::Communication communication(job.watch, *communicator);
-  Bench bench = measure(arguments, config, device, *communicator, control, job.watch, files);
+  KernelBench bench = measure(arguments, config, device, *communicator, control, job.watch, files);
   if (control.rank() != 0) return 0;
   const KernelFigures figures = figures_of(std::move(bench.job), bench.steps);
   std::optional<KernelComparison> comparison;

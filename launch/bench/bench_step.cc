@@ -47,7 +47,7 @@ void require_possible(Communication communication, const Config& config, int ran
   }
 }
 
-struct Bench {
+struct StepBench {
   Config config;  // as the user means it
   StepJob job;
   RankMeasurement own;
@@ -57,8 +57,8 @@ struct Bench {
 };
 
 // Trains and measures.
-Bench measure(const BenchStepArguments& arguments, const Config& config, RankDevice& device,
-              comm::StubCommunicator& communicator, comm::Control& control, RankWatch& watch, Files& files) {
+StepBench measure(const BenchStepArguments& arguments, const Config& config, RankDevice& device,
+                  comm::StubCommunicator& communicator, comm::Control& control, RankWatch& watch, Files& files) {
   const int rank = control.rank(), ranks = control.size();
   const BenchFolder folder(files, config, control);
   const StepBlocks blocks{.warmup = arguments.warmup,
@@ -67,7 +67,7 @@ Bench measure(const BenchStepArguments& arguments, const Config& config, RankDev
                           .communication = arguments.communication};
   const Config run = folder.run_of(config, blocks.total(), control);
 
-  Bench bench{.config = config, .job = {}, .own = {}, .own_stubbed = {}, .kernels = {}, .connection = {}};
+  StepBench bench{.config = config, .job = {}, .own = {}, .own_stubbed = {}, .kernels = {}, .connection = {}};
   bench.job.stub_comm = arguments.communication == Communication::kStubbed;
   bench.job.warmup = arguments.warmup;
   bench.job.steps = arguments.steps;
@@ -119,7 +119,7 @@ Bench measure(const BenchStepArguments& arguments, const Config& config, RankDev
   return bench;
 }
 
-Json report_json(const BenchStepArguments& arguments, const Bench& bench, const StepFigures& figures,
+Json report_json(const BenchStepArguments& arguments, const StepBench& bench, const StepFigures& figures,
                  const std::optional<Calibration>& calibration) {
   Json out{{"format", "strake-bench-step-1"},          {"measured", utc_now()},
            {"command_line", arguments.command_line},   {"config", Json::parse(config_to_json(bench.config))},
@@ -134,7 +134,7 @@ Json report_json(const BenchStepArguments& arguments, const Bench& bench, const 
   return out;
 }
 
-std::string report_text(const BenchStepArguments& arguments, const Bench& bench, const StepFigures& figures,
+std::string report_text(const BenchStepArguments& arguments, const StepBench& bench, const StepFigures& figures,
                         const std::optional<Calibration>& calibration) {
   const Build build = build_description();
   std::string libraries;
@@ -187,7 +187,7 @@ int bench_step(const BenchStepArguments& arguments, JobRank& job) {
   comm::StubCommunicator communicator(make_communicator(device.base(), control, std::move(job.host), config.comm));
   const RankWatch::Communication communication(job.watch, communicator);
   PosixFiles files;
-  Bench bench = measure(arguments, config, device, communicator, control, job.watch, files);
+  StepBench bench = measure(arguments, config, device, communicator, control, job.watch, files);
   std::vector<RankMeasurement> ranks = measured_by_all(control, bench.own);
   std::optional<Calibration> calibration;
   if (arguments.communication == Communication::kCalibrated) {

@@ -14,8 +14,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kFormat = "strake-bench-kernels-1";
-constexpr std::uint64_t kMostBytes = std::uint64_t{64} << 20;
+constexpr const char* kBenchFormat = "strake-bench-kernels-1";
+constexpr std::uint64_t kMostBenchBytes = std::uint64_t{64} << 20;
 
 // Rows of one operation and shape whose other operands differ are added: from one version to the next an operation may
 // have learnt to do more at once.
@@ -38,7 +38,7 @@ double time_at(const Json& json, const char* key) {
 }
 
 KernelTimes times_in(const Json& json) {
-  if (json.at("format") != kFormat) throw std::out_of_range("another format");
+  if (json.at("format") != kBenchFormat) throw std::out_of_range("another format");
   KernelTimes out;
   out.device = json.at("device").get<std::string>();
   out.config_hash = json.at("config_hash").get<std::string>();
@@ -80,7 +80,7 @@ KernelTimes KernelTimes::of(const KernelFigures& figures, const std::string& con
 KernelTimes read_kernel_times(Files& files, const std::filesystem::path& path) {
   std::string text;
   try {
-    text = read_file(files, path, kMostBytes);
+    text = read_file(files, path, kMostBenchBytes);
   } catch (const Error& error) {
     throw ConfigError(fmt::format("--against: {}", error.what()));
   }
@@ -88,7 +88,7 @@ KernelTimes read_kernel_times(Files& files, const std::filesystem::path& path) {
     return times_in(Json::parse(text));
   } catch (const std::exception&) {
     throw ConfigError(fmt::format("--against: {} is no output of `strake bench kernels --json` of this version ({})",
-                                  path.string(), kFormat));
+                                  path.string(), kBenchFormat));
   }
 }
 

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <utility>
 
+#include "launch/bench/bench_json.h"
 #include "runtime/base/check.h"
 #include "runtime/telemetry/spread.h"
 
@@ -92,11 +93,6 @@ double covered_share(const KernelJob& job, const TimedSteps& steps) {
   return median_of(std::move(shares));
 }
 
-template <typename Value>
-Json or_null(const std::optional<Value>& value) {
-  return value.has_value() ? Json(*value) : Json();
-}
-
 Json above_json(KernelRow::Above above) {
   switch (above) {
     case KernelRow::Above::kNone:
@@ -109,12 +105,6 @@ Json above_json(KernelRow::Above above) {
       return "error";
   }
   return nullptr;
-}
-
-Json classes_json(const std::array<double, kStepClasses>& class_ms) {
-  Json out;
-  for (std::size_t c = 0; c < kStepClasses; ++c) out[std::string(name_of(static_cast<StepClass>(c)))] = class_ms[c];
-  return out;
 }
 
 // Of three digits or more.
@@ -137,7 +127,9 @@ char letter_of(KernelRow::Above above) {
   return ' ';
 }
 
-std::string line(std::string_view title, const std::string& text) { return fmt::format("  {:<15}{}\n", title, text); }
+std::string labelled(std::string_view title, const std::string& text) {
+  return fmt::format("  {:<15}{}\n", title, text);
+}
 
 // The first few.
 std::string places_text(const std::vector<std::string>& places) {
@@ -312,18 +304,18 @@ std::string table(const KernelFigures& figures) {
                        letter_of(row.above_floor), row.step_ms, 100 * row.step_share, places_text(row.places));
   }
   if (met.contains(KernelRow::Above::kByCache))
-    out += line("c", "above the floor: a part of the operands came out of a cache");
+    out += labelled("c", "above the floor: a part of the operands came out of a cache");
   if (met.contains(KernelRow::Above::kByMeasuredRate))
-    out += line("r", "above the floor: faster than what the rate was measured with");
+    out += labelled("r", "above the floor: faster than what the rate was measured with");
   if (met.contains(KernelRow::Above::kByMistake)) {
-    out += line("! ** error **",
-                "faster than the hard floor: the measurement, the cost that the operation declares, or the rate is "
-                "wrong");
+    out += labelled("! ** error **",
+                    "faster than the hard floor: the measurement, the cost that the operation declares, or the rate is "
+                    "wrong");
   }
-  out += line("sum", fmt::format("{:.3f} ms, {:.1f} % of a step; floor {:.3f} ms", figures.operations_ms,
-                                 100 * figures.operations_ms / figures.step_ms, figures.floor_ms));
-  out += line("step",
-              fmt::format("{:.3f} ms, median of 2 x {} steps as they are: {:.3f} before, {:.3f} after; {:.3f} "
+  out += labelled("sum", fmt::format("{:.3f} ms, {:.1f} % of a step; floor {:.3f} ms", figures.operations_ms,
+                                     100 * figures.operations_ms / figures.step_ms, figures.floor_ms));
+  out += labelled(
+      "step", fmt::format("{:.3f} ms, median of 2 x {} steps as they are: {:.3f} before, {:.3f} after; {:.3f} "
                           "with every operation timed",
                           figures.step_ms, job.timed.size(), figures.before_ms, figures.after_ms, figures.timed_ms));
   std::string classes;
@@ -335,14 +327,16 @@ std::string table(const KernelFigures& figures) {
                            found == figures.phase_ms.end() ? 0 : found->second,
                            figures.class_ms[static_cast<std::size_t>(step_class)]);
   }
-  out += line("operations", classes + " ms");
-  out += line("timing", fmt::format("{:.2f} us a mark, left out of every time; operations cover {:.1f} % of forward, "
-                                    "backward and optimizer of the timed steps",
-                                    figures.mark_us, 100 * figures.covered_share));
+  out += labelled("operations", classes + " ms");
+  out +=
+      labelled("timing", fmt::format("{:.2f} us a mark, left out of every time; operations cover {:.1f} % of forward, "
+                                     "backward and optimizer of the timed steps",
+                                     figures.mark_us, 100 * figures.covered_share));
   const MemoryRates& memory = job.rates.memory;
-  out += line("floor of", fmt::format("{}; memory {:.0f} GB/s, a copy {:.0f} GB/s; cache {:.0f} MB",
-                                      job.rates.flops_name, memory.peak_bytes_per_s / 1e9,
-                                      memory.copied_bytes_per_s / 1e9, static_cast<double>(memory.cache_bytes) / 1e6));
+  out +=
+      labelled("floor of", fmt::format("{}; memory {:.0f} GB/s, a copy {:.0f} GB/s; cache {:.0f} MB",
+                                       job.rates.flops_name, memory.peak_bytes_per_s / 1e9,
+                                       memory.copied_bytes_per_s / 1e9, static_cast<double>(memory.cache_bytes) / 1e6));
   out.pop_back();
   return out;
 }

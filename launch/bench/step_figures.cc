@@ -8,17 +8,13 @@
 #include <set>
 #include <utility>
 
+#include "launch/bench/bench_json.h"
 #include "launch/report/mfu.h"
 
 namespace strake::launch {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-template <typename Value>
-Json or_null(const std::optional<Value>& value) {
-  return value.has_value() ? Json(*value) : Json();
-}
 
 template <typename Value>
 std::optional<Value> optional_at(const Json& json, const char* key) {
@@ -53,12 +49,6 @@ std::array<double, kStepClasses> class_medians(std::span<const RankMeasurement> 
   for (std::size_t c = 0; c < kStepClasses; ++c) {
     out[c] = median_of(mean_over_ranks(ranks, [c](const RankStep& step) { return step.class_ms[c]; }));
   }
-  return out;
-}
-
-Json classes_json(const std::array<double, kStepClasses>& class_ms) {
-  Json out;
-  for (std::size_t c = 0; c < kStepClasses; ++c) out[std::string(name_of(static_cast<StepClass>(c)))] = class_ms[c];
   return out;
 }
 

@@ -75,18 +75,6 @@ std::int64_t largest_that_fits(std::int64_t most, std::uint64_t limit_bytes,
   return low;
 }
 
-std::string_view name_of(models::Recompute policy) {
-  switch (policy) {
-    case models::Recompute::kNone:
-      return "none";
-    case models::Recompute::kNormActivation:
-      return "norm_activation";
-    case models::Recompute::kBlock:
-      return "block";
-  }
-  return "";
-}
-
 std::vector<PolicyFit> fit_policies(Planner& planner, const Config& config, const RankPlan& plan,
                                     std::uint64_t limit_bytes) {
   const int ranks = plan.target.ranks;

@@ -20,8 +20,6 @@ std::int64_t largest_that_fits(std::int64_t most, std::uint64_t limit_bytes,
                                const std::function<std::optional<std::uint64_t>(std::int64_t)>& needed_bytes,
                                std::int64_t second = 2);
 
-std::string_view name_of(models::Recompute policy);
-
 // A run with that train.recompute.
 struct PolicyFit {
   models::Recompute policy;

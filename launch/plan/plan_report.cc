@@ -22,7 +22,9 @@ bool estimates(const PlanTarget& target) { return target.kind == DeviceKind::kCu
 
 double mib(double bytes) { return bytes / (1 << 20); }
 
-std::string line(std::string_view title, const std::string& text) { return fmt::format("{:<13}{}\n", title, text); }
+std::string plan_line(std::string_view title, const std::string& text) {
+  return fmt::format("{:<13}{}\n", title, text);
+}
 
 // "GiB of the device" on GPUs, whose host memory is apart.
 std::string memory_name(const PlanTarget& target) {
@@ -45,38 +47,39 @@ std::string model_lines(const RankPlan& plan) {
   const Job& job = plan.job;
   const Config::Train& train = job.config.train;
   const int ranks = plan.target.ranks;
-  std::string out = line(
+  std::string out = plan_line(
       "model", fmt::format("{}: {} layers, {} channels, {} parameters ({})", job.config.model.kind, job.shape.layers,
                            job.shape.channels, plan.parameters, count_text(static_cast<double>(plan.parameters))));
   std::string device = name_of_device(plan.target);
   if (estimates(plan.target)) device += ", not here: what the driver and its libraries take is estimated";
-  out += line("device", device);
+  out += plan_line("device", device);
   std::string types = fmt::format("{}, gradients {}", name_of(job.dtype), name_of(job.gradient_dtype));
   if (ranks > 1) types += fmt::format(", summed over ranks in {}", name_of(plan.buckets.wire));
-  out += line("types", fmt::format("{}; train.recompute = {}", types, name_of(train.recompute)));
-  out += line("batch", fmt::format("{} x {} rank{} x {} accumulated = {} sequences of {} tokens, {} a step",
-                                   train.micro_batch, ranks, ranks == 1 ? "" : "s", job.derived.accumulation,
-                                   train.global_batch, train.sequence, job.derived.tokens_per_step));
+  out += plan_line("types", fmt::format("{}; train.recompute = {}", types, name_of(train.recompute)));
+  out += plan_line("batch", fmt::format("{} x {} rank{} x {} accumulated = {} sequences of {} tokens, {} a step",
+                                        train.micro_batch, ranks, ranks == 1 ? "" : "s", job.derived.accumulation,
+                                        train.global_batch, train.sequence, job.derived.tokens_per_step));
   return out;
 }
 
 std::string cost_lines(const RankPlan& plan) {
-  std::string out = line(
+  std::string out = plan_line(
       "FLOPs", fmt::format("{:.3f} GFLOP a token as MFU counts them", plan.job.shape.model_flops_per_token() / 1e9));
-  out += line("", fmt::format("{:.3f} TFLOP a step and rank in matrix products, and {:.3f} TFLOP recomputed",
-                              plan.flops / 1e12, plan.recomputed_flops / 1e12));
-  out +=
-      line("bytes moved", fmt::format("a step and rank: forward {:.3f} GB, backward {:.3f} GB, optimizer {:.3f} GB;",
-                                      plan.bytes.forward / 1e9, plan.bytes.backward / 1e9, plan.bytes.optimizer / 1e9));
-  out += line("", fmt::format("tokens to the device {:.3f} MB; sent to other ranks {:.3f} GB", plan.bytes.input / 1e6,
-                              plan.bytes.sent / 1e9));
+  out += plan_line("", fmt::format("{:.3f} TFLOP a step and rank in matrix products, and {:.3f} TFLOP recomputed",
+                                   plan.flops / 1e12, plan.recomputed_flops / 1e12));
+  out += plan_line("bytes moved",
+                   fmt::format("a step and rank: forward {:.3f} GB, backward {:.3f} GB, optimizer {:.3f} GB;",
+                               plan.bytes.forward / 1e9, plan.bytes.backward / 1e9, plan.bytes.optimizer / 1e9));
+  out += plan_line("", fmt::format("tokens to the device {:.3f} MB; sent to other ranks {:.3f} GB",
+                                   plan.bytes.input / 1e6, plan.bytes.sent / 1e9));
   const std::vector<std::int64_t> bytes = bucket_bytes(plan.buckets);
   const auto [least, most] = std::ranges::minmax(bytes);
-  out += line("buckets", fmt::format("{} of {}, {:.2f} to {:.2f} MiB, {:.2f} MiB in all", bytes.size(),
-                                     name_of(plan.buckets.wire), mib(static_cast<double>(least)),
-                                     mib(static_cast<double>(most)), mib(static_cast<double>(plan.buckets.bytes()))));
+  out +=
+      plan_line("buckets", fmt::format("{} of {}, {:.2f} to {:.2f} MiB, {:.2f} MiB in all", bytes.size(),
+                                       name_of(plan.buckets.wire), mib(static_cast<double>(least)),
+                                       mib(static_cast<double>(most)), mib(static_cast<double>(plan.buckets.bytes()))));
   if (plan.target.ranks > 1 && !plan.at_end.empty()) {
-    out += line("", "exposed by structure, final when backward ends: " + plan.at_end);
+    out += plan_line("", "exposed by structure, final when backward ends: " + plan.at_end);
   }
   return out;
 }
@@ -144,7 +147,7 @@ Json or_null(const std::optional<std::int64_t>& value) { return value.has_value(
 std::string describe(const PlanReport& report) {
   const RankPlan& plan = report.plan;
   std::string out = fmt::format("plan of {}\n", report.config_path) + model_lines(plan) + cost_lines(plan);
-  if (!plan.job.derived.note.empty()) out += line("note", plan.job.derived.note);
+  if (!plan.job.derived.note.empty()) out += plan_line("note", plan.job.derived.note);
   out += "\nmemory of a rank\n" + plan.memory.describe() + "\n";
   if (plan.memory.estimated()) out += fmt::format("  estimated by {}\n", gpu_experience_is_from());
   out += "\n" + peak_lines(plan) + "\n" + fit_line(report) + fit_table(report);

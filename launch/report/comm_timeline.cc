@@ -16,7 +16,7 @@ namespace {
 
 using Ranks = std::span<const std::vector<StepTimeline>>;
 
-double milliseconds(Nanoseconds time) { return std::chrono::duration<double, std::milli>(time).count(); }
+double timeline_ms(Nanoseconds time) { return std::chrono::duration<double, std::milli>(time).count(); }
 
 // The median over steps of what `choose` makes of the ranks' `of`.
 template <typename Choose, typename Number>
@@ -43,22 +43,22 @@ double least(Ranks ranks, Number of) {
 }  // namespace
 
 StepTimeline StepTimeline::of(const StepReport& report) {
-  StepTimeline out{.backward_begin_ms = milliseconds(report.backward.begin),
-                   .backward_end_ms = milliseconds(report.backward.end),
+  StepTimeline out{.backward_begin_ms = timeline_ms(report.backward.begin),
+                   .backward_end_ms = timeline_ms(report.backward.end),
                    .buckets = {},
                    .split_rows = {},
                    .gathers = {}};
   const auto bucket_of = [](const StepReport::BucketSpan& span) {
     return Bucket{
-        .ready_ms = milliseconds(span.ready), .begin_ms = milliseconds(span.begin), .end_ms = milliseconds(span.end)};
+        .ready_ms = timeline_ms(span.ready), .begin_ms = timeline_ms(span.begin), .end_ms = timeline_ms(span.end)};
   };
   for (const StepReport::BucketSpan& bucket : report.buckets) out.buckets.push_back(bucket_of(bucket));
   if (report.split_rows.has_value()) out.split_rows = bucket_of(*report.split_rows);
   for (const StepReport::GatherSpan& gather : report.gathers) {
-    out.gathers.push_back({.ready_ms = milliseconds(gather.ready),
-                           .begin_ms = milliseconds(gather.begin),
-                           .end_ms = milliseconds(gather.end),
-                           .needed_ms = milliseconds(gather.needed)});
+    out.gathers.push_back({.ready_ms = timeline_ms(gather.ready),
+                           .begin_ms = timeline_ms(gather.begin),
+                           .end_ms = timeline_ms(gather.end),
+                           .needed_ms = timeline_ms(gather.needed)});
   }
   return out;
 }

@@ -29,21 +29,21 @@ std::string connection_text(const StartFacts& facts) {
 }
 
 // "1 step", "2 steps".
-std::string counted(std::int64_t count, std::string_view what) {
+std::string counted_text(std::int64_t count, std::string_view what) {
   return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
 }
 
-double gib(std::size_t bytes) { return static_cast<double>(bytes) / (std::size_t{1} << 30); }
+double in_gib(std::size_t bytes) { return static_cast<double>(bytes) / (std::size_t{1} << 30); }
 
 std::string memory_text(const StartFacts& facts) {
-  const double all = gib(facts.device_bytes + facts.host_bytes);
+  const double all = in_gib(facts.device_bytes + facts.host_bytes);
   const int digits = all < 1 ? 3 : 1;
   std::string out = fmt::format("{:.{}f} GiB a rank", all, digits);
   if (facts.memory_apart && facts.device_bytes > 0 && facts.host_bytes > 0) {
-    out += fmt::format(" ({:.{}f} of the device, {:.{}f} of the host)", gib(facts.device_bytes), digits,
-                       gib(facts.host_bytes), digits);
+    out += fmt::format(" ({:.{}f} of the device, {:.{}f} of the host)", in_gib(facts.device_bytes), digits,
+                       in_gib(facts.host_bytes), digits);
   }
-  if (facts.ranks > 1) out += "; gradients in " + counted(static_cast<std::int64_t>(facts.buckets), "bucket");
+  if (facts.ranks > 1) out += "; gradients in " + counted_text(static_cast<std::int64_t>(facts.buckets), "bucket");
   return out;
 }
 
@@ -110,7 +110,7 @@ std::string how_it_ended(const EndFacts& facts) {
   if (result.steps_done < facts.steps) {
     return fmt::format("stopped by train.stop_at after step {} of {}, {}", result.steps_done, facts.steps, time);
   }
-  return fmt::format("done: {} in {}", counted(result.steps_done - result.first_step, "step"), time);
+  return fmt::format("done: {} in {}", counted_text(result.steps_done - result.first_step, "step"), time);
 }
 
 std::string losses(const TrainResult& result) {
@@ -192,17 +192,17 @@ std::string stop_text(const StopTarget& target) {
 }
 
 std::string start_text(const StartFacts& facts) {
-  std::string out = fmt::format("{}: {}, {}, {} parameters; {}\n", facts.model, counted(facts.layers, "layer"),
-                                counted(facts.channels, "channel"), count_text(static_cast<double>(facts.parameters)),
-                                types_text(facts));
+  std::string out = fmt::format("{}: {}, {}, {} parameters; {}\n", facts.model, counted_text(facts.layers, "layer"),
+                                counted_text(facts.channels, "channel"),
+                                count_text(static_cast<double>(facts.parameters)), types_text(facts));
   const bool several = facts.ranks > 1;
   out += fmt::format("device: {}{}{}\n", several ? fmt::format("{} ranks, rank 0 on ", facts.ranks) : "", facts.device,
                      several && !facts.communicator.empty() ? connection_text(facts) : "");
   if (several && !facts.rank_map.empty()) out += rank_map_text(facts.rank_map) + '\n';
   out += fmt::format("memory: {}\n", memory_text(facts));
   out += fmt::format("batch: {} x {} rank{} x {} accumulated = {} of {}, {} a step\n", facts.micro_batch, facts.ranks,
-                     facts.ranks == 1 ? "" : "s", facts.accumulation, counted(facts.global_batch, "sequence"),
-                     counted(facts.sequence, "token"), facts.tokens_per_step);
+                     facts.ranks == 1 ? "" : "s", facts.accumulation, counted_text(facts.global_batch, "sequence"),
+                     counted_text(facts.sequence, "token"), facts.tokens_per_step);
   if (facts.first_step < facts.last_step) {
     out += data_text(facts) + '\n';
     if (!facts.how_to_stop.empty()) out += facts.how_to_stop + '\n';

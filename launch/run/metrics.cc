@@ -18,7 +18,7 @@ namespace {
 constexpr std::uint64_t kLargestMetricsBytes = std::uint64_t{4} << 30;
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
-double milliseconds(std::chrono::nanoseconds duration) { return static_cast<double>(duration.count()) / 1e6; }
+double ms_of(std::chrono::nanoseconds duration) { return static_cast<double>(duration.count()) / 1e6; }
 std::chrono::nanoseconds from_milliseconds(double value) { return std::chrono::nanoseconds(std::llround(value * 1e6)); }
 
 // As many digits as give back the same bits, so that losses of two runs can be compared for equality.
@@ -53,9 +53,9 @@ void MetricsFile::append(const StepMetrics& m) {
   std::string line = fmt::format(
       R"({{"step": {}, "attempt": {}, "loss": {}, "lr": {}, "grad_norm": {}, "tokens_per_s": {}, "mfu": {}, "step_ms": {:.6f})",
       m.step, m.attempt, real(m.loss), real(m.learning_rate), real(m.grad_norm), real(std::round(m.tokens_per_s)),
-      real(m.mfu), milliseconds(m.wall));
+      real(m.mfu), ms_of(m.wall));
   for (std::size_t i = 0; i < kStepClasses; ++i) {
-    line += fmt::format(R"(, "{}_ms": {:.6f})", name_of(static_cast<StepClass>(i)), milliseconds(m.durations[i]));
+    line += fmt::format(R"(, "{}_ms": {:.6f})", name_of(static_cast<StepClass>(i)), ms_of(m.durations[i]));
   }
   file_->append(line + "}\n");
 }

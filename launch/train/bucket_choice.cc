@@ -26,7 +26,7 @@ namespace {
 
 constexpr double kMib = 1 << 20;
 constexpr double kClockMs = 1e-4;  // a clock may find that a short reduction took no time
-constexpr double kEveryParameterMib = 1e-6, kOneBucketMib = 65536;
+constexpr double kEveryParameterMib = 1e-6, kWholeBucketMib = 65536;
 constexpr double kLeastMib = 0x1p-20, kMostMib = 0x1p40;  // a byte, and what 64 bits count
 constexpr std::int64_t kTrialSteps = 6;                   // the first has cold caches and is not counted
 // Of backward: too little to prefer more buckets for.
@@ -112,7 +112,7 @@ std::optional<BucketChoice> measured(const Job& job, const RankParts& parts, dat
     double bucket_mib;
     bool overlap;
   };
-  std::vector<Planned> plan{{kEveryParameterMib, false}, {fifth_mib, false}, {kOneBucketMib, false}};
+  std::vector<Planned> plan{{kEveryParameterMib, false}, {fifth_mib, false}, {kWholeBucketMib, false}};
   if (job.config.comm.overlap) plan.insert(plan.end(), {{kEveryParameterMib, true}, {fifth_mib, true}});
   parts.log.info("comm.bucket_mib = auto: {} steps before the first tell how large gradient buckets should be",
                  static_cast<std::int64_t>(plan.size()) * kTrialSteps);

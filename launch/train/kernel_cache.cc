@@ -15,8 +15,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kFormat = "strake-kernel-choices-1";
-constexpr std::uint64_t kMostBytes = std::uint64_t{16} << 20;
+constexpr const char* kCacheFormat = "strake-kernel-choices-1";
+constexpr std::uint64_t kMostCacheBytes = std::uint64_t{16} << 20;
 
 }  // namespace
 
@@ -39,8 +39,8 @@ KernelCache::KernelCache(Files& files, Logger log, std::filesystem::path folder,
 KernelChoices KernelCache::read() const {
   try {
     if (!files_.exists(path_)) return {};
-    const Json json = Json::parse(read_file(files_, path_, kMostBytes));
-    if (json.at("format") == kFormat && json.at("tuned_for") == tuned_for_) {
+    const Json json = Json::parse(read_file(files_, path_, kMostCacheBytes));
+    if (json.at("format") == kCacheFormat && json.at("tuned_for") == tuned_for_) {
       return json.at("choices").get<KernelChoices>();
     }
     log_.warning("{} is of something else: kernels are timed anew", path_.string());
@@ -59,7 +59,8 @@ void KernelCache::keep(const KernelChoices& choices) {
   if (all.size() == known) return;
   try {
     files_.make_directories(path_.parent_path());
-    replace_file(files_, path_, Json{{"format", kFormat}, {"tuned_for", tuned_for_}, {"choices", all}}.dump(1) + "\n");
+    replace_file(files_, path_,
+                 Json{{"format", kCacheFormat}, {"tuned_for", tuned_for_}, {"choices", all}}.dump(1) + "\n");
   } catch (const std::exception& error) {
     log_.warning("what was chosen by timing is not kept (run.kernel_cache): {}", error.what());
   }

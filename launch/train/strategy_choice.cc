@@ -12,6 +12,9 @@ namespace {
 
 using checkpoint::StrategyKind;
 
+// False until resuming, killed ranks and loads of checkpoints by the others have been shown on GPUs.
+constexpr bool kShownOnGpus = false;
+
 // Libraries and the driver take memory after a rank has taken its own.
 constexpr std::size_t kSpareBytes = std::size_t{2} << 30;
 
@@ -53,6 +56,7 @@ StrategyKind planned_strategy(CheckpointStrategy wanted) {
 StrategyChoice choose_strategy(CheckpointStrategy wanted, const RankParts& parts, const Trainer& trainer) {
   if (wanted != CheckpointStrategy::kAuto) return {planned_strategy(wanted), ""};
   if (parts.device.target() != DeviceKind::kCuda) return {StrategyKind::kLazy, ""};
+  if (!kShownOnGpus) return {StrategyKind::kSync, "checkpoint.strategy = device or lazy has to be asked for on GPUs"};
   const std::vector<std::string> told = parts.control.all_gather(has_room(parts, trainer) ? "room" : "none");
   const auto lacking = std::ranges::find(told, "none");
   if (lacking == told.end()) return {StrategyKind::kDevice, "every GPU has room for a snapshot of its rank's part"};

@@ -1,5 +1,6 @@
 // Which strategy checkpoints are written by (checkpoint/strategy.h), where checkpoint.strategy leaves it open: a
-// snapshot on the device where every rank's GPU has room for it, else lazy copies into host memory.
+// snapshot on the device where every rank's GPU has room for it, else lazy copies into host memory. On GPUs it is sync
+// for now.
 //
 // Threads: the training thread. Errors: AgreedError.
 #pragma once

@@ -6,7 +6,7 @@
 #include <iterator>
 #include <utility>
 
-#include "launch/plan/fitting.h"
+#include "models/recompute.h"
 
 namespace strake::launch {
 

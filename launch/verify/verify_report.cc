@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "launch/plan/fitting.h"
+#include "models/recompute.h"
 
 namespace strake::launch {
 namespace {

@@ -41,7 +41,7 @@ RankStep step(double wall_ms, double forward_ms, double backward_ms) {
 }
 
 // 1e9 FLOP/s, 1e6 bytes/s, a cache of 1,000 bytes.
-KernelJob job() {
+KernelJob kernel_job() {
   KernelJob out;
   out.device = "a device";
   out.rates = {.flops = 1e9,
@@ -79,7 +79,7 @@ TEST(KernelFigures, GroupsEqualOperationsAndAddsTheirMedians) {
   // The second product is disturbed once; a mark takes 1 ms of each.
   steps.times_ms = {{3, 4, 16, 11}, {3, 40, 17, 11}, {3, 6, 18, 11}};
   steps.mark_ms = 1;
-  const KernelFigures figures = figures_of(job(), steps);
+  const KernelFigures figures = figures_of(kernel_job(), steps);
 
   ASSERT_EQ(figures.rows.size(), 3u);
   EXPECT_EQ(figures.rows[0].operation, "gelu") << "longest first";
@@ -115,22 +115,22 @@ TEST(KernelFigures, SaysWhatIsFasterThanTheFloor) {
   using Above = KernelRow::Above;
   // 2e6 FLOP: 2 ms; 10,600 bytes: 10.6 ms, of which a cache may spare 2.
   const DeclaredOperation by_bytes = product("fc", Phase::kForward, 50, 100, 2);
-  EXPECT_EQ(above(by_bytes, 10.9, job()), std::pair(Above::kNone, false));
-  EXPECT_EQ(above(by_bytes, 9, job()), std::pair(Above::kByCache, false));
-  EXPECT_EQ(above(by_bytes, 8, job()), std::pair(Above::kByMistake, false));
+  EXPECT_EQ(above(by_bytes, 10.9, kernel_job()), std::pair(Above::kNone, false));
+  EXPECT_EQ(above(by_bytes, 9, kernel_job()), std::pair(Above::kByCache, false));
+  EXPECT_EQ(above(by_bytes, 8, kernel_job()), std::pair(Above::kByMistake, false));
   // 2e8 FLOP: 200 ms; 60,000 bytes: 60 ms.
   const DeclaredOperation by_flops = product("fc", Phase::kForward, 100, 100, 10'000);
-  KernelJob fast = job();
+  KernelJob fast = kernel_job();
   fast.rates.memory.peak_bytes_per_s = 1e12;
   EXPECT_EQ(above(by_flops, 201, fast), std::pair(Above::kNone, true));
   EXPECT_EQ(above(by_flops, 199, fast), std::pair(Above::kByMistake, true)) << "no cache computes";
   fast.rates.flops_are_measured = true;
   EXPECT_EQ(above(by_flops, 199, fast), std::pair(Above::kByMeasuredRate, true));
-  KernelJob copied = job();
+  KernelJob copied = kernel_job();
   copied.rates.memory.copied_bytes_per_s = copied.rates.memory.peak_bytes_per_s;
   EXPECT_EQ(above(by_bytes, 8, copied), std::pair(Above::kByMeasuredRate, false));
 
-  KernelJob unknown = job();
+  KernelJob unknown = kernel_job();
   unknown.rates.flops = 0;
   unknown.rates.memory = {};
   const KernelFigures figures =
@@ -145,7 +145,7 @@ TEST(KernelFigures, AreToldToPeopleAndPrograms) {
   TimedSteps steps;
   steps.operations = {product("h0.fc", Phase::kForward, 50, 100, 2), pass("norm", "norm", Phase::kOptimizer, 1000)};
   steps.times_ms = {{4, 20}, {4, 20}, {4, 20}};
-  const KernelFigures figures = figures_of(job(), steps);
+  const KernelFigures figures = figures_of(kernel_job(), steps);
   const auto json = to_json(figures);
   EXPECT_EQ(json.at("operations").size(), 2u);
   const auto& row = json.at("operations").at(1);

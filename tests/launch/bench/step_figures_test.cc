@@ -10,7 +10,7 @@ namespace strake::launch {
 namespace {
 
 // Two repeats of three steps. All numbers are exact in binary.
-StepJob job() {
+StepJob step_job() {
   return {.warmup = 2,
           .steps = 3,
           .repeats = 2,
@@ -76,7 +76,7 @@ std::vector<RankMeasurement> two_ranks() {
 }
 
 TEST(StepFigures, MedianOfRepeatsOfMeansOverRanks) {
-  const StepFigures figures = figures_of(job(), two_ranks());
+  const StepFigures figures = figures_of(step_job(), two_ranks());
   EXPECT_EQ(figures.repeats_ms, (std::vector<double>{4, 8}));
   EXPECT_EQ(figures.median_ms, 6);
   EXPECT_EQ(figures.step_ms.low, 2);
@@ -97,14 +97,14 @@ TEST(StepFigures, MedianOfRepeatsOfMeansOverRanks) {
 TEST(StepFigures, OneSlowStepMovesNoMedian) {
   auto ranks = two_ranks();
   for (RankMeasurement& rank : ranks) rank.steps[5] = step(1e6);
-  const StepFigures figures = figures_of(job(), ranks);
+  const StepFigures figures = figures_of(step_job(), ranks);
   EXPECT_EQ(figures.median_ms, 6);
   EXPECT_EQ(figures.step_ms.high, 1e6);
 }
 
 TEST(StepFigures, ATimelineIsOfTheRankThatComesLast) {
   auto ranks = two_ranks();  // the later one: 3 5 9 5 9 17, median 7; the earlier one: 1 3 7 3 7 15, median 5
-  const CommTimeline timeline = figures_of(job(), ranks).timeline;
+  const CommTimeline timeline = figures_of(step_job(), ranks).timeline;
   EXPECT_EQ(timeline.backward_begin_ms, 7.0 / 4);
   EXPECT_EQ(timeline.backward_end_ms, 7.0 * 3 / 4);
   ASSERT_EQ(timeline.buckets.size(), 3u);
@@ -117,7 +117,7 @@ TEST(StepFigures, ATimelineIsOfTheRankThatComesLast) {
 }
 
 TEST(StepFigures, RowsOfASplitTableAreExposedByStructure) {
-  StepJob split = job();
+  StepJob split = step_job();
   split.comm_bytes.split_rows = 640;
   auto ranks = two_ranks();
   for (RankMeasurement& rank : ranks) {
@@ -139,7 +139,7 @@ TEST(StepFigures, RowsOfASplitTableAreExposedByStructure) {
   EXPECT_EQ(json["comm"]["bytes_at_end"], 1024 + 640);
   EXPECT_EQ(json["comm"]["bytes"], 4096) << "of what is summed";
   EXPECT_EQ(json["comm"]["timeline"]["split_rows"]["bytes"], 640);
-  EXPECT_TRUE(to_json(figures_of(job(), two_ranks()))["comm"]["timeline"]["split_rows"].is_null());
+  EXPECT_TRUE(to_json(figures_of(step_job(), two_ranks()))["comm"]["timeline"]["split_rows"].is_null());
 }
 
 TEST(StepFigures, GathersAreOfTheStepsThatHaveThem) {
@@ -151,7 +151,7 @@ TEST(StepFigures, GathersAreOfTheStepsThatHaveThem) {
           {.ready_ms = -wall_ms, .begin_ms = -wall_ms / 2, .end_ms = wall_ms / 2, .needed_ms = wall_ms / 4}};
     }
   }
-  const CommTimeline timeline = figures_of(job(), ranks).timeline;
+  const CommTimeline timeline = figures_of(step_job(), ranks).timeline;
   ASSERT_EQ(timeline.gathers.size(), 1u);
   EXPECT_EQ(timeline.gathers[0].bytes, 512);
   EXPECT_EQ(timeline.gathers[0].ready_ms, -7) << "of 3 7 3 7 15, the rank that comes last";
@@ -165,11 +165,11 @@ TEST(StepFigures, MoreExposedThanBusyIsNothingHidden) {
   for (RankMeasurement& rank : ranks) {
     for (RankStep& each : rank.steps) each.class_ms[static_cast<std::size_t>(StepClass::kExposedComm)] = 100;
   }
-  EXPECT_EQ(figures_of(job(), ranks).comm_hidden_share, 0);
+  EXPECT_EQ(figures_of(step_job(), ranks).comm_hidden_share, 0);
 }
 
 TEST(StepFigures, ARankAloneHidesNothingAndAnUnknownRateHasNoMfu) {
-  StepJob unknown = job();
+  StepJob unknown = step_job();
   unknown.peak_flops = 0;
   const StepFigures figures = figures_of(unknown, {measurement(0, {2, 4, 8, 4, 8, 16})});
   EXPECT_FALSE(figures.comm_hidden_share.has_value());
@@ -184,17 +184,17 @@ TEST(StepFigures, PowerAddsUpOverGpusIfAllOfThemTell) {
   auto ranks = two_ranks();
   ranks[0].gpu = load(300);
   ranks[1].gpu = load(200);
-  const StepFigures figures = figures_of(job(), ranks);
+  const StepFigures figures = figures_of(step_job(), ranks);
   EXPECT_EQ(figures.power_w, 500);
   EXPECT_EQ(figures.energy_per_token_j, 500 / figures.tokens_per_s);
   EXPECT_TRUE(figures.throttled);
   EXPECT_NE(table(figures).find("throttled: power cap in 25 % of 8 samples"), std::string::npos) << table(figures);
 
   ranks[1].gpu->mean_power_w.reset();
-  EXPECT_FALSE(figures_of(job(), ranks).power_w.has_value());
+  EXPECT_FALSE(figures_of(step_job(), ranks).power_w.has_value());
   ranks[1].gpu.reset();
   ranks[0].gpu->limits.clear();
-  const StepFigures half = figures_of(job(), ranks);
+  const StepFigures half = figures_of(step_job(), ranks);
   EXPECT_FALSE(half.energy_per_token_j.has_value());
   EXPECT_FALSE(half.throttled);
   EXPECT_EQ(table(half).find("throttled"), std::string::npos) << table(half);
@@ -203,13 +203,13 @@ TEST(StepFigures, PowerAddsUpOverGpusIfAllOfThemTell) {
 TEST(StepFigures, CountsHosts) {
   auto ranks = two_ranks();
   ranks[1].host = "right";
-  EXPECT_EQ(figures_of(job(), ranks).hosts, 2);
+  EXPECT_EQ(figures_of(step_job(), ranks).hosts, 2);
 }
 
 TEST(StepFigures, HasTheDocumentedFields) {
   auto ranks = two_ranks();
   ranks[0].gpu = load(300);
-  const auto json = to_json(figures_of(job(), ranks));
+  const auto json = to_json(figures_of(step_job(), ranks));
   for (const char* key : {"warmup",
                           "steps",
                           "repeats",
@@ -302,18 +302,18 @@ TEST(RankMeasurement, TravelsAsText) {
 TEST(StepFiguresDeathTest, EveryRankHasEveryStep) {
   auto ranks = two_ranks();
   ranks[1].steps.pop_back();
-  EXPECT_DEATH(figures_of(job(), ranks), "rank 1 measured 5 of 6 steps");
+  EXPECT_DEATH(figures_of(step_job(), ranks), "rank 1 measured 5 of 6 steps");
 }
 
 TEST(StepFigures, SayThatNothingTravelled) {
-  StepJob stubbed = job();
+  StepJob stubbed = step_job();
   stubbed.stub_comm = true;
   const StepFigures figures = figures_of(stubbed, two_ranks());
   EXPECT_EQ(figures.comm_hidden_share, std::nullopt) << "nothing was there to be hidden";
   EXPECT_EQ(to_json(figures).at("stub_comm"), true);
   EXPECT_NE(table(figures).find("** stubbed **"), std::string::npos) << table(figures);
 
-  const StepFigures real = figures_of(job(), two_ranks());
+  const StepFigures real = figures_of(step_job(), two_ranks());
   EXPECT_EQ(to_json(real).at("stub_comm"), false);
   EXPECT_EQ(to_json(real).at("comm").at("exposed_ms"), to_json(real).at("breakdown_ms").at("exposed_comm"));
   EXPECT_EQ(table(real).find("** stubbed **"), std::string::npos) << table(real);

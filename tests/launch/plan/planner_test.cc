@@ -26,7 +26,7 @@ namespace {
 
 using test::thrown_by;
 
-struct Cell {
+struct PlannedCell {
   int ranks, accumulation;
   models::Recompute recompute;
   bool evaluates;
@@ -35,7 +35,7 @@ struct Cell {
   SplitTable split = SplitTable::kNever;
 };
 
-void PrintTo(const Cell& cell, std::ostream* out) {
+void PrintTo(const PlannedCell& cell, std::ostream* out) {
   *out << cell.kind << ", " << cell.ranks << " ranks, " << cell.accumulation << " micro-batches"
        << (cell.evaluates ? ", evaluates" : "") << (cell.backend == CommBackend::kStaged ? ", staged" : "")
        << (cell.split == SplitTable::kAlways ? ", split" : "");
@@ -167,11 +167,11 @@ TEST(BucketsOfAPlan, ASplitTableIsReducedFirstAndItsRowsLast) {
   }
 }
 
-class PlanOfARun : public testing::TestWithParam<Cell> {};
+class PlanOfARun : public testing::TestWithParam<PlannedCell> {};
 
 // All arenas of all ranks, with those of checkpoints.
 TEST_P(PlanOfARun, IsWhatItTakes) {
-  const Cell& cell = GetParam();
+  const PlannedCell& cell = GetParam();
   test::SmallJob job;
   Config config = job.config(cell.ranks, cell.accumulation, 2, 1);
   config.model.kind = cell.kind;
@@ -214,13 +214,16 @@ TEST_P(PlanOfARun, IsWhatItTakes) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Cells, PlanOfARun,
-    testing::Values(Cell{1, 1, models::Recompute::kNone, false}, Cell{1, 3, models::Recompute::kBlock, true},
-                    Cell{2, 1, models::Recompute::kNormActivation, true}, Cell{3, 2, models::Recompute::kNone, false},
-                    Cell{2, 2, models::Recompute::kBlock, true, "llama"},
-                    Cell{3, 1, models::Recompute::kNone, false, "gpt2", CommBackend::kStaged},
-                    Cell{3, 3, models::Recompute::kNone, true, "gpt2", CommBackend::kAuto, SplitTable::kAlways}));
+INSTANTIATE_TEST_SUITE_P(Cells, PlanOfARun,
+                         testing::Values(PlannedCell{1, 1, models::Recompute::kNone, false},
+                                         PlannedCell{1, 3, models::Recompute::kBlock, true},
+                                         PlannedCell{2, 1, models::Recompute::kNormActivation, true},
+                                         PlannedCell{3, 2, models::Recompute::kNone, false},
+                                         PlannedCell{2, 2, models::Recompute::kBlock, true, "llama"},
+                                         PlannedCell{3, 1, models::Recompute::kNone, false, "gpt2",
+                                                     CommBackend::kStaged},
+                                         PlannedCell{3, 3, models::Recompute::kNone, true, "gpt2", CommBackend::kAuto,
+                                                     SplitTable::kAlways}));
 
 Config shape_config(std::int64_t layers, std::int64_t channels, std::int64_t batch) {
   Config config;
