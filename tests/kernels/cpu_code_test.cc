@@ -616,6 +616,8 @@ TEST_P(CpuCodeTest, RmsNorm) {
           code(), {old_dx, add ? old_dweight : output({channels}), dy, x_out, rstd, weight}, {0, 1},
           [accumulate](const Tensors& t) { return RmsNormBackward{t[0], t[1], t[2], t[3], t[4], t[5], accumulate}; });
       for (const Accumulate to_dx : {Accumulate::kOverwrite, Accumulate::kAdd}) {
+        // Of one channel nothing but rounding is left of dx.
+        if (to_dx == Accumulate::kOverwrite && channels == 1) continue;
         const Results out = expect_as_in_double(
             code(),
             {to_dx == Accumulate::kAdd ? old_dx : output({rows, channels}), add ? old_dweight : output({channels}), dy,
