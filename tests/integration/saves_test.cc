@@ -216,13 +216,15 @@ TEST_P(SlowDisk, LeavesOutWhatIsDueWhileItWrites) {
     if (if_busy == launch::IfBusy::kWait && GetParam() != CheckpointStrategy::kLazy) continue;
     const launch::Config config = this->config(if_busy);
     DiskOf disk(3);
+    std::atomic<bool> opened{false};
     const DiskRun run = run_on(disk, config, [&](int, std::int64_t step, launch::Trainer& trainer) {
-      if (step == 10) {  // behind steps 6 and 9
+      if (step != 10) return;        // behind steps 6 and 9
+      if (!opened.exchange(true)) {  // the first rank to come
         EXPECT_TRUE(disk.gate.reached());
         EXPECT_FALSE(trainer.checkpointer().ended());
         disk.gate.open();
-        await_end(trainer);
       }
+      await_end(trainer);
     });
     EXPECT_EQ(run.errors, std::vector<std::string>(kSavingRanks));
     EXPECT_EQ(committed(config), (std::vector<std::int64_t>{12, 3}));
