@@ -126,7 +126,9 @@ TEST_F(Plan, PrintsTheScheduleOfAnyNumberOfRanks) {
 // Sharding among one costs nothing: not a line of the schedule differs.
 TEST_F(Plan, OneRankThatShardsHasTheScheduleOfOneThatDoesNot) {
   const auto of = [&](const std::string& shard) {
-    return plan(small_config(), {"--device", "cpu", "--ranks", "1", "train.shard=" + shard, "--print-schedule"}).output;
+    return plan(small_config(),
+                {"--device", "cpu", "--memory", "8GiB", "--ranks", "1", "train.shard=" + shard, "--print-schedule"})
+        .output;
   };
   EXPECT_NE(of("none").find("schedule of a rank:"), std::string::npos);
   EXPECT_EQ(of("none"), of("optimizer"));

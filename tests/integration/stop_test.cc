@@ -299,9 +299,11 @@ TEST_F(Stop, AStoppedRankEndsTheJobWithAVerdict) {
   EXPECT_EQ(end.exit_code, exit_code(ExitCode::kHang)) << end.output;
   bool named = false;
   for (const std::string& line : end.errors()) {
-    named |= line.starts_with("rank 0: hang: nothing moves at: step ") &&
-             line.find("all-reduce'") != std::string::npos &&  // waits for rank 1, or began before it stopped
-             line.find("No answer from rank 1") != std::string::npos && line.find("run.hang_s") != std::string::npos;
+    // What waits for rank 1: a collective that may have begun before it stopped, or the exchange behind a step.
+    named |=
+        ((line.starts_with("rank 0: hang: nothing moves at: step ") && line.find("all-reduce'") != std::string::npos) ||
+         line.starts_with("rank 0: hang: nothing moves at: exchange between ranks behind step ")) &&
+        line.find("No answer from rank 1") != std::string::npos && line.find("run.hang_s") != std::string::npos;
   }
   EXPECT_TRUE(named) << end.output;
 }
