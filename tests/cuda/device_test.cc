@@ -31,7 +31,7 @@ constexpr std::array<DeviceFactory, 3> kCudaDevices{{
 INSTANTIATE_TEST_SUITE_P(Devices, DeviceContract, testing::ValuesIn(kCudaDevices), name_of_device);
 
 Operation named(std::string_view name) { return {.label = {name}, .kind = "test", .reads = {}, .writes = {}}; }
-cudaStream_t cuda_stream(NativeStream native) { return static_cast<cudaStream_t>(native.handle); }
+cudaStream_t native_stream(NativeStream native) { return static_cast<cudaStream_t>(native.handle); }
 
 class CudaDevice : public testing::Test {
  protected:
@@ -47,7 +47,8 @@ class CudaDevice : public testing::Test {
 
 TEST_F(CudaDevice, ARefusedLaunchIsReportedByCheck) {
   const auto a = device().make_stream("a", StreamPriority::kNormal);
-  a->launch(named("too many threads"), [](NativeStream native) { kernels::cuda::launch_refused(cuda_stream(native)); });
+  a->launch(named("too many threads"),
+            [](NativeStream native) { kernels::cuda::launch_refused(native_stream(native)); });
   const std::string message = thrown_by<DeviceError>([&] { device().check(); });
   EXPECT_NE(message.find("cudaErrorInvalid"), std::string::npos) << message;
   // The context is whole: nothing ran, nothing is lost.
@@ -60,7 +61,7 @@ TEST_F(CudaDevice, TimedOperationsTakeWhatTheirKernelsDo) {
   constexpr std::int64_t kSpinNs = 2'000'000;
   TimedDevice timed(device(), {.stream = "a", .lead_operations = 2});
   const auto a = timed.make_stream("a", StreamPriority::kNormal);
-  const auto spin = [](NativeStream native) { kernels::cuda::spin(cuda_stream(native), kSpinNs); };
+  const auto spin = [](NativeStream native) { kernels::cuda::spin(native_stream(native), kSpinNs); };
   for (std::int64_t run = 0; run < 2; ++run) {
     timed.begin_run(run);
     a->launch(named("first"), spin);
@@ -91,7 +92,7 @@ TEST_F(CudaDevice, AFaultOfAKernelIsReportedByEverythingThatFollows) {
     Event behind = faulty->make_event("behind");
     // Held until everything is enqueued: any call may be the one that reports a fault.
     a->launch(named("hold"), gate->body());
-    a->launch(named("trap"), [](NativeStream native) { kernels::cuda::launch_trapping(cuda_stream(native)); });
+    a->launch(named("trap"), [](NativeStream native) { kernels::cuda::launch_trapping(native_stream(native)); });
     a->record(behind);
     const EventTicket ticket = faulty->ticket(behind);
     gate->open();

@@ -74,7 +74,7 @@ bool has(const std::vector<std::string>& ways, const std::string& way) {
   return std::ranges::find(ways, way) != ways.end();
 }
 
-std::vector<std::int64_t> weight_shape(WeightLayout layout, std::int64_t outs, std::int64_t ins) {
+std::vector<std::int64_t> fused_weight_shape(WeightLayout layout, std::int64_t outs, std::int64_t ins) {
   return layout == WeightLayout::kOutIn ? std::vector{outs, ins} : std::vector{ins, outs};
 }
 
@@ -86,8 +86,8 @@ class FusedProducts : public testing::Test {
 TEST_F(FusedProducts, GeluBehindAProduct) {
   for (const auto& [m, k, n] : {std::tuple{256, 64, 192}, std::tuple{1024, 768, 3072}}) {
     for (const WeightLayout layout : {WeightLayout::kOutIn, WeightLayout::kInOut}) {
-      const Arguments arguments{output({m, n}), output({m, n}), value({m, k}, 1), value(weight_shape(layout, n, k), 2),
-                                value({n}, 3)};
+      const Arguments arguments{output({m, n}), output({m, n}), value({m, k}, 1),
+                                value(fused_weight_shape(layout, n, k), 2), value({n}, 3)};
       const auto with_bias = [layout](Stream& stream, const std::vector<Tensor>& t) {
         kernels::linear_forward(stream, {"test"}, {t[0], t[2], t[3], t[4], layout, t[1]});
       };
@@ -110,7 +110,7 @@ TEST_F(FusedProducts, GradientOfGeluAndOfItsBias) {
   for (const auto& [m, k, n] : {std::tuple{256, 64, 192}, std::tuple{1000, 3072, 768}}) {
     for (const WeightLayout layout : {WeightLayout::kOutIn, WeightLayout::kInOut}) {
       const auto arguments = [&, m = m, k = k, n = n](const Argument& dbias) {
-        return Arguments{output({m, k}), dbias, value({m, n}, 1), value(weight_shape(layout, n, k), 2),
+        return Arguments{output({m, k}), dbias, value({m, n}, 1), value(fused_weight_shape(layout, n, k), 2),
                          value({m, k}, 3)};
       };
       const auto of = [layout](Accumulate accumulate, bool bias) {
@@ -144,8 +144,8 @@ TEST_F(FusedProducts, GradientOfABias) {
   for (const WeightLayout layout : {WeightLayout::kOutIn, WeightLayout::kInOut}) {
     const auto ways = ways_as_on_cpu(
         kBF16,
-        {output(weight_shape(layout, 768, 256), Role::kGradient), output({768}, Role::kGradient), value({1000, 768}, 3),
-         value({1000, 256}, 4)},
+        {output(fused_weight_shape(layout, 768, 256), Role::kGradient), output({768}, Role::kGradient),
+         value({1000, 768}, 3), value({1000, 256}, 4)},
         {0, 1}, [layout](Stream& stream, const std::vector<Tensor>& t) {
           kernels::linear_backward_weight(stream, {"test"}, {t[0], t[1], t[2], t[3], Accumulate::kOverwrite, layout});
         });

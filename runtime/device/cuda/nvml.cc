@@ -16,7 +16,7 @@ namespace {
 constexpr int kSuccess = 0;
 using Handle = struct NvmlDevice*;
 
-enum Clock : int { kSmClock = 1, kMemoryClock = 2 };
+enum NvmlClock : int { kSmClock = 1, kMemoryClock = 2 };
 constexpr int kTemperatureOfGpu = 0;
 constexpr unsigned kMostLinks = 18;  // of Hopper and Blackwell
 constexpr unsigned kTextBytes = 96;
@@ -124,7 +124,7 @@ class Nvml::Library {
     if (function == nullptr || function(arguments..., &value) != kSuccess) return std::nullopt;
     return value;
   }
-  std::optional<int> clock_mhz(int (*function)(Handle, int, unsigned*), Handle device, Clock kind) const {
+  std::optional<int> clock_mhz(int (*function)(Handle, int, unsigned*), Handle device, NvmlClock kind) const {
     const auto mhz = ask<unsigned>(function, device, static_cast<int>(kind));
     return mhz.has_value() ? std::optional(static_cast<int>(*mhz)) : std::nullopt;
   }
