@@ -26,6 +26,14 @@ using launch::CheckpointStrategy;
 
 constexpr int kSavingRanks = 2;
 constexpr std::int64_t kSavedSteps = 12;
+// Sanitizers, under which a run takes ten times as long, see each path once.
+#ifdef STRAKE_SANITIZED
+constexpr const char* kLateStreams[] = {"", "all"};
+constexpr std::size_t kEveryNthSave = 5;
+#else
+constexpr const char* kLateStreams[] = {"", "copy-out", "compute", "comm", "all"};
+constexpr std::size_t kEveryNthSave = 1;
+#endif
 
 struct Kept {
   CheckpointStrategy strategy;
@@ -76,7 +84,7 @@ INSTANTIATE_TEST_SUITE_P(Strategies, Saves, testing::ValuesIn(kKept),
 TEST_P(Saves, HoldTheSameBytesAsIfTrainingHadWaited) {
   const launch::Config waiting = config(CheckpointStrategy::kSync);
   run(waiting);
-  for (const char* late : {"", "copy-out", "compute", "comm", "all"}) {
+  for (const char* late : kLateStreams) {
     SCOPED_TRACE(late);
     const launch::Config beside = config(GetParam().strategy);
     const JobOutcome outcome = run(beside, late);
@@ -90,14 +98,17 @@ TEST_P(Saves, HoldTheSameBytesAsIfTrainingHadWaited) {
   }
 }
 
-// From each that it kept, newest first, a run ends as if it had never been cut.
+// From each that it kept (sanitizers: from some), newest first, a run ends as if it had never been cut.
 TEST_P(Saves, AreWhereARunGoesOnFrom) {
   launch::Config waiting = config(CheckpointStrategy::kSync);
   run(waiting);
   launch::Config beside = config(GetParam().strategy);
   run(beside);
   beside.checkpoint.resume = launch::Resume::kMust;
-  for (const std::int64_t from : committed(beside)) {
+  const std::vector<std::int64_t> kept = committed(beside);
+  ASSERT_EQ(kept.size(), static_cast<std::size_t>(kSavedSteps));
+  for (std::size_t i = 0; i < kept.size(); i += kEveryNthSave) {
+    const std::int64_t from = kept[i];
     SCOPED_TRACE(testing::Message() << "from step " << from);
     PosixFiles files;
     const auto choices = nlohmann::json::parse(checkpoint::read_manifest(files, folder_of(beside, from)).meta.choices);
