@@ -69,7 +69,7 @@ struct Checkpointer::Impl {
         table(std::move(table_in)),
         options(std::move(options_in)) {
     STRAKE_CHECK(options.keep >= 1, "at least one checkpoint is kept");
-    STRAKE_CHECK(options.chunk_bytes >= kMinChunkBytes && options.chunk_bytes <= kMaxChunkBytes, "chunk size");
+    STRAKE_CHECK(options.write.chunk_bytes >= kMinChunkBytes && options.write.chunk_bytes <= kMaxChunkBytes, "chunk size");
     if (!options.log) options.log = [](std::string_view line) { Logger().write(LogLevel::kWarning, line); };
     agree_on_root(control, [&] {
       use_folder(fmt::format("the checkpoint folder {}", options.directory.string()), [&] {
@@ -258,7 +258,7 @@ struct Checkpointer::Impl {
     std::vector<std::span<const std::byte>> payloads;
     for (const SavedRange& range : saved_ranges) payloads.push_back(host_bytes(range.on_host));
     const FileRecord record = write_shard_file(files, temporary(step) / rank_file_name(control.rank()), image, payloads,
-                                               options.chunk_bytes, options.failpoints);
+                                               options.write, options.failpoints);
     Json report = {
         {"name", record.name}, {"bytes", record.size_bytes}, {"crc32c", record.chunk_crcs}, {"shards", Json::array()}};
     for (std::size_t i = 0; i < shards.size(); ++i) {
@@ -276,7 +276,7 @@ struct Checkpointer::Impl {
     std::map<std::string, TensorRecord> tensors;
     for (const std::string& text : reports) {
       const Json report = Json::parse(text);
-      manifest.files.push_back({report.at("name"), report.at("bytes"), options.chunk_bytes, report.at("crc32c")});
+      manifest.files.push_back({report.at("name"), report.at("bytes"), options.write.chunk_bytes, report.at("crc32c")});
       for (const Json& item : report.at("shards")) {
         TensorRecord& tensor = tensors[item.at(0)];
         tensor.name = item.at(0);

@@ -25,6 +25,7 @@
 #include "checkpoint/failpoint.h"
 #include "checkpoint/folder_lock.h"
 #include "checkpoint/meta.h"
+#include "checkpoint/shard_writer.h"
 #include "checkpoint/strategy.h"
 #include "comm/control.h"
 #include "runtime/device/device.h"
@@ -37,7 +38,7 @@ struct Options {
   std::filesystem::path directory;  // run.dir / "ckpt"
   int keep = 2;                     // newest whole checkpoints that retention leaves, >= 1
   std::int64_t attempt = 1;
-  std::uint64_t chunk_bytes = 16 << 20;  // of one checksum
+  WriteOptions write = {};
   Log log = {};                          // lines for people, on rank 0; empty: standard error
   Failpoints* failpoints = nullptr;
   StrategyKind strategy = StrategyKind::kSync;

@@ -92,50 +92,6 @@ std::vector<std::vector<WantedRange>> wanted_by_file(const Manifest& manifest, c
 
 }  // namespace
 
-FileRecord write_shard_file(Files& files, const fs::path& path, const H5Image& image,
-                            std::span<const std::span<const std::byte>> payloads, std::uint64_t chunk_bytes,
-                            Failpoints* failpoints) {
-  STRAKE_CHECK(payloads.size() == image.payload_offsets.size(), "one payload a dataset");
-  std::vector<std::size_t> order(payloads.size());  // by place in the file
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::sort(order.begin(), order.end(),
-            [&](std::size_t a, std::size_t b) { return image.payload_offsets[a] < image.payload_offsets[b]; });
-
-  FileRecord record{path.filename().string(), image.size_bytes, chunk_bytes, {}};
-  const std::unique_ptr<File> file = files.open(path, OpenMode::kCreateNew);
-  file->allocate(image.size_bytes);
-  std::vector<std::byte> between;
-  std::size_t next = 0;  // the first payload in `order` that is not wholly behind `at`
-  for (std::uint64_t at = 0; at < image.size_bytes;) {
-    const std::uint64_t chunk_end = std::min(image.size_bytes, at + chunk_bytes);
-    std::uint32_t crc = 0;
-    while (at < chunk_end) {
-      std::span<const std::byte> piece;
-      const std::uint64_t payload_begin = next < order.size() ? image.payload_offsets[order[next]] : image.size_bytes;
-      if (at < payload_begin) {
-        between.resize(static_cast<std::size_t>(std::min(payload_begin, chunk_end) - at));
-        image.metadata.read(at, between);
-        piece = between;
-      } else {
-        const std::span<const std::byte> payload = payloads[order[next]];
-        const auto done = static_cast<std::size_t>(at - payload_begin);
-        piece = payload.subspan(done, std::min<std::size_t>(payload.size() - done, chunk_end - at));
-        if (done + piece.size() == payload.size()) ++next;
-      }
-      crc = crc32c(piece, crc);
-      file->write(piece, at);
-      at += piece.size();
-    }
-    hit(failpoints, fmt::format("ckpt.write.{}", record.chunk_crcs.size()));
-    record.chunk_crcs.push_back(crc);
-  }
-  hit(failpoints, "ckpt.fsync.before");
-  file->sync();
-  hit(failpoints, "ckpt.fsync.after");
-  file->close();
-  return record;
-}
-
 ChunkReader::ChunkReader(Files& files, const fs::path& folder, const FileRecord& record)
     : record_(record),
       file_(damage_as_corrupt([&] { return files.open(folder / record.name, OpenMode::kRead); })),

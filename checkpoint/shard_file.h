@@ -1,4 +1,4 @@
-// One rank's file of a checkpoint: writing it with checksums, and reading it only through them.
+// One rank's file of a checkpoint, read only through its checksums.
 //
 // Errors: IoError from the disk; CorruptError naming file and chunk where the bytes are not the ones written.
 #pragma once
@@ -10,20 +10,12 @@
 #include <span>
 #include <vector>
 
-#include "checkpoint/failpoint.h"
-#include "checkpoint/h5_file.h"
 #include "checkpoint/manifest.h"
 #include "runtime/device/device.h"
 #include "runtime/device/param_spec.h"
 #include "runtime/io/files.h"
 
 namespace strake::checkpoint {
-
-// Writes the file at `path`, which must not exist: the image's own bytes and, at its payload offsets, `payloads`.
-// Durable on return, but for its name in the folder. Any error is final for this file.
-FileRecord write_shard_file(Files& files, const std::filesystem::path& path, const H5Image& image,
-                            std::span<const std::span<const std::byte>> payloads, std::uint64_t chunk_bytes,
-                            Failpoints* failpoints);
 
 // Reads whole chunks of a file and hands them out only if size and checksum are right.
 class ChunkReader {

@@ -23,6 +23,7 @@ namespace {
 constexpr std::int64_t kMany = 1'000'000'000'000;
 constexpr std::int64_t kMostCtas = 64;  // NCCL's limit
 constexpr std::int64_t kMostSpareSms = 1024;
+constexpr std::int64_t kMostWriters = 64;
 constexpr auto kNoEffect = ConfigReader::Effect::kNone;
 
 // The table of keys. Order is that of the documentation and of the JSON.
@@ -178,6 +179,13 @@ void bind_keys(ConfigReader& reader, Config& c) {
                       "A checkpoint that is due while the one before is still written; wait: as long as the interval "
                       "or 10 s, then it is left out; skip: it is left out. The last one always waits.",
                       kNoEffect);
+  reader.bind(
+      "checkpoint.writers", c.checkpoint.writers, {1, kMostWriters},
+      "Threads of each rank that write its file; auto: one on the CPU, where training wants the cores; half a rank's "
+      "cores, up to four, beside a GPU.",
+      kNoEffect);
+  reader.bind("checkpoint.direct_io", c.checkpoint.direct_io,
+              "Write past the page cache (O_DIRECT), where the file system can.", kNoEffect);
 
   reader.bind("eval.every", c.eval.every, {0, kMany}, "Steps between held-out losses; 0: after the last step only.",
               kNoEffect);

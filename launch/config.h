@@ -144,6 +144,8 @@ struct Config {
     std::int64_t keep = 2;  // newest valid ones that stay
     CheckpointStrategy strategy = CheckpointStrategy::kAuto;
     IfBusy if_busy = IfBusy::kWait;
+    std::optional<std::int64_t> writers;  // threads of a rank; not set: launch/train/strategy_choice.h
+    bool direct_io = false;               // past the page cache, where the file system can
   } checkpoint;
 
   struct Eval {

@@ -7,6 +7,7 @@
 #include "checkpoint/directory.h"
 #include "checkpoint/reader.h"
 #include "launch/job/agreement.h"
+#include "launch/job/rank_environment.h"
 #include "launch/job/rank_memory.h"
 #include "launch/job/same_on_all_ranks.h"
 #include "launch/run/checkpoint_model.h"
@@ -67,6 +68,7 @@ void make_trainer(OpenRun& run, const Config& config, const RankParts& parts) {
         {.directory = checkpoint_folder(config.run.dir),
          .keep = static_cast<int>(config.checkpoint.keep),
          .attempt = run.folder.attempt,
+         .write = write_options(config, parts.device.target(), usable_cores(RankEnvironment::detect())),
          .log = [log = parts.log](std::string_view line) { log.write(LogLevel::kWarning, line); },
          .strategy = run.checkpoint_strategy});
   });

@@ -18,6 +18,9 @@ constexpr bool kShownOnGpus = false;
 // Libraries and the driver take memory after a rank has taken its own.
 constexpr std::size_t kSpareBytes = std::size_t{2} << 30;
 
+// A core assembles, checksums and hands over some 2 GB/s: four feed what one host's disks take.
+constexpr int kUsualWriters = 4;
+
 // Of a rank's part of the state.
 std::size_t shard_bytes(const TensorTable& table, int ranks) {
   std::size_t shared_bytes = 0, own_bytes = 0;
@@ -62,6 +65,12 @@ StrategyChoice choose_strategy(CheckpointStrategy wanted, const RankParts& parts
   if (lacking == told.end()) return {StrategyKind::kDevice, "every GPU has room for a snapshot of its rank's part"};
   return {StrategyKind::kLazy,
           fmt::format("the GPU of rank {} has no room for a snapshot of its part", lacking - told.begin())};
+}
+
+checkpoint::WriteOptions write_options(const Config& config, DeviceKind device, int cores) {
+  const int usual = device == DeviceKind::kCpu ? 1 : std::clamp(cores / 2, 1, kUsualWriters);
+  return {.writers = static_cast<int>(config.checkpoint.writers.value_or(usual)),
+          .direct_io = config.checkpoint.direct_io};
 }
 
 }  // namespace strake::launch

@@ -1,6 +1,7 @@
-// Which strategy checkpoints are written by (checkpoint/strategy.h), where checkpoint.strategy leaves it open: a
+// What checkpoints are written by: which strategy (checkpoint/strategy.h), where checkpoint.strategy leaves it open: a
 // snapshot on the device where every rank's GPU has room for it, else lazy copies into host memory. On GPUs it is sync
 // for now.
+// And by how many threads.
 //
 // Threads: the training thread. Errors: AgreedError.
 #pragma once
@@ -8,6 +9,7 @@
 #include <cstddef>
 #include <string>
 
+#include "checkpoint/shard_writer.h"
 #include "checkpoint/strategy.h"
 #include "launch/config.h"
 #include "launch/train/train.h"
@@ -25,5 +27,8 @@ checkpoint::StrategyKind planned_strategy(CheckpointStrategy wanted);
 
 // For `trainer`, which has planned its memory and not taken it. Collective.
 StrategyChoice choose_strategy(CheckpointStrategy wanted, const RankParts& parts, const Trainer& trainer);
+
+// How a rank writes its file, `cores` of them being its own.
+checkpoint::WriteOptions write_options(const Config& config, DeviceKind device, int cores);
 
 }  // namespace strake::launch

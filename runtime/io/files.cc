@@ -104,6 +104,11 @@ class PosixFile final : public File {
     if (this->size_bytes() < size_bytes) truncate(size_bytes);
   }
 
+  bool bypass_cache(bool bypass) override {
+    const int flags = ::fcntl(fd_.get(), F_GETFL);
+    return flags >= 0 && ::fcntl(fd_.get(), F_SETFL, bypass ? flags | O_DIRECT : flags & ~O_DIRECT) == 0;
+  }
+
   void sync() override {
     if (::fsync(fd_.get()) != 0) throw io_error("sync", path(), errno);
   }

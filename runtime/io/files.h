@@ -3,9 +3,9 @@
 //
 // Nothing written is durable before File::sync; no new, renamed or removed name is durable before
 // Files::sync_directory of its folder.
-// Threads: a Files may be used by several threads; a File by one at a time, except read(), which any may call.
-// Errors: IoError with path, cause and remedy. A failed sync is final: the kernel may have dropped the data, so that
-// a second sync would succeed without them. Give the file up and write another.
+// Threads: a Files may be used by several threads; a File by one at a time, except read() and write() of ranges that do
+// not overlap, which any may call. Errors: IoError with path, cause and remedy. A failed sync is final: the kernel may
+// have dropped the data, so that a second sync would succeed without them. Give the file up and write another.
 #pragma once
 
 #include <cstddef>
@@ -57,6 +57,12 @@ class File {
   // Takes disk space for [0, size_bytes) and makes the file at least that long, so that a full disk shows now and
   // not half-way. Where the file system cannot reserve, only the length is set.
   virtual void allocate(std::uint64_t size_bytes) = 0;
+  // From now on write() and read() move bytes between memory and disk without the page cache (O_DIRECT), or, `bypass`
+  // false, through it again. False: the file system has no such thing, and nothing has changed. REQUIRES while it does:
+  // memory, offset and size of each write() and read() are multiples of kDirectBytes. What was written still has to be
+  // synced.
+  virtual bool bypass_cache([[maybe_unused]] bool bypass) { return false; }
+  static constexpr std::size_t kDirectBytes = 4096;
   // The data survive power loss when this returns.
   virtual void sync() = 0;
   // Reports what closing reports (a network file system writes back here). The file is closed in any case.

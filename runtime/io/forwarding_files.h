@@ -16,6 +16,7 @@ class ForwardingFile : public File {
   std::uint64_t size_bytes() const override { return inner_->size_bytes(); }
   void truncate(std::uint64_t size_bytes) override { inner_->truncate(size_bytes); }
   void allocate(std::uint64_t size_bytes) override { inner_->allocate(size_bytes); }
+  bool bypass_cache(bool bypass) override { return inner_->bypass_cache(bypass); }
   void sync() override { inner_->sync(); }
   void close() override { inner_->close(); }
   Lock try_lock() override { return inner_->try_lock(); }

@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "checkpoint/shard_file.h"
+#include "checkpoint/shard_writer.h"
 #include "runtime/base/error.h"
 #include "runtime/io/crc32c.h"
 #include "runtime/io/files.h"
@@ -153,7 +153,8 @@ TEST(ShardFile, ChecksumsCoverEveryByteInEveryChunkSize) {
   for (const std::uint64_t chunk_bytes : {std::uint64_t{1024}, std::uint64_t{4097}, std::uint64_t{1} << 24}) {
     MemoryFiles files;
     files.make_directory("/c");
-    const FileRecord record = write_shard_file(files, "/c/rank-0000.h5", image, payloads.views, chunk_bytes, nullptr);
+    const FileRecord record =
+        write_shard_file(files, "/c/rank-0000.h5", image, payloads.views, {.chunk_bytes = chunk_bytes}, nullptr);
     const std::string content = read_file(files, "/c/rank-0000.h5", 1 << 24);
     ASSERT_EQ(content.size(), record.size_bytes);
     ASSERT_EQ(record.chunk_crcs.size(), (content.size() + chunk_bytes - 1) / chunk_bytes);
@@ -177,7 +178,7 @@ TEST(ShardFile, IsAnOrdinaryHdf5File) {
   PosixFiles files;
   const H5Image image = lay_out_h5_file(kDatasets, kAttributes);
   const Payloads payloads = payloads_of(kDatasets);
-  write_shard_file(files, scratch.path() / "rank-0003.h5", image, payloads.views, 1 << 20, nullptr);
+  write_shard_file(files, scratch.path() / "rank-0003.h5", image, payloads.views, {.chunk_bytes = 1 << 20}, nullptr);
   for (std::size_t i = 0; i < kDatasets.size(); ++i) {
     const auto raw = files.open(scratch.path() / ("raw" + std::to_string(i)), OpenMode::kCreateNew);
     raw->write(payloads.owned[i], 0);

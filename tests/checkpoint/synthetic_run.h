@@ -236,7 +236,7 @@ struct LogLines {
 inline checkpoint::Options options_in(const std::filesystem::path& directory, LogLines* lines = nullptr) {
   checkpoint::Options options;
   options.directory = directory;
-  options.chunk_bytes = 4096;  // many chunks in small files
+  options.write.chunk_bytes = 4096;  // many chunks in small files
   options.log = lines == nullptr ? checkpoint::Log([](std::string_view) {}) : lines->log();
   return options;
 }
