@@ -11,43 +11,21 @@
 #include <thread>
 
 #include "runtime/base/error.h"
-#include "tests/integration/program_job.h"
+#include "tests/integration/bench_program.h"
 
 namespace strake::test {
 namespace {
 
 using Json = nlohmann::json;
 
-class BenchKernels : public testing::TestWithParam<int> {
+class BenchKernels : public BenchProgram {
  protected:
-  int ranks() const { return GetParam(); }  // 0: without a launcher
-
-  ProgramEnd bench(const std::vector<std::string>& more) const {
-    std::vector<std::string> arguments{"bench", "kernels", job_.config_path().string(),
-                                       "run.dir=" + job_.run_folder("run").string()};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return StrakeProgram::run(ranks(), arguments, job_.folder());
-  }
-  std::vector<std::string> leftovers() const {
-    PosixFiles files;
-    std::vector<std::string> out;
-    for (const std::string& name : files.list(job_.folder())) {
-      if (name.starts_with("run")) out.push_back(name);
-    }
-    return out;
-  }
-  static Json parse(const ProgramEnd& end) {
-    const Json json = Json::parse(end.output, nullptr, false);  // the whole output: nothing else is on it
-    EXPECT_TRUE(json.is_object()) << end.output;
-    return json.is_object() ? json : Json::object();
-  }
+  BenchKernels() : BenchProgram("kernels") {}
   std::filesystem::path write(const std::string& name, const std::string& text) const {
     const std::filesystem::path path = job_.folder() / name;
     std::ofstream(path) << text;
     return path;
   }
-
-  ProgramJob job_;
 };
 
 TEST_P(BenchKernels, TimesEveryOperationOfAStep) {
@@ -179,9 +157,7 @@ TEST_P(BenchKernels, StoppedItLeavesNothingBehind) {
   EXPECT_TRUE(leftovers().empty()) << leftovers().front();
 }
 
-INSTANTIATE_TEST_SUITE_P(Ranks, BenchKernels, testing::Values(0, 2), [](const auto& tested) {
-  return tested.param == 0 ? std::string("Alone") : "Ranks" + std::to_string(tested.param);
-});
+INSTANTIATE_TEST_SUITE_P(Ranks, BenchKernels, testing::Values(0, 2), ranks_name);
 
 }  // namespace
 }  // namespace strake::test
