@@ -45,6 +45,9 @@ constexpr Example kExamples[] = {
     {"strake bench comm",
      "  mpirun --allow-run-as-root --bind-to none --oversubscribe -n 2 strake bench comm --max 64MiB\n"
      "  strake bench comm --threads 4 --only all_reduce,all_gather --json"},
+    {"strake bench checkpoint",
+     "  strake bench checkpoint quickstart.toml --random-data --strategies sync,lazy\n"
+     "  strake bench checkpoint examples/llama-1b.toml --random-data --folder /scratch --folder /dev/shm --json"},
     {"strake verify-overlap",
      "  strake verify-overlap quickstart.toml --ranks 3\n"
      "  strake verify-overlap quickstart.toml --random-data model.vocab=256 --variants \"late\" --variants "

@@ -16,6 +16,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "launch/bench/bench_checkpoint.h"
 #include "launch/bench/bench_comm.h"
 #include "launch/bench/bench_kernels.h"
 #include "launch/bench/bench_step.h"
@@ -264,6 +265,56 @@ int run_command_line(int argc, char** argv) {
       });
     }
     run = [&] { return run_bench_comm(comm); };
+  });
+
+  BenchCheckpointArguments checkpoints;
+  std::vector<std::string> checkpoint_strategies, checkpoint_folders;
+  std::vector<double> checkpoint_mtbf;
+  CLI::App* checkpoint_command = bench_command->add_subcommand(
+      "checkpoint",
+      "Measure what checkpoints cost a config's training, and how long they take, by strategy and folder");
+  checkpoint_command->add_option("config", checkpoints.config_path, "TOML file")->required()->type_name("CONFIG.toml");
+  checkpoint_command->add_option("overrides", checkpoints.overrides, "Keys that replace those of the file")
+      ->type_name("key=value");
+  checkpoint_command
+      ->add_option("--strategies", checkpoint_strategies, "Those of checkpoint.strategy to measure; else all")
+      ->check(one_of({"sync", "pinned", "lazy", "device", "auto"}))
+      ->delimiter(',')
+      ->type_name("NAMES");
+  checkpoint_command
+      ->add_option("--folder", checkpoint_folders,
+                   "Where runs write, on the storage to measure; may be repeated; else beside run.dir")
+      ->type_name("FOLDER")
+      ->expected(1)
+      ->take_all();
+  checkpoint_command->add_option("--every", checkpoints.blocks.every, "Steps between checkpoints")
+      ->check(number_from(std::int64_t{2}, std::int64_t{1'000'000}))
+      ->capture_default_str();
+  checkpoint_command->add_option("--saves", checkpoints.blocks.saves, "Checkpoints of each run that count")
+      ->check(number_from(std::int64_t{1}, std::int64_t{1'000'000}))
+      ->capture_default_str();
+  checkpoint_command->add_option("--repeats", checkpoints.repeats, "Runs of each strategy in each folder")
+      ->check(number_from(std::int64_t{1}, std::int64_t{1'000'000}))
+      ->capture_default_str();
+  checkpoint_command
+      ->add_option("--failure-hours", checkpoint_mtbf, "Hours between failures of the machine to advise for")
+      ->check(number_from(1e-3, 1e6))
+      ->delimiter(',')
+      ->type_name("NUMBERS")
+      ->default_str("1,24,168");
+  checkpoint_command
+      ->add_option("--restart-seconds", checkpoints.restart_s, "What a start takes besides loading the checkpoint")
+      ->check(number_from(0.0, 1e6))
+      ->capture_default_str();
+  checkpoint_command->add_flag("--random-data", checkpoints.random_data,
+                               "Random tokens, also if the config names a token file");
+  checkpoint_command->add_flag("--json", checkpoints.json, "Print one JSON object (docs/formats.md)");
+  checkpoint_command->callback([&] {
+    checkpoints.command_line = words(argc, argv);
+    if (!checkpoint_strategies.empty()) checkpoints.strategies = checkpoint_strategies;
+    if (!checkpoint_mtbf.empty()) checkpoints.mtbf_hours = checkpoint_mtbf;
+    checkpoints.folders = checkpoint_folders;
+    run = [&] { return run_bench_checkpoint(checkpoints); };
   });
 
   VerifyOverlapArguments verify_overlap;

@@ -72,6 +72,7 @@ struct HeldOut {
 struct TrainResult {
   std::int64_t first_step = 0;  // optimizer steps done before this attempt
   std::int64_t steps_done = 0;  // after it
+  double load_s = 0;            // that its checkpoint took: opened, verified, read, on the device; 0: there was none
   std::optional<double> first_loss, last_loss;
   std::optional<HeldOut> last_held_out, best_held_out;  // the best: on rank 0 of all attempts
   int stop_signal = 0;  // that ended the run early; 0 also where the last step was done all the same

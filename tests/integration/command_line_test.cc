@@ -47,9 +47,26 @@ std::set<std::string> lines_of(const std::string& text) {
 TEST(Help, EveryCommandHasItWithAnExample) {
   const std::string all = shell("strake --help").output;
   int commands = 0;
-  for (const char* command : {"", "train", "plan", "bench", "bench step", "bench kernels", "verify-overlap", "data",
-                              "data prepare", "generate", "import", "export", "ckpt", "ckpt list", "ckpt verify",
-                              "ckpt convert", "info", "completion", "help"}) {
+  for (const char* command : {"",
+                              "train",
+                              "plan",
+                              "bench",
+                              "bench step",
+                              "bench kernels",
+                              "bench checkpoint",
+                              "verify-overlap",
+                              "data",
+                              "data prepare",
+                              "generate",
+                              "import",
+                              "export",
+                              "ckpt",
+                              "ckpt list",
+                              "ckpt verify",
+                              "ckpt convert",
+                              "info",
+                              "completion",
+                              "help"}) {
     const std::string name = command;
     const ShellEnd help = shell("strake " + name + " --help");
     EXPECT_EQ(help.exit_code, 0) << command;
@@ -153,6 +170,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadLine{"generate r --seed -1", "--seed: \"-1\" is not accepted; write an integer from 0"},
         BadLine{"generate r --temperature nan", "--temperature: \"nan\" is not accepted; write a number from 0 to 100"},
         BadLine{"bench step c.toml --steps 1e9", "--steps: \"1e9\" is not accepted; write an integer from 1"},
+        BadLine{"bench checkpoint c.toml --strategies sync,none",
+                "--strategies: \"none\" is not accepted; write sync, pinned, lazy, device or auto"},
+        BadLine{"bench checkpoint c.toml --every 1", "--every: \"1\" is not accepted; write an integer from 2"},
         BadLine{"bench kernels c.toml --steps 0", "--steps: \"0\" is not accepted; write an integer from 1"},
         BadLine{"bench kernels c.toml --against ''", "--against: \"\" is not accepted; write a path"}));
 
