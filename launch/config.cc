@@ -184,8 +184,10 @@ void bind_keys(ConfigReader& reader, Config& c) {
       "Threads of each rank that write its file; auto: one on the CPU, where training wants the cores; half a rank's "
       "cores, up to four, beside a GPU.",
       kNoEffect);
-  reader.bind("checkpoint.direct_io", c.checkpoint.direct_io,
-              "Write past the page cache (O_DIRECT), where the file system can.", kNoEffect);
+  reader.bind<std::optional<bool>>(
+      "checkpoint.direct_io", c.checkpoint.direct_io, {{"auto", std::nullopt}, {"true", true}, {"false", false}},
+      "Write past the page cache (O_DIRECT), where the file system can; auto: where a rank's file has 64 MiB and more.",
+      kNoEffect);
 
   reader.bind("eval.every", c.eval.every, {0, kMany}, "Steps between held-out losses; 0: after the last step only.",
               kNoEffect);

@@ -145,7 +145,7 @@ struct Config {
     CheckpointStrategy strategy = CheckpointStrategy::kAuto;
     IfBusy if_busy = IfBusy::kWait;
     std::optional<std::int64_t> writers;  // threads of a rank; not set: launch/train/strategy_choice.h
-    bool direct_io = false;               // past the page cache, where the file system can
+    std::optional<bool> direct_io;        // past the page cache, where the file system can; not set: likewise
   } checkpoint;
 
   struct Eval {

@@ -217,6 +217,10 @@ int bench_checkpoint(const BenchCheckpointArguments& arguments, JobRank& job) {
   agree(control, [&] {
     require_free(arguments.overrides);
     for (const std::string& name : arguments.strategies) CheckpointBench::strategy_named(name);
+    for (const std::string& folder : arguments.folders) {
+      if (!PosixFiles().is_directory(folder))
+        throw ConfigError(fmt::format("--folder {}: there is no such folder", folder));
+    }
     config = load_bench_config(arguments.config_path, arguments.overrides, arguments.random_data);
   });
   require_same_on_all_ranks(control, program_facts("bench checkpoint"), kSameProgram);

@@ -286,6 +286,7 @@ int run_command_line(int argc, char** argv) {
                    "Where runs write, on the storage to measure; may be repeated; else beside run.dir")
       ->type_name("FOLDER")
       ->expected(1)
+      ->allow_extra_args(false)
       ->take_all();
   checkpoint_command->add_option("--every", checkpoints.blocks.every, "Steps between checkpoints")
       ->check(number_from(std::int64_t{2}, std::int64_t{1'000'000}))
@@ -336,6 +337,7 @@ int run_command_line(int argc, char** argv) {
       ->add_option("--variants", verify_overlap.only, "Only those whose names have this in them; may be repeated")
       ->type_name("TEXT")
       ->expected(1)
+      ->allow_extra_args(false)
       ->take_all();
   verify_overlap_command->add_flag("--random-data", verify_overlap.random_data,
                                    "Random tokens, also if the config names a token file");

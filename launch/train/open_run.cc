@@ -68,7 +68,7 @@ void make_trainer(OpenRun& run, const Config& config, const RankParts& parts) {
         {.directory = checkpoint_folder(config.run.dir),
          .keep = static_cast<int>(config.checkpoint.keep),
          .attempt = run.folder.attempt,
-         .write = write_options(config, parts.device.target(), usable_cores(RankEnvironment::detect())),
+         .write = write_options(config, parts, *run.trainer, usable_cores(RankEnvironment::detect())),
          .log = [log = parts.log](std::string_view line) { log.write(LogLevel::kWarning, line); },
          .strategy = run.checkpoint_strategy});
   });

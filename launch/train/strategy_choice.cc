@@ -18,6 +18,9 @@ constexpr bool kShownOnGpus = false;
 // Libraries and the driver take memory after a rank has taken its own.
 constexpr std::size_t kSpareBytes = std::size_t{2} << 30;
 
+// Past the page cache a disk is durable three times as soon (docs/benchmarks.md); of a small file the syncs are dearer.
+constexpr std::size_t kLargeFileBytes = std::size_t{64} << 20;
+
 // A core assembles, checksums and hands over some 2 GB/s: four feed what one host's disks take.
 constexpr int kUsualWriters = 4;
 
@@ -67,10 +70,12 @@ StrategyChoice choose_strategy(CheckpointStrategy wanted, const RankParts& parts
           fmt::format("the GPU of rank {} has no room for a snapshot of its part", lacking - told.begin())};
 }
 
-checkpoint::WriteOptions write_options(const Config& config, DeviceKind device, int cores) {
-  const int usual = device == DeviceKind::kCpu ? 1 : std::clamp(cores / 2, 1, kUsualWriters);
+checkpoint::WriteOptions write_options(const Config& config, const RankParts& parts, const Trainer& trainer,
+                                       int cores) {
+  const int usual = parts.device.target() == DeviceKind::kCuda ? std::clamp(cores / 2, 1, kUsualWriters) : 1;
+  const bool large = shard_bytes(trainer.state_table(), parts.control.size()) >= kLargeFileBytes;
   return {.writers = static_cast<int>(config.checkpoint.writers.value_or(usual)),
-          .direct_io = config.checkpoint.direct_io};
+          .direct_io = config.checkpoint.direct_io.value_or(large)};
 }
 
 }  // namespace strake::launch

@@ -28,7 +28,7 @@ checkpoint::StrategyKind planned_strategy(CheckpointStrategy wanted);
 // For `trainer`, which has planned its memory and not taken it. Collective.
 StrategyChoice choose_strategy(CheckpointStrategy wanted, const RankParts& parts, const Trainer& trainer);
 
-// How a rank writes its file, `cores` of them being its own.
-checkpoint::WriteOptions write_options(const Config& config, DeviceKind device, int cores);
+// How a rank writes its file. `cores`: that it may keep busy.
+checkpoint::WriteOptions write_options(const Config& config, const RankParts& parts, const Trainer& trainer, int cores);
 
 }  // namespace strake::launch

@@ -84,9 +84,12 @@ TEST_P(BenchCheckpoint, RefusesWhatItSetsItself) {
               std::string::npos)
         << end.output;
   }
-  const ProgramEnd end = bench({"--folder", "/proc/nosuch"});
-  EXPECT_NE(end.exit_code, 0);
-  EXPECT_NE(end.output.find("/proc/nosuch"), std::string::npos) << end.output;
+  const ProgramEnd end = bench({"--folder", "nosuch", "train.seed=1"});  // what follows is no second folder
+  EXPECT_EQ(end.exit_code, static_cast<int>(ExitCode::kConfig)) << end.output;
+  EXPECT_NE(end.output.find("train.seed"), std::string::npos) << end.output;
+  const ProgramEnd typing = bench({"--folder", "nosuch"});
+  EXPECT_EQ(typing.exit_code, static_cast<int>(ExitCode::kConfig)) << typing.output;
+  EXPECT_NE(typing.output.find("--folder nosuch: there is no such folder"), std::string::npos) << typing.output;
   EXPECT_TRUE(leftovers().empty());
 }
 
