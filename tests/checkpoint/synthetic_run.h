@@ -120,7 +120,11 @@ class SyntheticRank {
   }
   void begin(checkpoint::Checkpointer& checkpointer, std::int64_t step, checkpoint::Proof proof = {}) {
     advance_behind(checkpointer, step);
-    checkpointer.begin(updated_, meta_at(step), std::move(proof));
+    begin_here(checkpointer, meta_at(step), std::move(proof));
+  }
+  // Of the state as it was last advanced.
+  void begin_here(checkpoint::Checkpointer& checkpointer, const checkpoint::Meta& meta, checkpoint::Proof proof = {}) {
+    checkpointer.begin(updated_, meta, std::move(proof));
     if (checkpointer.holds() == checkpoint::Holds::kNextStep) checkpointer.fence(*compute_);
   }
   checkpoint::SaveReport save(checkpoint::Checkpointer& checkpointer, std::int64_t step) {
