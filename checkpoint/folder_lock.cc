@@ -20,6 +20,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::uint64_t kMaxLockBytes = 4096;
+// Of a lock whose holder has not written its name yet.
+constexpr int kLooksForAName = 20;
+constexpr std::chrono::milliseconds kLookForAName{10};
 constexpr std::string_view kUnknownBoot = "-", kNoBeat = "-";
 
 // What a lock file says: "host process boot beat\n".
@@ -116,7 +119,9 @@ FolderLock::~FolderLock() {
 void FolderLock::acquire(LockClock& clock) {
   std::string watched;  // the text of the holder that is waited for
   std::chrono::steady_clock::time_point since;
-  for (;; clock.sleep(timing_.look)) {
+  int looks_for_a_name = kLooksForAName;
+  for (std::chrono::milliseconds pause;; clock.sleep(pause)) {
+    pause = timing_.look;
     const File::Lock taken = file_->try_lock();
     const bool kernel_knows_all = taken != File::Lock::kUnsupported && file_->lock_reach() != LockReach::kUnknown;
     beats_ = taken == File::Lock::kUnsupported || file_->lock_reach() != LockReach::kOneHost;
@@ -128,6 +133,11 @@ void FolderLock::acquire(LockClock& clock) {
     };
     const bool here = other && same_machine(other->holder, self_);
 
+    // Taken this moment, by one that is about to write its name.
+    if (taken == File::Lock::kHeldByOther && text.empty() && looks_for_a_name-- > 0) {
+      pause = kLookForAName;
+      continue;
+    }
     if (taken == File::Lock::kHeldByOther) {
       // Of this machine: it lives. Of another: it lives, or its host has died and the server does not know yet.
       if (!other || here || file_->lock_reach() == LockReach::kOneHost) throw in_use(path_, other);

@@ -256,6 +256,17 @@ TEST_F(Locked, OneThatNeverGivesSignsOfLifeIsNotJudgedByThem) {
   }
 }
 
+// Between taking the lock and writing its name the holder is nameless: a moment is waited for that.
+TEST_F(Locked, OneThatHasJustTakenItIsNamedAllTheSame) {
+  FilesOfHosts files(memory_, LockReach::kOneHost, {File::Lock::kHeldByOther});
+  put("");
+  expect_part(refusal(files), "another run is at work in /run: another process");
+  EXPECT_LE(clock_.waited_s(), 1);
+  put("");
+  clock_.meanwhile = [&](milliseconds) { put("here 200 boot-a -\n"); };
+  expect_part(refusal(files), "another run is at work in /run: process 200 on host here");
+}
+
 // Its host has died: the file server frees its locks when it notices.
 TEST_F(Locked, AFileServerIsGivenTimeToFreeTheLockOfADeadHost) {
   FilesOfHosts files(memory_, LockReach::kAllHosts, {File::Lock::kHeldByOther});
