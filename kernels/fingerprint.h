@@ -2,7 +2,9 @@
 // ranks should hold alike.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "kernels/arguments.h"
 
@@ -18,11 +20,13 @@ inline constexpr std::uint64_t kFingerprintMix1 = 0xbf58476d1ce4e5b9, kFingerpri
 // out[0] = fingerprint of `data`.
 struct Fingerprint {
   Tensor out;   // i64 [1]
-  Tensor data;  // contiguous, any dtype, at a multiple of 16 bytes of its arena
+  Tensor data;  // contiguous, any dtype; fastest at a multiple of 16 bytes
 
   Body on_cpu(CpuCode code) const;
   Body on_cuda(Device& device, Operation& operation) const;
 };
 void fingerprint(Stream& stream, Label label, const Fingerprint& arguments);
+// The same of bytes of the host, at once, by the calling thread.
+std::uint64_t fingerprint(std::span<const std::byte> bytes);
 
 }  // namespace strake::kernels

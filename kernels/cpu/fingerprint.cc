@@ -29,6 +29,10 @@ STRAKE_VECTOR_VERSIONS(fingerprint, reference::fingerprint, reference::fingerpri
 
 }  // namespace cpu
 
+std::uint64_t fingerprint(std::span<const std::byte> bytes) {
+  return cpu::fingerprint.in<float>(CpuCode::fastest())(bytes.data(), static_cast<std::int64_t>(bytes.size()));
+}
+
 Body Fingerprint::on_cpu(CpuCode code) const {
   return [=, *this](NativeStream) {
     const std::uint64_t sum =

@@ -19,15 +19,35 @@ __device__ Word mixed(Word word, std::int64_t index) {
   return z ^ (z >> 31);
 }
 
+// Words `at` and behind it, `at` a multiple of 16 bytes of data, which lies at one of 16, of 4, or anywhere.
+template <int kAlignment>
+__device__ ulonglong2 words_at(const unsigned char* data, std::int64_t at) {
+  if constexpr (kAlignment == 16) {
+    return __ldcs(reinterpret_cast<const ulonglong2*>(data + at));
+  } else if constexpr (kAlignment == 4) {
+    const auto* const parts = reinterpret_cast<const unsigned*>(data + at);
+    const auto word = [&](int i) { return __ldcs(parts + i) | static_cast<Word>(__ldcs(parts + i + 1)) << 32; };
+    return {word(0), word(2)};
+  } else {
+    const auto word = [&](int first) {
+      Word value = 0;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) value |= static_cast<Word>(data[at + first + i]) << (8 * i);
+      return value;
+    };
+    return {word(0), word(8)};
+  }
+}
+
+template <int kAlignment>
 __global__ void __launch_bounds__(kThreads)
     fingerprint_kernel(Word* out, const unsigned char* data, std::int64_t size_bytes) {
   __shared__ Word cells[kWarp];
   const std::int64_t pairs = size_bytes / 16;
-  const auto* const vectors = reinterpret_cast<const ulonglong2*>(data);
   Word sum = 0;
   const std::int64_t first = blockIdx.x * static_cast<std::int64_t>(kThreads) + threadIdx.x;
   for (std::int64_t i = first; i < pairs; i += static_cast<std::int64_t>(gridDim.x) * kThreads) {
-    const ulonglong2 pair = __ldcs(vectors + i);
+    const ulonglong2 pair = words_at<kAlignment>(data, 16 * i);
     sum += mixed(pair.x, 2 * i) + mixed(pair.y, 2 * i + 1);
   }
   if (first == 0) {  // what is left: at most two words
@@ -53,7 +73,11 @@ Body Fingerprint::on_cuda(Device&, Operation&) const {
     const std::int64_t wanted = (size_bytes / 16 + kThreads - 1) / kThreads;
     const int blocks = static_cast<int>(wanted < 1 ? 1 : wanted < kMostGridBlocks ? wanted : kMostGridBlocks);
     STRAKE_CUDA(cudaMemsetAsync(at(out), 0, out.extent_bytes(), stream));
-    fingerprint_kernel<<<blocks, kThreads, 0, stream>>>(at<Word>(out), at<const unsigned char>(data), size_bytes);
+    const std::uint64_t place = data.offset_bytes();  // arenas begin at a multiple of more
+    const auto kernel = place % 16 == 0  ? fingerprint_kernel<16>
+                        : place % 4 == 0 ? fingerprint_kernel<4>
+                                         : fingerprint_kernel<1>;
+    kernel<<<blocks, kThreads, 0, stream>>>(at<Word>(out), at<const unsigned char>(data), size_bytes);
   });
 }
 

@@ -549,10 +549,12 @@ TEST_P(CudaKernels, Cast) {
   for (std::size_t i = 0; i < 1001; ++i) EXPECT_EQ(out[2][i], to_float(to_bfloat16(from.values[i])));
 }
 
-std::int64_t fingerprint_on(Device& device, const std::vector<std::uint8_t>& bytes) {
+// `place`: where in its arena the data lies.
+std::int64_t fingerprint_on(Device& device, const std::vector<std::uint8_t>& bytes, std::int64_t place = 0) {
   Arena memory("data", MemoryKind::kDevice), host("staging", MemoryKind::kHost);
-  const std::initializer_list<std::int64_t> shape = {static_cast<std::int64_t>(bytes.size())};
-  const Tensor data = Tensor::reserve(memory, DType::kU8, shape), staged = Tensor::reserve(host, DType::kU8, shape);
+  const auto size = static_cast<std::int64_t>(bytes.size());
+  const Tensor data = Tensor::reserve(memory, DType::kU8, {place + size}).flat(place, size);
+  const Tensor staged = Tensor::reserve(host, DType::kU8, {size});
   const Tensor out = Tensor::reserve(memory, DType::kI64, {1}), read = Tensor::reserve(host, DType::kI64, {1});
   memory.allocate(device);
   host.allocate(device);
@@ -576,6 +578,10 @@ TEST(CudaFingerprint, HasTheBitsOfTheCpus) {
     for (std::uint8_t& byte : bytes) byte = static_cast<std::uint8_t>(random());
     const std::int64_t whole = fingerprint_on(*cuda, bytes);
     EXPECT_EQ(whole, fingerprint_on(*cpu, bytes)) << size_bytes << " bytes";
+    EXPECT_EQ(whole, static_cast<std::int64_t>(kernels::fingerprint(std::as_bytes(std::span(bytes)))));
+    for (const std::int64_t place : {1, 2, 4, 8, 12, 16}) {
+      EXPECT_EQ(fingerprint_on(*cuda, bytes, place), whole) << size_bytes << " bytes at " << place;
+    }
     bytes[size_bytes / 2] ^= 1;
     EXPECT_NE(fingerprint_on(*cuda, bytes), whole) << size_bytes << " bytes";
   }

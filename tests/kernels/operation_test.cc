@@ -633,6 +633,11 @@ TEST_F(OperationTest, FingerprintSeesBitsAndPlacesOfEveryType) {
     const std::int64_t whole = print(data);
     EXPECT_EQ(print(data), whole);
     expect_declared({data}, {out});
+    EXPECT_EQ(static_cast<std::int64_t>(fingerprint({bytes, data.extent_bytes()})), whole) << "of the host";
+    // Wherever it lies.
+    const std::int64_t behind = data.elems() - 1;
+    const Tensor part = data.flat(1, behind);
+    EXPECT_EQ(print(part), static_cast<std::int64_t>(fingerprint({strake::cpu::bytes(part), part.extent_bytes()})));
     for (std::size_t bit = 0; bit < 8 * data.extent_bytes(); ++bit) {
       const auto flip = static_cast<std::byte>(1u << bit % 8);
       bytes[bit / 8] ^= flip;
