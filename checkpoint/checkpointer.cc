@@ -18,6 +18,7 @@
 #include "checkpoint/agreement.h"
 #include "checkpoint/compatibility.h"
 #include "checkpoint/h5_file.h"
+#include "checkpoint/image_proof.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/shard_file.h"
 #include "checkpoint/shard_plan.h"
@@ -82,6 +83,10 @@ struct Checkpointer::Impl {
     });
     plan(memory);
     strategy = make_strategy(options.strategy, device, copy_out, saved_ranges);
+    if (options.paranoid) {
+      STRAKE_CHECK(memory.scalars != nullptr, "fingerprints on the device need memory there");
+      image_proof.emplace(device, *memory.scalars, memory.host, saved_ranges);
+    }
     if (strategy->writes_beside()) {
       votes = control.duplicate();
       writer.emplace();
@@ -201,6 +206,7 @@ struct Checkpointer::Impl {
         strategy->arrive();
         hit(options.failpoints, "ckpt.snap.end");
         times.snapshot_s = seconds_since(called);
+        if (image_proof) image_proof->require(meta.step, !strategy->writes_beside());
         return write(meta.step);
       });
       hit(options.failpoints, "ckpt.vote");
@@ -411,6 +417,7 @@ struct Checkpointer::Impl {
   std::uint64_t total_bytes = 0;  // of all ranks' files
   std::int64_t loaded_step = -1;
   std::unique_ptr<Strategy> strategy;
+  std::optional<ImageProof> image_proof;
 
   bool saving = false;  // begun and not finished
   std::int64_t saving_step = -1;
@@ -432,6 +439,10 @@ Checkpointer::~Checkpointer() = default;
 
 void Checkpointer::begin(const Event& state_final, const Meta& meta, Proof proof) {
   impl_->begin(state_final, meta, std::move(proof));
+}
+
+void Checkpointer::look(Stream& updating) {
+  if (impl_->image_proof) impl_->image_proof->look(updating);
 }
 
 Holds Checkpointer::holds() const { return impl_->strategy->holds(); }

@@ -42,6 +42,7 @@ struct Options {
   Log log = {};                          // lines for people, on rank 0; empty: standard error
   Failpoints* failpoints = nullptr;
   StrategyKind strategy = StrategyKind::kSync;
+  bool paranoid = false;  // what is written is compared with what the device held: image_proof.h
 };
 
 // Times of one save since it was called, on the host's monotonic clock.
@@ -59,7 +60,8 @@ using Proof = std::function<void(comm::Control& control)>;
 // Where a save's copies of this rank's part of the state lie; allocated later.
 struct SaveMemory {
   Arena& host;
-  Arena* device = nullptr;  // of StrategyKind::kDevice
+  Arena* device = nullptr;   // of StrategyKind::kDevice
+  Arena* scalars = nullptr;  // on the device, of Options::paranoid
 };
 
 class Checkpointer {
@@ -73,6 +75,9 @@ class Checkpointer {
   // Waits for a save in flight.
   ~Checkpointer();
 
+  // Of Options::paranoid, before begin(): enqueues on `updating`, behind the last update, that the device looks at what
+  // is to be saved. Otherwise nothing.
+  void look(Stream& updating);
   // Begins to write the state as of `state_final` (recorded on the stream that updates it); how it goes, finish() says.
   // A step that is committed already is left as it is. REQUIRES: no save is in flight.
   // Ordering: fence() says when the tensors may be overwritten.
@@ -94,7 +99,8 @@ class Checkpointer {
   // Waits until ended(), or for `limit`. Local.
   void wait_for(std::chrono::duration<double> limit);
   // Waits until the save in flight is durable on every rank. Throws IoError on every rank if any rank failed, or what
-  // its proof threw; the checkpoint before is intact then and training may go on.
+  // its proof threw, or an Error of ExitCode::kFailure if look() was contradicted; the checkpoint before is intact then
+  // and training may go on.
   SaveReport finish();
 
   // Both.

@@ -188,6 +188,11 @@ void bind_keys(ConfigReader& reader, Config& c) {
       "checkpoint.direct_io", c.checkpoint.direct_io, {{"auto", std::nullopt}, {"true", true}, {"false", false}},
       "Write past the page cache (O_DIRECT), where the file system can; auto: where a rank's file has 64 MiB and more.",
       kNoEffect);
+  reader.bind(
+      "checkpoint.paranoid", c.checkpoint.paranoid,
+      "Compare what a checkpoint is about to hold with fingerprints that the device made of weights and moments "
+      "behind the update; a difference is a mistake of the program and ends the run.",
+      kNoEffect);
 
   reader.bind("eval.every", c.eval.every, {0, kMany}, "Steps between held-out losses; 0: after the last step only.",
               kNoEffect);

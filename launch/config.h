@@ -146,6 +146,7 @@ struct Config {
     IfBusy if_busy = IfBusy::kWait;
     std::optional<std::int64_t> writers;  // threads of a rank; not set: launch/train/strategy_choice.h
     std::optional<bool> direct_io;        // past the page cache, where the file system can; not set: likewise
+    bool paranoid = false;  // compare what is written with what the device held
   } checkpoint;
 
   struct Eval {

@@ -164,7 +164,7 @@ RankPlan Planner::plan(const Config& config, std::int64_t most_micro_batches) {
   }
   const auto placing = new_device();
   Trainer trainer(plan.job, *placing, communicator, sources, &step);
-  trainer.reserve_checkpoints(planned_strategy(config.checkpoint.strategy),
+  trainer.reserve_checkpoints(planned_strategy(config.checkpoint.strategy), config.checkpoint.paranoid,
                               first_shard(checkpoint::held_ranges(trainer.state_table())));
 
   plan.parameters = models::parameters_of(plan.job.shape).param_elems();

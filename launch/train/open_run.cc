@@ -70,7 +70,8 @@ void make_trainer(OpenRun& run, const Config& config, const RankParts& parts) {
          .attempt = run.folder.attempt,
          .write = write_options(config, parts, *run.trainer, usable_cores(RankEnvironment::detect())),
          .log = [log = parts.log](std::string_view line) { log.write(LogLevel::kWarning, line); },
-         .strategy = run.checkpoint_strategy});
+         .strategy = run.checkpoint_strategy,
+         .paranoid = config.checkpoint.paranoid});
   });
   take_memory(parts.control, parts.device, *run.trainer);
   parts.log.debug("memory of each rank:\n{}", run.trainer->memory_table().describe());

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "checkpoint/image_proof.h"
 #include "checkpoint/staging.h"
 #include "kernels/fingerprint.h"
 #include "launch/train/replicas.h"
@@ -42,12 +43,14 @@ ScalarMailbox Snapshot::reserve_mailbox(const Memory& memory, std::size_t replic
 
 ScalarMailbox Snapshot::reserve_norm(const Memory& memory, DType norm) { return {memory.host, norm, 1, 1}; }
 
-void Snapshot::reserve(checkpoint::StrategyKind strategy, std::span<const Replica> replicas, const TensorTable& table,
-                       std::span<const checkpoint::PlannedRange> planned, DType norm, int ranks, Memory memory) {
+void Snapshot::reserve(checkpoint::StrategyKind strategy, bool paranoid, std::span<const Replica> replicas,
+                       const TensorTable& table, std::span<const checkpoint::PlannedRange> planned, DType norm,
+                       int ranks, Memory memory) {
   checkpoint::reserve_staging(memory.state.host, table, planned);
   if (strategy == checkpoint::StrategyKind::kDevice) {
     checkpoint::reserve_shard(*memory.state.device, table, planned);
   }
+  if (paranoid) checkpoint::ImageProof::reserve(*memory.state.scalars, memory.state.host, planned.size());
   reserve_norm(memory, norm);
   if (ranks == 1) return;
   reserve_fingerprints(memory, replicas.size());
@@ -56,6 +59,7 @@ void Snapshot::reserve(checkpoint::StrategyKind strategy, std::span<const Replic
 
 void Snapshot::begin(const Event& updated, const checkpoint::Meta& meta) {
   look();
+  checkpointer_.look(compute_);
   checkpointer_.begin(updated, meta, [this, step = meta.step](comm::Control& control) {
     await_look();
     require_sound(control, step);

@@ -34,8 +34,9 @@ class Snapshot {
 
   // Sets aside what the constructor would for a rank of `ranks` that writes `planned` of `table`, where a run is only
   // planned.
-  static void reserve(checkpoint::StrategyKind strategy, std::span<const Replica> replicas, const TensorTable& table,
-                      std::span<const checkpoint::PlannedRange> planned, DType norm, int ranks, Memory memory);
+  static void reserve(checkpoint::StrategyKind strategy, bool paranoid, std::span<const Replica> replicas,
+                      const TensorTable& table, std::span<const checkpoint::PlannedRange> planned, DType norm,
+                      int ranks, Memory memory);
 
   // Begins to write the state as it is behind what is enqueued on compute; `updated` is recorded behind the last
   // update. What Checkpointer::finish() then throws may be NonFiniteError instead of a checkpoint, if that step's

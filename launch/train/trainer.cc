@@ -145,14 +145,14 @@ void Trainer::keep_checkpoints(Files& files, comm::Control& control, checkpoint:
                                  replicas(), state_table(), optimizer_.norm(), memory_of_checkpoints());
 }
 
-void Trainer::reserve_checkpoints(checkpoint::StrategyKind strategy,
+void Trainer::reserve_checkpoints(checkpoint::StrategyKind strategy, bool paranoid,
                                   std::span<const checkpoint::PlannedRange> planned) {
-  Snapshot::reserve(strategy, replicas(), state_table(), planned, optimizer_.norm().dtype(), job_.ranks,
+  Snapshot::reserve(strategy, paranoid, replicas(), state_table(), planned, optimizer_.norm().dtype(), job_.ranks,
                     memory_of_checkpoints());
 }
 
 Snapshot::Memory Trainer::memory_of_checkpoints() {
-  return {arenas_.scalars, arenas_.host, {arenas_.checkpoint, &arenas_.snapshot}};
+  return {arenas_.scalars, arenas_.host, {arenas_.checkpoint, &arenas_.snapshot, &arenas_.scalars}};
 }
 
 void Trainer::allocate() {

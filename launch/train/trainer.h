@@ -112,7 +112,8 @@ class Trainer {
   // Adds checkpoints, before allocate().
   void keep_checkpoints(Files& files, comm::Control& control, checkpoint::Options options);
   // Sets aside the memory that keep_checkpoints would, and no more: of a rank that writes `planned`.
-  void reserve_checkpoints(checkpoint::StrategyKind strategy, std::span<const checkpoint::PlannedRange> planned);
+  void reserve_checkpoints(checkpoint::StrategyKind strategy, bool paranoid,
+                           std::span<const checkpoint::PlannedRange> planned);
   // Takes every byte, zero-filled.
   void allocate();
   // Tells the communicator of the arenas that collectives use. Collective, so when all ranks have their memory.

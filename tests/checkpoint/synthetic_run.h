@@ -73,6 +73,7 @@ class SyntheticRank {
         state_("state", MemoryKind::kDevice),
         host_("staging", MemoryKind::kHost),
         snapshot_("snapshot", MemoryKind::kDevice),
+        scalars_("scalars", MemoryKind::kDevice),
         updated_(device_.make_event("updated")),
         compute_(device_.make_stream("compute", StreamPriority::kNormal)),
         copy_out_(device_.make_stream("copy_out", StreamPriority::kNormal)) {
@@ -96,10 +97,12 @@ class SyntheticRank {
   // REQUIRES: once a rank; the staging arena is allocated here.
   std::unique_ptr<checkpoint::Checkpointer> make_checkpointer(Files& files, comm::Control& control,
                                                               checkpoint::Options options) {
-    auto checkpointer = std::make_unique<checkpoint::Checkpointer>(
-        files, control, device_, *copy_out_, checkpoint::SaveMemory{host_, &snapshot_}, table_, std::move(options));
+    auto checkpointer = std::make_unique<checkpoint::Checkpointer>(files, control, device_, *copy_out_,
+                                                                   checkpoint::SaveMemory{host_, &snapshot_, &scalars_},
+                                                                   table_, std::move(options));
     host_.allocate(device_);
     snapshot_.allocate(device_);
+    scalars_.allocate(device_);
     return checkpointer;
   }
 
@@ -124,6 +127,7 @@ class SyntheticRank {
   }
   // Of the state as it was last advanced.
   void begin_here(checkpoint::Checkpointer& checkpointer, const checkpoint::Meta& meta, checkpoint::Proof proof = {}) {
+    checkpointer.look(*compute_);
     checkpointer.begin(updated_, meta, std::move(proof));
     if (checkpointer.holds() == checkpoint::Holds::kNextStep) checkpointer.fence(*compute_);
   }
@@ -163,7 +167,7 @@ class SyntheticRank {
   std::unique_ptr<Device> own_device_;
   Device& device_;
   Arena state_;
-  Arena host_, snapshot_;
+  Arena host_, snapshot_, scalars_;
   TensorTable table_;
   std::vector<Tensor> views_;
   Event updated_;
