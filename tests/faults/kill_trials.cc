@@ -7,6 +7,7 @@
 #include <array>
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <thread>
 
 #include "comm/mpi/mpi_world.h"
@@ -211,6 +212,9 @@ void kill_under_mpirun(std::uint64_t seed, const TrialOptions& options, const Re
       const int nowhere = ::open("/dev/null", O_RDWR);
       for (const int descriptor : {0, 1, 2}) ::dup2(nowhere, descriptor);
       const std::string number = std::to_string(ranks);
+      // What Open MPI itself leaves behind when it is killed goes with this folder.
+      ::setenv("OMPI_MCA_btl_vader_backing_directory", scratch.path().c_str(), 1);
+      ::setenv("OMPI_MCA_orte_tmpdir_base", scratch.path().c_str(), 1);
       ::execlp("mpirun", "mpirun", "--bind-to", "none", "--oversubscribe", "-n", number.c_str(),
                options.program.c_str(), "--live", board_file.c_str(), nullptr);
       ::_exit(127);
