@@ -10,7 +10,7 @@ namespace strake::test {
 namespace {
 
 constexpr const char* kFolder = "/run/ckpt";
-constexpr int kLives = 3;
+constexpr int kLosses = 3;
 
 // Leads the life of `board` with ranks as threads.
 void live_on(FaultyFiles& faulty, Board& board) {
@@ -83,8 +83,8 @@ void lose_power_once(LifeChain& chain, checkpoint::StrategyKind strategy, std::i
 void lose_power(std::uint64_t seed, const TrialOptions&, const Report& report) {
   LifeChain chain("power", seed, kFolder, report);
   MemoryFiles memory;
-  for (int life = 0; life <= kLives; ++life) {
-    const bool last = life == kLives;
+  for (int life = 0; life <= kLosses; ++life) {
+    const bool last = life == kLosses;
     FaultyFiles faulty(memory);
     Board board;
     board.plan = last ? chain.looking_plan(3) : chain.next_plan(3);
