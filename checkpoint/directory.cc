@@ -7,6 +7,7 @@
 #include <charconv>
 
 #include "checkpoint/shard_file.h"
+#include "checkpoint/verification.h"
 #include "runtime/base/error.h"
 
 namespace strake::checkpoint {
@@ -160,10 +161,10 @@ std::vector<CheckpointSummary> list_checkpoints(Files& files, const fs::path& di
   return summaries;
 }
 
-Manifest verify_checkpoint(Files& files, const fs::path& checkpoint) {
+Manifest verify_checkpoint(Files& files, const fs::path& checkpoint, int threads) {
   Manifest manifest = read_manifest(files, checkpoint);
   check_sizes(files, checkpoint, manifest);
-  check_chunks(files, checkpoint, manifest, 0, 1);
+  check_every_byte(files, checkpoint, manifest, threads);
   return manifest;
 }
 

@@ -69,7 +69,7 @@ struct CheckpointSummary {
 };
 // Newest first.
 std::vector<CheckpointSummary> list_checkpoints(Files& files, const std::filesystem::path& directory);
-// Reads every byte. Throws CorruptError naming file and chunk.
-Manifest verify_checkpoint(Files& files, const std::filesystem::path& checkpoint);
+// Reads every byte, by so many threads. Throws CorruptError naming file and chunk.
+Manifest verify_checkpoint(Files& files, const std::filesystem::path& checkpoint, int threads = 1);
 
 }  // namespace strake::checkpoint
