@@ -20,6 +20,7 @@
 #include "checkpoint/h5_file.h"
 #include "checkpoint/image_proof.h"
 #include "checkpoint/manifest.h"
+#include "checkpoint/retention.h"
 #include "checkpoint/shard_file.h"
 #include "checkpoint/shard_plan.h"
 #include "checkpoint/staging.h"
@@ -335,7 +336,10 @@ struct Checkpointer::Impl {
       replace_file(files, options.directory / kLatestName, step_name(step) + "\n");
       hit(options.failpoints, "ckpt.latest");
     });
-    attempt([&] { prune(files, options.directory, options.keep, loaded_step, options.failpoints); });
+    attempt([&] {
+      const Retention rule{options.keep, options.keep_every, options.keep_best};
+      remove_retired(files, options.directory, judge(files, options.directory, rule, loaded_step), options.failpoints);
+    });
   }
 
   // An attempt failed: nothing of it may look committed, and its space is wanted back.

@@ -36,7 +36,9 @@ namespace strake::checkpoint {
 
 struct Options {
   std::filesystem::path directory;  // run.dir / "ckpt"
-  int keep = 2;                     // newest whole checkpoints that retention leaves, >= 1
+  int keep = 2;                     // newest whole checkpoints that retention leaves, >= 1, and beside them ...
+  std::int64_t keep_every = 0;      // those of every so many steps; 0: off
+  int keep_best = 0;                // so many with the lowest held-out loss
   std::int64_t attempt = 1;
   WriteOptions write = {};
   Log log = {};                          // lines for people, on rank 0; empty: standard error

@@ -28,17 +28,6 @@ bool is_temporary(std::string_view name) {
   return !attempt.empty() && attempt.find_first_not_of("0123456789") == attempt.npos;
 }
 
-bool is_whole(Files& files, const fs::path& checkpoint) {
-  try {
-    check_sizes(files, checkpoint, read_manifest(files, checkpoint));
-    return true;
-  } catch (const CorruptError&) {
-    return false;
-  } catch (const IncompatibleCheckpointError&) {
-    return false;
-  }
-}
-
 }  // namespace
 
 std::string step_name(std::int64_t step) { return fmt::format("{}{:08d}", kStepPrefix, step); }
@@ -120,25 +109,8 @@ std::string set_aside(Files& files, const fs::path& directory, std::int64_t step
   return name;
 }
 
-void prune(Files& files, const fs::path& directory, int keep, std::int64_t spared_step, Failpoints* failpoints) {
-  std::vector<std::int64_t> victims;
-  int whole = 0;
-  for (const std::int64_t step : committed_steps(files, directory)) {
-    if (whole >= keep) {
-      if (step != spared_step) victims.push_back(step);
-    } else if (is_whole(files, directory / step_name(step))) {
-      ++whole;
-    }
-  }
-  for (const std::int64_t step : victims) {
-    hit(failpoints, "ckpt.prune.before");
-    const fs::path trash = directory / fmt::format("{}{}", kTrashPrefix, step_name(step));
-    files.remove_all(trash);
-    files.rename(directory / step_name(step), trash);
-    files.sync_directory(directory);  // before its files go: a committed name never stands for a part
-    hit(failpoints, "ckpt.prune.mid");
-    files.remove_all(trash);
-  }
+fs::path trash_path(const fs::path& directory, std::int64_t step) {
+  return directory / fmt::format("{}{}", kTrashPrefix, step_name(step));
 }
 
 std::vector<CheckpointSummary> list_checkpoints(Files& files, const fs::path& directory) {
@@ -150,6 +122,8 @@ std::vector<CheckpointSummary> list_checkpoints(Files& files, const fs::path& di
     try {
       const Manifest manifest = read_manifest(files, summary.path);
       summary.tokens = manifest.meta.tokens;
+      summary.world_size = manifest.meta.world_size;
+      summary.held_out_loss = manifest.meta.held_out_loss;
       summary.size_bytes = manifest.total_bytes();
       check_sizes(files, summary.path, manifest);
       summary.complete = true;

@@ -1,4 +1,4 @@
-// The folder of a run's checkpoints: names, listing, setting aside, retention.
+// The folder of a run's checkpoints: names, listing, setting aside.
 //
 //   step-00001234             committed: exists only whole
 //   step-00001234.tmp-<n>     being written by attempt n
@@ -19,7 +19,6 @@
 #include <string_view>
 #include <vector>
 
-#include "checkpoint/failpoint.h"
 #include "checkpoint/manifest.h"
 #include "runtime/io/files.h"
 
@@ -54,18 +53,19 @@ void remove_leftovers(Files& files, const std::filesystem::path& directory);
 void require_writable(Files& files, const std::filesystem::path& directory);
 // Renames the checkpoint of `step` to `.bad-...` and returns the new name.
 std::string set_aside(Files& files, const std::filesystem::path& directory, std::int64_t step);
-// Deletes all checkpoints older than the `keep` newest whole ones (by size), except that of `spared_step`, and syncs.
-void prune(Files& files, const std::filesystem::path& directory, int keep, std::int64_t spared_step,
-           Failpoints* failpoints);
+// What the checkpoint of `step` is called while it is deleted.
+std::filesystem::path trash_path(const std::filesystem::path& directory, std::int64_t step);
 
 // For people: what is there, judged by what costs nothing to look at.
 struct CheckpointSummary {
   std::filesystem::path path;
   std::int64_t step = 0;
   std::int64_t tokens = 0;
-  std::uint64_t size_bytes = 0;  // of all files, by the manifest
-  bool complete = false;         // manifest sound, every file there with its size; not whether their bytes are right
-  std::string problem;           // why not
+  int world_size = 0;                   // ranks that wrote it
+  std::optional<double> held_out_loss;  // if its manifest keeps one
+  std::uint64_t size_bytes = 0;         // of all files, by the manifest
+  bool complete = false;  // manifest sound, every file there with its size; not whether their bytes are right
+  std::string problem;    // why not
 };
 // Newest first.
 std::vector<CheckpointSummary> list_checkpoints(Files& files, const std::filesystem::path& directory);

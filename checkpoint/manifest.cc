@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -20,7 +21,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr std::int64_t kMajorVersion = 1;
-constexpr std::int64_t kMinorVersion = 1;
+constexpr std::int64_t kMinorVersion = 2;
 
 // The whole text is kHead, the body, kCrcHead, eight hexadecimal digits, kTail. The checksum covers all before
 // kCrcHead.
@@ -38,6 +39,9 @@ constexpr std::int64_t kMaxElems = std::int64_t{1} << 56;
 constexpr std::int64_t kMaxCount = std::int64_t{1} << 62;
 
 std::string hex(std::uint32_t crc) { return fmt::format("{:08x}", crc); }
+
+// The shortest digits that are this number again.
+std::string text_of(std::optional<double> number) { return number ? fmt::format("{}", *number) : std::string(); }
 
 std::optional<DType> dtype_named(std::string_view name) {
   for (const DType dtype : {DType::kF32, DType::kF64, DType::kBF16, DType::kI32, DType::kU8, DType::kI64}) {
@@ -137,6 +141,17 @@ class Parser {
     return integer(member(object, key, Json::value_t::number_unsigned), std::string_view(key), least, most);
   }
 
+  // A fraction is kept as text, in the one form that text_of gives it.
+  std::optional<double> number_or_none(const std::string& text, std::string_view what) const {
+    if (text.empty()) return std::nullopt;
+    double value = 0;
+    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (parsed.ec != std::errc() || !std::isfinite(value) || text_of(value) != text) {
+      damaged(fmt::format("'{}' is not a number", what));
+    }
+    return value;
+  }
+
   void read_meta(const Json& body, std::int64_t minor, Meta& meta) const {
     meta.step = integer(body, "step", 0, kMaxCount);
     meta.tokens = integer(body, "tokens", 0, kMaxCount);
@@ -147,6 +162,7 @@ class Parser {
     meta.choices = text(body, "choices");
     if (minor >= 1) meta.config = text(body, "config");
     meta.config_hash = text(body, "config_hash");
+    if (minor >= 2) meta.held_out_loss = number_or_none(text(body, "held_out_loss"), "held_out_loss");
     meta.world_size = static_cast<int>(integer(member(body, "world", Json::value_t::object), "size", 1, kMaxFiles));
   }
 
@@ -284,6 +300,7 @@ std::string serialize(const Manifest& manifest) {
       {"choices", meta.choices},
       {"config", meta.config},
       {"config_hash", meta.config_hash},
+      {"held_out_loss", text_of(meta.held_out_loss)},
       {"files", Json::array()},
       {"tensors", Json::array()},
   };

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace strake::checkpoint {
@@ -17,7 +18,8 @@ struct Meta {
   std::string choices;       // everything chosen by measurement, JSON
   std::string config;        // of the run that wrote it, JSON; empty: none, or an older program
   std::string config_hash;
-  int world_size = 1;  // that wrote it; set by the Checkpointer
+  std::optional<double> held_out_loss = {};  // of this very state, finite; nullopt: it was not computed before the save
+  int world_size = 1;                        // that wrote it; set by the Checkpointer
 
   bool operator==(const Meta&) const = default;
 };

@@ -165,6 +165,12 @@ void bind_keys(ConfigReader& reader, Config& c) {
                       "auto: resume if the run folder holds a run; true: must; false: refuse a folder in use.",
                       kNoEffect);
   reader.bind("checkpoint.keep", c.checkpoint.keep, {1, 1 << 20}, "Newest valid checkpoints that stay.", kNoEffect);
+  reader.bind("checkpoint.keep_every", c.checkpoint.keep_every, {0, kMany},
+              "Beside them checkpoints of steps that are multiples of this stay; 0: none.", kNoEffect);
+  reader.bind("checkpoint.keep_best", c.checkpoint.keep_best, {0, 1 << 20},
+              "Beside them so many with the lowest held-out loss of their own step stay; where both are due, that is "
+              "then computed before the checkpoint is written.",
+              kNoEffect);
   reader.bind<CheckpointStrategy>("checkpoint.strategy", c.checkpoint.strategy,
                                   {{"auto", CheckpointStrategy::kAuto},
                                    {"sync", CheckpointStrategy::kSync},
@@ -297,6 +303,12 @@ void check_contradictions(ConfigReader& reader, const Config& c) {
   }
   if (reader.sound({"eval.every", "data.val"}) && c.eval.every > 0 && c.data.val.empty()) {
     reader.problem("eval.every", fmt::format("{} needs held-out data; set data.val, or eval.every = 0", c.eval.every));
+  }
+  if (reader.sound({"checkpoint.keep_best", "eval.every"}) && c.checkpoint.keep_best > 0 && c.eval.every == 0) {
+    reader.problem("checkpoint.keep_best",
+                   fmt::format("{} needs held-out losses while the run goes on; set eval.every to steps behind which "
+                               "there are checkpoints too, or checkpoint.keep_best = 0",
+                               c.checkpoint.keep_best));
   }
   if (reader.sound({"train.global_batch", "train.micro_batch"}) && c.train.global_batch % c.train.micro_batch != 0) {
     const std::int64_t below = c.train.global_batch / c.train.micro_batch * c.train.micro_batch;

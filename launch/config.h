@@ -141,7 +141,10 @@ struct Config {
     double every_minutes = 15;          // where `every` is not set
     bool at_end = true;                 // of the last step
     Resume resume = Resume::kAuto;
-    std::int64_t keep = 2;  // newest valid ones that stay
+    // Which stay (checkpoint/retention.h).
+    std::int64_t keep = 2;
+    std::int64_t keep_every = 0;
+    std::int64_t keep_best = 0;
     CheckpointStrategy strategy = CheckpointStrategy::kAuto;
     IfBusy if_busy = IfBusy::kWait;
     std::optional<std::int64_t> writers;  // threads of a rank; not set: launch/train/strategy_choice.h

@@ -40,7 +40,7 @@ void write_tokens(Files& files, const std::filesystem::path& path, RandomTokens 
 }  // namespace
 
 Config load_bench_config(const std::string& path, const std::vector<std::string>& overrides, bool random_data) {
-  std::vector<std::string> all{"checkpoint.at_end=false", "eval.every=0", "data.val="};
+  std::vector<std::string> all{"checkpoint.at_end=false", "checkpoint.keep_best=0", "eval.every=0", "data.val="};
   const bool checkpoints_by_time = std::any_of(overrides.begin(), overrides.end(), [](const std::string& each) {
     return each.starts_with("checkpoint.every_minutes=");
   });

@@ -67,6 +67,8 @@ void make_trainer(OpenRun& run, const Config& config, const RankParts& parts) {
         parts.files, parts.control,
         {.directory = checkpoint_folder(config.run.dir),
          .keep = static_cast<int>(config.checkpoint.keep),
+         .keep_every = config.checkpoint.keep_every,
+         .keep_best = static_cast<int>(config.checkpoint.keep_best),
          .attempt = run.folder.attempt,
          .write = write_options(config, parts, *run.trainer, usable_cores(RankEnvironment::detect())),
          .log = [log = parts.log](std::string_view line) { log.write(LogLevel::kWarning, line); },

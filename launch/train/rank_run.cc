@@ -31,12 +31,16 @@ void RankRun::loop(std::int64_t last) {
     saves_.check();
 
     if (at_end && parts_.watch != nullptr) parts_.watch->ending();
-    // What was computed is kept before anything else is done with it.
-    if (checkpoints_.wanted(done, stopping)) {
+    const bool keeps = checkpoints_.wanted(done, stopping);
+    const bool evaluates = held_out_.wanted(done, at_end && !stopping);
+    // What was computed is kept before anything else is done with it, unless its loss decides how long it is kept.
+    const bool loss_first = keeps && evaluates && !stopping && config_.checkpoint.keep_best > 0;
+    if (loss_first) evaluate(done, true);
+    if (keeps) {
       finish_exchange();  // what comes before a checkpoint is not redone: its lines must be written
       save(done, at_end || stopping);
     }
-    if (held_out_.wanted(done, at_end && !stopping)) evaluate(done, true);
+    if (evaluates && !loss_first) evaluate(done, true);
   }
   // A run whose last step is done is done.
   if (result_.steps_done >= last) result_.stop_signal = 0;
@@ -96,7 +100,10 @@ void RankRun::finish_exchange() {
 
 void RankRun::save(std::int64_t step, bool last) {
   if (!saves_.make_room(step, last)) return;
-  saves_.begin(meta_behind(step, config_, parts_, run_, start_, hooks_.peak_flops), last);
+  checkpoint::Meta meta = meta_behind(step, config_, parts_, run_, start_, hooks_.peak_flops);
+  const std::optional<HeldOut>& loss = result_.last_held_out;
+  if (loss.has_value() && loss->step == step) meta.held_out_loss = loss->loss;
+  saves_.begin(meta, last);
 }
 
 void RankRun::evaluate(std::int64_t step, bool writes) {

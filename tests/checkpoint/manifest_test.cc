@@ -27,6 +27,7 @@ Manifest example() {
                    .choices = "",
                    .config = R"({"train": {"steps": 7}})",
                    .config_hash = "abcd",
+                   .held_out_loss = 2.0625,
                    .world_size = 2};
   manifest.files = {{"rank-0000.h5", 10'000, 4096, {1, 2, 4'294'967'295}}, {"rank-0001.h5", 5'000, 4096, {7, 8}}};
   manifest.tensors = {{"adam_m/w", DType::kF64, {3, 5}, {{1, 2'000, 0, 7}, {0, 4'096, 7, 8}}},
@@ -89,6 +90,28 @@ TEST(Manifest, VersionOneZeroHadNoConfig) {
   const Manifest manifest = parse_manifest(sealed(body.dump()), "m");
   EXPECT_EQ(manifest.meta.config, "");
   EXPECT_EQ(manifest.meta.config_hash, example().meta.config_hash);
+}
+
+TEST(Manifest, VersionOneOneHadNoHeldOutLoss) {
+  Json body = body_of(example());
+  body["format"]["minor"] = 1;
+  body.erase("held_out_loss");
+  EXPECT_EQ(parse_manifest(sealed(body.dump()), "m").meta.held_out_loss, std::nullopt);
+}
+
+TEST(Manifest, AHeldOutLossIsKeptToTheLastBitOrNotAtAll) {
+  Manifest manifest = example();
+  for (const std::optional<double> loss : {std::optional(0.1), std::optional(1.0 / 3), std::optional(5e-324),
+                                           std::optional(1e300), std::optional(2.0), std::optional<double>()}) {
+    manifest.meta.held_out_loss = loss;
+    EXPECT_EQ(parse_manifest(serialize(manifest), "m").meta.held_out_loss, loss);
+  }
+  Json body = body_of(example());
+  EXPECT_EQ(body["held_out_loss"], "2.0625");
+  for (const char* text : {"2.06250", "+2", " 2", "2,5", "inf", "nan", "1e999", "two", "0x1"}) {
+    body["held_out_loss"] = text;
+    EXPECT_NE(refusal(sealed(body.dump())), "accepted") << text;
+  }
 }
 
 TEST(Manifest, EveryFieldIsNeeded) {

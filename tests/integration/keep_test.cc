@@ -1,9 +1,14 @@
 // What a run keeps, when, and how the next start goes on from it, through the real program.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "checkpoint/directory.h"
 #include "data/data_cursor.h"
@@ -84,6 +89,42 @@ TEST_P(Keep, AStepBeforeItsHeldOutLoss) {
   const ProgramEnd end = program.wait();
   EXPECT_EQ(end.exit_code, static_cast<int>(ExitCode::kData)) << end.output;
   EXPECT_EQ(committed("run"), std::vector<std::int64_t>{60}) << end.output;
+}
+
+// Beside the newest: by the held-out loss of the very state that is kept, which its manifest has to the last bit.
+TEST_P(Keep, TheBestByHeldOutLoss) {
+  const ProgramEnd end = train("run", {"checkpoint.every=2", "eval.every=2", "checkpoint.keep=1",
+                                       "checkpoint.keep_best=3", "checkpoint.strategy=lazy"});
+  EXPECT_EQ(end.exit_code, 0) << end.output;
+  std::vector<std::pair<double, std::int64_t>> losses;
+  for (const launch::EvalMetrics& eval : job_.metrics("run").evals) losses.emplace_back(eval.val_loss, eval.step);
+  ASSERT_EQ(losses.size(), 7u) << end.output;
+  std::ranges::sort(losses);
+  std::vector<std::int64_t> expected{ProgramJob::kSteps};
+  for (const auto& [loss, step] : std::span(losses).first(3)) {
+    if (step != ProgramJob::kSteps) expected.push_back(step);
+    EXPECT_EQ(meta("run", step).held_out_loss, loss) << step;
+  }
+  std::ranges::sort(expected, std::greater());
+  ASSERT_GT(expected.size(), 1u) << "the newest alone would show nothing";
+  EXPECT_EQ(committed("run"), expected) << end.output;
+}
+
+TEST_P(Keep, StepsOfEverySoMany) {
+  const ProgramEnd end =
+      train("run", {"checkpoint.every=2", "checkpoint.keep=1", "checkpoint.keep_every=6", "train.steps=14"});
+  EXPECT_EQ(end.exit_code, 0) << end.output;
+  EXPECT_EQ(committed("run"), (std::vector<std::int64_t>{14, 12, 6}));
+}
+
+// A loss of an older state is none of this one; where nobody asks for the best, nothing comes before the checkpoint.
+TEST_P(Keep, NoHeldOutLossOfAnotherState) {
+  EXPECT_EQ(train("run", {"checkpoint.every=2", "eval.every=4", "checkpoint.keep_best=1", "train.stop_at=8"}).exit_code,
+            0);
+  EXPECT_FALSE(meta("run", 6).held_out_loss.has_value());
+  EXPECT_TRUE(meta("run", 8).held_out_loss.has_value());
+  EXPECT_EQ(train("plain", {"checkpoint.every=2", "eval.every=2", "train.stop_at=4"}).exit_code, 0);
+  EXPECT_FALSE(meta("plain", 4).held_out_loss.has_value());
 }
 
 // A kill between a step's checkpoint and its held-out loss: the next start makes up for it.
