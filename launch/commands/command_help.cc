@@ -58,7 +58,9 @@ constexpr Example kExamples[] = {
     {"strake import",
      "  strake import gpt2/ --run runs/tuned\n"
      "then `strake train CONFIG.toml run.dir=runs/tuned`, with the keys of the model that import prints."},
-    {"strake export", "  strake export runs/book --out book-gpt2/ --dtype bf16"},
+    {"strake export",
+     "  strake export runs/book --out book-gpt2/ --dtype bf16\n"
+     "  strake export runs/large --out large-llama/ --max-shard-size 5GB"},
     {"strake ckpt", "  strake ckpt list runs/book"},
     {"strake ckpt list", "  strake ckpt list runs/book"},
     {"strake ckpt verify", "  strake ckpt verify runs/book/ckpt/step-00001000"},

@@ -419,7 +419,14 @@ int run_command_line(int argc, char** argv) {
       ->check(one_of({"f32", "bf16"}))
       ->type_name("f32|bf16")
       ->capture_default_str();
+  std::string export_most;
+  export_command
+      ->add_option("--max-shard-size", export_most,
+                   "Of tensors in one file, as 5GB; more go to further files; else one file")
+      ->check(memory_size())
+      ->type_name("SIZE");
   export_command->callback([&] {
+    if (!export_most.empty()) out.max_file_bytes = *memory_size_from(export_most);
     out.dtype = export_type == "bf16" ? DType::kBF16 : DType::kF32;
     run = [&] { return export_weights(out); };
   });

@@ -2,6 +2,7 @@
 // launch/train/train.h. Threads: the main thread. Errors: thrown, for main() to map.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 
@@ -29,9 +30,10 @@ struct ImportArguments {
 int import_weights(const ImportArguments& arguments);
 
 struct ExportArguments {
-  std::filesystem::path path;  // run folder (its newest checkpoint), or one checkpoint
-  std::filesystem::path out;   // folder that gets model.safetensors and config.json
-  DType dtype = DType::kF32;   // or kBF16
+  std::filesystem::path path;                 // run folder (its newest checkpoint), or one checkpoint
+  std::filesystem::path out;                  // folder that gets model.safetensors and config.json
+  DType dtype = DType::kF32;                  // or kBF16
+  std::uint64_t max_file_bytes = UINT64_MAX;  // of tensors in one file; more go to further files and an index of them
 };
 int export_weights(const ExportArguments& arguments);
 
@@ -46,3 +48,4 @@ int show_info();
 int show_keys();
 
 }  // namespace strake::launch
+// Memory for the largest parameter, whatever the model has.

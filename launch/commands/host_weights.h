@@ -4,6 +4,7 @@
 // Threads: the main thread. Errors: ConfigError for a folder that may not be written to; IoError.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string_view>
@@ -17,6 +18,10 @@
 #include "runtime/io/files.h"
 
 namespace strake::launch {
+
+// What stands beside weights of Hugging Face and says what model they are of.
+inline constexpr std::string_view kHuggingFaceConfig = "config.json";
+inline constexpr std::uint64_t kMaxHuggingFaceConfigBytes = 1 << 20;
 
 // A flat f32 tensor for all parameters of a model, and more of the same layout: zero once memory is allocated.
 struct HostWeights {

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
 
 #include "checkpoint/directory.h"
 #include "checkpoint/reader.h"
@@ -235,6 +237,35 @@ TEST_P(FamilyCommands, ExportGivesTheImportedFileBack) {
   ASSERT_EQ(import("half", "half-run").exit_code, 0);
   ASSERT_EQ(strake({"export", path("half-run"), "--out", path("half-again"), "--dtype", "bf16"}).exit_code, 0);
   EXPECT_TRUE(content("half/model.safetensors") == content("half-again/model.safetensors"));
+}
+
+// In files of a size that is asked for, and the same model when it comes back.
+TEST_P(FamilyCommands, AnExportMayBeCutIntoFiles) {
+  const auto out = [&](const std::string& run, const std::vector<std::string>& more) {
+    std::vector<std::string> words{"export", path(run), "--out", path("cut")};
+    words.insert(words.end(), more.begin(), more.end());
+    return strake(words);
+  };
+  ASSERT_EQ(import("hf", "run").exit_code, 0);
+  const std::string whole = exported("run");
+  ASSERT_EQ(out("run", {}).exit_code, 0);
+  const ProgramEnd cut = out("run", {"--max-shard-size", "4KB"});
+  ASSERT_EQ(cut.exit_code, 0) << cut.output;
+  EXPECT_NE(cut.output.find("model.safetensors.index.json: "), std::string::npos) << cut.output;
+  EXPECT_FALSE(fs::exists(tiny_.path("cut/model.safetensors"))) << "readers would prefer it";
+  const auto index = nlohmann::json::parse(content("cut/model.safetensors.index.json"));
+  std::set<std::string> files;
+  for (const auto& [tensor, file] : index.at("weight_map").items()) files.insert(file.get<std::string>());
+  EXPECT_GT(files.size(), 2u);
+  EXPECT_NE(cut.output.find(" in " + std::to_string(files.size()) + " files"), std::string::npos) << cut.output;
+  std::uint64_t total = 0;
+  for (const std::string& file : files) total += fs::file_size(tiny_.path("cut/" + file));
+  EXPECT_GT(total, index.at("metadata").at("total_size").get<std::uint64_t>()) << "headers";
+  ASSERT_EQ(import("cut", "again").exit_code, 0);
+  EXPECT_TRUE(exported("again") == whole);
+  ASSERT_EQ(out("run", {}).exit_code, 0);
+  EXPECT_TRUE(content("cut/model.safetensors") == whole);
+  EXPECT_FALSE(fs::exists(tiny_.path("cut/model.safetensors.index.json")));
 }
 
 TEST_P(FamilyCommands, TheConfigSaysWhatTheFileHolds) {

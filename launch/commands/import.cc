@@ -1,16 +1,14 @@
+// `strake import`: weights of other programs as the first checkpoint of a run.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cstring>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <optional>
-#include <utility>
 #include <vector>
 
 #include "checkpoint/directory.h"
-#include "checkpoint/reader.h"
 #include "checkpoint/safetensors.h"
 #include "data/byte_tokenizer.h"
 #include "data/tokenizer_identity.h"
@@ -18,9 +16,6 @@
 #include "launch/commands/host_weights.h"
 #include "launch/job/model_shape.h"
 #include "launch/report/run_report.h"
-#include "launch/run/checkpoint_model.h"
-#include "launch/run/checkpoint_source.h"
-#include "launch/run/run_folder.h"
 #include "models/formats/hugging_face.h"
 #include "models/parameters/owned_ranges.h"
 #include "runtime/base/error.h"
@@ -33,9 +28,6 @@ namespace fs = std::filesystem;
 using checkpoint::Safetensors;
 using checkpoint::SafetensorsEntry;
 using models::ForeignTensor;
-
-constexpr std::string_view kConfigName = "config.json";
-constexpr std::uint64_t kMaxConfigBytes = 1 << 20;
 
 std::string shown(std::span<const std::int64_t> shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
@@ -96,25 +88,6 @@ void require_tied_head(const Safetensors& source, const SafetensorsEntry& table,
       path.string(), head->name, table.name));
 }
 
-// What is in the folder is not lost to an export, unless it is an older one of the same family.
-void require_no_stranger(Files& files, const fs::path& folder, std::string_view family) {
-  const fs::path config = folder / kConfigName, weights = folder / checkpoint::kSafetensorsName;
-  if (!files.exists(config) && !files.exists(weights)) return;
-  if (files.exists(config)) {
-    std::string text;
-    try {
-      text = read_file(files, config, kMaxConfigBytes);
-    } catch (const Error&) {  // too large, a folder: not an export's
-    }
-    const auto json = nlohmann::json::parse(text, nullptr, false);
-    if (json.is_object() && json.value("model_type", nlohmann::json()) == family) return;
-  }
-  throw ConfigError(
-      fmt::format("--out: {} is there, and no model_type \"{}\" in {} says that it is an export; name "
-                  "another folder, or remove it",
-                  (files.exists(config) ? config : weights).string(), family, kConfigName));
-}
-
 data::TokenizerIdentity tokenizer_named(const std::string& name) {
   constexpr std::size_t kMostBytes = 256;  // of a name, as files keep it
   if (name.empty() || name.size() > kMostBytes) {
@@ -147,13 +120,14 @@ int import_weights(const ImportArguments& arguments) {
   checkpoint::use_folder(source_path.string(), [&] { opened = Safetensors::open(files, source_path); });
   const Safetensors& source = *opened;
   const fs::path config_path =
-      (files.is_directory(source_path) ? source_path : source_path.parent_path()) / kConfigName;
+      (files.is_directory(source_path) ? source_path : source_path.parent_path()) / kHuggingFaceConfig;
   if (!files.exists(config_path)) {
     throw ConfigError(fmt::format("{}: is missing; it stands beside the weights and says what model they are of",
                                   config_path.string()));
   }
   std::string config;
-  checkpoint::use_folder(source_path.string(), [&] { config = read_file(files, config_path, kMaxConfigBytes); });
+  checkpoint::use_folder(source_path.string(),
+                         [&] { config = read_file(files, config_path, kMaxHuggingFaceConfigBytes); });
   models::TransformerShape shape = models::shape_from_hugging_face(config, config_path.string());
   const std::vector<ForeignTensor> tensors = models::hugging_face_tensors(shape);
   const std::vector<const SafetensorsEntry*> entries = match(source, tensors, shape, source_path);
@@ -200,66 +174,6 @@ int import_weights(const ImportArguments& arguments) {
   ModelKeys keys = keys_of(shape);
   std::erase_if(keys, [](const auto& entry) { return entry.second.empty(); });
   fmt::print("train with: {} {}\n", shell_quote("run.dir=" + arguments.run.string()), to_text(keys));
-  return 0;
-}
-
-int export_weights(const ExportArguments& arguments) {
-  PosixFiles files;
-  const std::string out = fmt::format("--out: {}", arguments.out.string());
-  checkpoint::use_folder(out, [&] {
-    require_folder(files, "--out", arguments.out);
-    require_outside_checkpoints(files, "--out", arguments.out);
-  });
-  CheckpointSource source(files, arguments.path);
-  checkpoint::FoundCheckpoint found;
-  models::TransformerShape shape;
-  std::unique_ptr<HostWeights> read;
-  use_checkpoint(source, [&](const checkpoint::FoundCheckpoint& newest) {
-    found = newest;
-    shape = model_of(found);
-    require_no_stranger(files, arguments.out, models::family_of(shape));
-    read = std::make_unique<HostWeights>(shape);
-    read->memory.allocate(*read->device);
-    TensorTable table;
-    models::append_ranges(table, "param/", read->layout, read->flat);
-    read_into(files, found, *read, table);
-  });
-  const HostWeights& weights = *read;
-  const data::TokenizerIdentity tokenizer =
-      data::tokenizer_from_json(found.manifest.meta.tokenizer, found.path.string());
-
-  // By name: the order in which Hugging Face's own writer puts tensors of one dtype.
-  std::vector<ForeignTensor> tensors = models::hugging_face_tensors(shape);
-  for (ForeignTensor& tensor : tensors) tensor.name = models::with_hugging_face_prefix(shape, tensor.name);
-  std::ranges::sort(tensors, {}, &ForeignTensor::name);
-  std::vector<checkpoint::SafetensorsSpec> specs;
-  for (const ForeignTensor& tensor : tensors)
-    specs.push_back({.name = tensor.name, .dtype = arguments.dtype, .shape = tensor.shape});
-  // "<|endoftext|>" of GPT-2's own vocabulary.
-  const std::int64_t end_of_text = tokenizer.name == "gpt2" && shape.vocab == 50257 ? 50256 : -1;
-  checkpoint::use_folder(out, [&] {
-    files.make_directories(arguments.out);
-    write_file_durably(files, arguments.out / kConfigName,
-                       models::hugging_face_config(shape, arguments.dtype, end_of_text));
-  });
-  const fs::path path = arguments.out / checkpoint::kSafetensorsName;
-  checkpoint::SafetensorsWriter writer(files, path, specs, {{"format", "pt"}});
-  std::vector<float> theirs;
-  std::vector<BFloat16> rounded;
-  for (const ForeignTensor& tensor : tensors) {
-    theirs.resize(static_cast<std::size_t>(tensor.elems()));
-    models::copy_to(tensor, weights.layout.spec(tensor.param), host_span<float>(weights.view(tensor.param)), theirs);
-    if (arguments.dtype == DType::kBF16) {
-      rounded.resize(theirs.size());
-      std::transform(theirs.begin(), theirs.end(), rounded.begin(), to_bfloat16);
-      writer.append(std::as_bytes(std::span(rounded)));
-    } else {
-      writer.append(std::as_bytes(std::span(theirs)));
-    }
-  }
-  writer.finish();
-  fmt::print("{}: {} tensors, step {} of {}\n", path.string(), tensors.size(), found.manifest.meta.step,
-             found.path.string());
   return 0;
 }
 
