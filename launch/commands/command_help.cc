@@ -62,8 +62,15 @@ constexpr Example kExamples[] = {
      "  strake export runs/book --out book-gpt2/ --dtype bf16\n"
      "  strake export runs/large --out large-llama/ --max-shard-size 5GB"},
     {"strake ckpt", "  strake ckpt list runs/book"},
-    {"strake ckpt list", "  strake ckpt list runs/book"},
-    {"strake ckpt verify", "  strake ckpt verify runs/book/ckpt/step-00001000"},
+    {"strake ckpt list", "  strake ckpt list runs/book\n  strake ckpt list runs/book --verify --json"},
+    {"strake ckpt verify",
+     "  strake ckpt verify runs/book/ckpt/step-00001000\n"
+     "The exit code is 0 only if every byte of every checkpoint named is as it was written."},
+    {"strake ckpt view", "  strake ckpt view runs/book --out book.h5"},
+    {"strake ckpt diff", "  strake ckpt diff runs/book runs/book/ckpt/step-00001000"},
+    {"strake ckpt prune",
+     "  strake ckpt prune runs/book --keep 2 --keep-every 1000 --dry-run\n"
+     "  strake ckpt prune runs/book --keep 1 --keep-best 3"},
     {"strake ckpt convert", "  strake ckpt convert runs/old --run runs/new"},
     {"strake info", "  strake info\n  strake info --keys"},
     {"strake completion",

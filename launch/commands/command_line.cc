@@ -432,19 +432,50 @@ int run_command_line(int argc, char** argv) {
   });
 
   std::string path;
-  CLI::App* ckpt_command = app.add_subcommand("ckpt", "Look at checkpoints");
+  CLI::App* ckpt_command = app.add_subcommand("ckpt", "Look at checkpoints, compare and delete them");
   ckpt_command->require_subcommand(1);
+  ListArguments list;
   CLI::App* list_command = ckpt_command->add_subcommand("list", "List the checkpoints of a run, newest first");
-  list_command->add_option("path", path, "Run folder, or one checkpoint")->required()->type_name("RUN|CHECKPOINT");
-  bool verify = false;
-  list_command->add_flag("--verify", verify, "Read every byte of each, to say which are whole");
-  list_command->callback([&] { run = [&] { return list_checkpoints(path, verify); }; });
+  list_command->add_option("path", list.path, "Run folder, or one checkpoint")->required()->type_name("RUN|CHECKPOINT");
+  list_command->add_flag("--verify", list.verify, "Read every byte of each, to say which are whole");
+  list_command->add_flag("--json", list.json, "Print one JSON object (docs/formats.md)");
+  list_command->callback([&] { run = [&] { return list_checkpoints(list); }; });
   CLI::App* verify_command =
       ckpt_command->add_subcommand("verify", "Read every byte and compare it with the checksums");
   verify_command->add_option("path", path, "Checkpoint, or a run folder for all of them")
       ->required()
       ->type_name("CHECKPOINT|RUN");
   verify_command->callback([&] { run = [&] { return verify_checkpoints(path); }; });
+  ViewArguments view;
+  CLI::App* view_command =
+      ckpt_command->add_subcommand("view", "Make an HDF5 file that shows each tensor whole, whatever ranks wrote it");
+  view_command->add_option("path", view.path, "Run folder (its newest checkpoint), or one checkpoint")
+      ->required()
+      ->type_name("RUN|CHECKPOINT");
+  view_command->add_option("--out", view.out, "File to make; it refers to the checkpoint's files, which must stay")
+      ->required()
+      ->type_name("FILE");
+  view_command->callback([&] { run = [&] { return view_checkpoint(view); }; });
+  DiffArguments diff;
+  CLI::App* diff_command =
+      ckpt_command->add_subcommand("diff", "Compare two checkpoints, tensor by tensor; exit code 1 if any differs");
+  diff_command->add_option("a", diff.a, "Run folder (its newest checkpoint), or one checkpoint")
+      ->required()
+      ->type_name("RUN|CHECKPOINT");
+  diff_command->add_option("b", diff.b, "The other one")->required()->type_name("RUN|CHECKPOINT");
+  diff_command->callback([&] { run = [&] { return diff_checkpoints(diff); }; });
+  PruneArguments prune;
+  CLI::App* prune_command = ckpt_command->add_subcommand("prune", "Delete checkpoints of a run, but those to keep");
+  prune_command->add_option("run", prune.run, "Run folder; no run may be at work there")->required()->type_name("RUN");
+  prune_command->add_option("--keep", prune.rule.keep, "So many of the newest whole ones stay")
+      ->required()
+      ->check(number_from(1, 1 << 20));
+  prune_command->add_option("--keep-every", prune.rule.keep_every, "Those of steps that are multiples of this stay too")
+      ->check(number_from(std::int64_t{1}, std::int64_t{1} << 53));
+  prune_command->add_option("--keep-best", prune.rule.keep_best, "So many with the lowest held-out loss stay too")
+      ->check(number_from(1, 1 << 20));
+  prune_command->add_flag("--dry-run", prune.dry_run, "Say what would go, and leave it");
+  prune_command->callback([&] { run = [&] { return prune_checkpoints(prune); }; });
   ConvertArguments convert;
   CLI::App* convert_command =
       ckpt_command->add_subcommand("convert", "Write a checkpoint of an earlier version as this one stores it");

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <string>
 
+#include "checkpoint/retention.h"
 #include "data/prepare.h"
 #include "runtime/base/dtype.h"
 
@@ -14,11 +15,35 @@ namespace strake::launch {
 // A leading ~ of paths is expanded.
 int prepare_data(data::PrepareOptions options);
 
-// `path` is a run folder, a folder of checkpoints, or (verify) one checkpoint. The list says "whole" only of what was
-// verified: with `verify` it reads every byte of each, and throws CorruptError behind the list if any is damaged.
-int list_checkpoints(const std::filesystem::path& path, bool verify);
-// Reads every byte of each; throws CorruptError naming what is damaged in any.
+struct ListArguments {
+  std::filesystem::path path;  // run folder, folder of checkpoints, or one checkpoint
+  bool verify = false;         // read every byte of each
+  bool json = false;           // one JSON object (docs/formats.md) instead of lines
+};
+// Says "whole" only of what was verified, and throws CorruptError behind the list if any of it is damaged.
+int list_checkpoints(const ListArguments& arguments);
+// Reads every byte of each, `path` as above; throws CorruptError naming what is damaged in any.
 int verify_checkpoints(const std::filesystem::path& path);
+
+struct PruneArguments {
+  std::filesystem::path run;  // run folder, or folder of checkpoints
+  checkpoint::Retention rule;
+  bool dry_run = false;  // say what would go
+};
+// Deletes what the rule does not keep, as a run does behind a save. ConfigError if a run is at work there.
+int prune_checkpoints(const PruneArguments& arguments);
+
+struct DiffArguments {
+  std::filesystem::path a, b;  // run folder (its newest checkpoint), or one checkpoint
+};
+// Whatever ranks wrote them. Returns 0 if all tensors are equal bit for bit, 1 otherwise.
+int diff_checkpoints(const DiffArguments& arguments);
+
+struct ViewArguments {
+  std::filesystem::path path;  // run folder (its newest checkpoint), or one checkpoint
+  std::filesystem::path out;   // HDF5 file that gets a dataset for each tensor, of the ranks' files
+};
+int view_checkpoint(const ViewArguments& arguments);
 
 struct ImportArguments {
   std::filesystem::path source;  // Hugging Face's folder of a model, or a file in it
@@ -35,6 +60,7 @@ struct ExportArguments {
   DType dtype = DType::kF32;                  // or kBF16
   std::uint64_t max_file_bytes = UINT64_MAX;  // of tensors in one file; more go to further files and an index of them
 };
+// Memory for the largest parameter, whatever the model has.
 int export_weights(const ExportArguments& arguments);
 
 struct ConvertArguments {
@@ -48,4 +74,3 @@ int show_info();
 int show_keys();
 
 }  // namespace strake::launch
-// Memory for the largest parameter, whatever the model has.

@@ -63,6 +63,9 @@ TEST(Help, EveryCommandHasItWithAnExample) {
                               "ckpt",
                               "ckpt list",
                               "ckpt verify",
+                              "ckpt view",
+                              "ckpt diff",
+                              "ckpt prune",
                               "ckpt convert",
                               "info",
                               "completion",
@@ -130,7 +133,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadLine{"bench kernels c.toml --agianst f", "did you mean --against?"},
         BadLine{"data prepar", "did you mean prepare?"},
         BadLine{"ckpt",
-                "strake ckpt: a command is missing; write one of list, verify, convert; see `strake ckpt --help`"},
+                "strake ckpt: a command is missing; write one of list, verify, view, diff, prune, convert; see `strake "
+                "ckpt --help`"},
         BadLine{"train", "strake train: CONFIG.toml is missing"},
         BadLine{"data prepare", "TEXT and --train FILE are missing"},
         BadLine{"train c.toml --print-shedule", "did you mean --print-schedule?"},
@@ -304,7 +308,7 @@ TEST_F(Completion, OfBashKnowsCommandsOptionsKeysAndFiles) {
   EXPECT_EQ(offered("strake export r --out = ''", 5, folder), (Words{"my config.toml", "trained.bin", "trained runs"}));
   EXPECT_EQ(offered("strake data prepare t --train = trained.", 6, folder), Words{"trained.bin"});
   EXPECT_EQ(offered("strake help data ''", 3, folder), Words{"prepare"});
-  EXPECT_EQ(offered("strake help ckpt v", 3, folder), Words{"verify"});
+  EXPECT_EQ(offered("strake help ckpt ve", 3, folder), Words{"verify"});
   EXPECT_EQ(offered("strake train --print-schedule tr", 3, folder).contains("train.steps="), true)
       << "a switch takes no value";
   for (const auto& key : launch::config_keys()) {
