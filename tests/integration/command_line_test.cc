@@ -284,7 +284,8 @@ class Completion : public testing::Test {
 TEST_F(Completion, OfBashKnowsCommandsOptionsKeysAndFiles) {
   const std::string folder = folder_.path().string();
   EXPECT_EQ(offered("strake tr", 1, folder), Words{"train"});
-  EXPECT_EQ(offered("strake ckpt ''", 2, folder), (Words{"list", "verify", "convert", "--help"}));
+  EXPECT_EQ(offered("strake ckpt ''", 2, folder),
+            (Words{"list", "verify", "view", "diff", "prune", "convert", "--help"}));
   EXPECT_EQ(offered("strake help ex", 2, folder), Words{"export"});
   EXPECT_EQ(offered("strake generate --d", 2, folder), Words{"--device"});
   EXPECT_EQ(offered("strake generate --device c", 3, folder), (Words{"cpu", "cuda"}));
