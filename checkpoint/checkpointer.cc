@@ -19,11 +19,13 @@
 #include "checkpoint/compatibility.h"
 #include "checkpoint/h5_file.h"
 #include "checkpoint/image_proof.h"
+#include "checkpoint/load_plan.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/retention.h"
 #include "checkpoint/shard_file.h"
 #include "checkpoint/shard_plan.h"
 #include "checkpoint/staging.h"
+#include "checkpoint/verified_reads.h"
 #include "checkpoint/writer_thread.h"
 #include "runtime/base/check.h"
 #include "runtime/base/error.h"
@@ -108,6 +110,14 @@ struct Checkpointer::Impl {
     return options.directory / fmt::format("{}.tmp-{}", step_name(step), options.attempt);
   }
 
+  // What each rank holds. Not kept: of many ranks it is much.
+  std::vector<std::vector<HeldRange>> gather_held() const {
+    std::vector<std::vector<HeldRange>> held_by_rank;
+    for (const std::string& text : control.all_gather(to_text(held)))
+      held_by_rank.push_back(held_ranges_from_text(text));
+    return held_by_rank;
+  }
+
   // Decides with all ranks who writes what, and lays out this rank's file and staging memory.
   void plan(const SaveMemory& memory) {
     for (const TensorTable::Entry& entry : table.entries) {
@@ -115,17 +125,14 @@ struct Checkpointer::Impl {
       STRAKE_CHECK(entry.view.contiguous() && entry.view.elems() > 0, "tensor '" + entry.name + "' is not one range");
     }
     held = held_ranges(table);
-    std::vector<std::vector<HeldRange>> held_by_rank;
-    for (const std::string& text : control.all_gather(to_text(held))) {
-      held_by_rank.push_back(held_ranges_from_text(text));
-    }
+    const std::vector<std::vector<HeldRange>> held_by_rank = gather_held();
     std::set<std::string_view> names;
     for (const std::vector<HeldRange>& ranges : held_by_rank) {
       for (const HeldRange& range : ranges) {
         if (names.insert(range.name).second) held_anywhere.push_back(range);
       }
     }
-    const auto planned = plan_shards(held_by_rank)[static_cast<std::size_t>(control.rank())];
+    planned = plan_shards(held_by_rank)[static_cast<std::size_t>(control.rank())];
     const Staging reserved = reserve_staging(memory.host, table, planned);
     staging = reserved.all;
     std::vector<Tensor> on_device(planned.size());
@@ -353,7 +360,7 @@ struct Checkpointer::Impl {
     }
   }
 
-  std::optional<Meta> load_newest(const std::string& expected_model) {
+  std::optional<Meta> load_newest(const std::string& expected_model, const std::optional<Exchange>& exchange) {
     STRAKE_CHECK(!saving, "a save is in flight");
     const std::string listed = agree_on_root(control, [&] {
       Json list = {{"steps", committed_steps(files, options.directory)},
@@ -364,7 +371,7 @@ struct Checkpointer::Impl {
     std::string why;
     for (std::size_t i = 0; i < steps.size(); ++i) {
       try {
-        return load(steps[i], expected_model);
+        return load(steps[i], expected_model, exchange);
       } catch (const CorruptError& error) {
         why = error.what();
       }
@@ -382,7 +389,8 @@ struct Checkpointer::Impl {
                                         options.directory.string(), why.empty() ? "" : "; the last one: " + why));
   }
 
-  Meta load(std::int64_t step, const std::string& expected_model) {
+  Meta load(std::int64_t step, const std::string& expected_model, const std::optional<Exchange>& exchange) {
+    const Clock::time_point begun = Clock::now();
     const fs::path folder = options.directory / step_name(step);
     // One rank reads the manifest, so that all judge the same bytes.
     const std::string text = agree_on_root(control, [&] { return serialize(read_manifest(files, folder)); });
@@ -391,18 +399,64 @@ struct Checkpointer::Impl {
       check_compatible(manifest, held_anywhere, expected_model, ExtraTensors::kRefuse, folder.string());
       return std::string();
     });
+    const auto rank = static_cast<std::size_t>(control.rank());
+    const std::vector<std::vector<HeldRange>> held_by_rank = gather_held();
+    const std::vector<std::vector<PlannedRange>> planned_by_rank = plan_shards(held_by_rank);
+    LoadReport report;
     agree(control, [&] {
-      check_sizes(files, folder, manifest);
-      check_chunks(files, folder, manifest, static_cast<std::size_t>(control.rank()),
-                   static_cast<std::size_t>(control.size()));
+      std::vector<std::span<std::byte>> parts;
+      for (const SavedRange& range : saved_ranges) parts.push_back(host_bytes(range.on_host));
+      const ReadTotals totals =
+          read_verified(files, folder, manifest, plan_reads(manifest, held_by_rank, planned_by_rank, rank), parts,
+                        options.read_threads);
+      report.read_bytes = totals.bytes;
+      report.files = totals.files;
       return std::string();
     });
-    agree(control, [&] {
-      load_tensors(files, folder, manifest, table, copy_out, staging);
-      return std::string();
-    });
+    report.read_s = seconds_since(begun);
+    // All is proven, on every rank: only now device memory is written.
+    for (const SavedRange& range : saved_ranges)
+      copy_out.copy({"load checkpoint", Phase::kCheckpoint}, range.state, range.on_host);
+    copy_out.synchronize();
+    const SharedRanges shared = shared_ranges(held_by_rank, planned_by_rank, rank);
+    report.passed_on = exchange.has_value() && !shared.holders.empty();
+    if (report.passed_on) {
+      pass_on(shared, table, *exchange);
+    } else {
+      agree(control, [&] {
+        const ReadTotals totals = load_tensors(files, folder, manifest, not_planned(), copy_out, staging);
+        report.read_bytes += totals.bytes;
+        report.files += totals.files;
+        return std::string();
+      });
+    }
+    for (const TensorTable::Entry& entry : table.entries) report.held_bytes += entry.view.extent_bytes();
+    report.seconds = seconds_since(begun);
+    load_report = report;
     loaded_step = step;
     return manifest.meta;
+  }
+
+  // What this rank holds and would not write.
+  TensorTable not_planned() const {
+    TensorTable rest;
+    const auto add = [&](const TensorTable::Entry& entry, std::int64_t begin, std::int64_t end) {
+      if (begin == end) return;
+      rest.entries.push_back(entry);
+      rest.entries.back().view = entry.view.flat(begin - entry.begin_elems, end - begin);
+      rest.entries.back().begin_elems = begin;
+    };
+    auto range = planned.begin();
+    for (std::size_t i = 0; i < table.entries.size(); ++i) {
+      const TensorTable::Entry& entry = table.entries[i];
+      std::int64_t at = entry.begin_elems;
+      for (; range != planned.end() && range->entry == i; ++range) {
+        add(entry, at, range->begin_elems);
+        at = range->begin_elems + range->elems;
+      }
+      add(entry, at, entry.begin_elems + entry.view.elems());
+    }
+    return rest;
   }
 
   Files& files;
@@ -414,12 +468,14 @@ struct Checkpointer::Impl {
   std::unique_ptr<FolderLock> lock;      // rank 0
   std::vector<HeldRange> held;           // by this rank
   std::vector<HeldRange> held_anywhere;  // a part of each tensor that any rank holds
+  std::vector<PlannedRange> planned;     // what this rank writes, and reads first
   std::vector<Shard> shards;
   std::vector<SavedRange> saved_ranges;
   Tensor staging;  // of loading; may share the shards' staging memory
   H5Image image;
   std::uint64_t total_bytes = 0;  // of all ranks' files
   std::int64_t loaded_step = -1;
+  LoadReport load_report;
   std::unique_ptr<Strategy> strategy;
   std::optional<ImageProof> image_proof;
 
@@ -472,8 +528,11 @@ void Checkpointer::wait_for(std::chrono::duration<double> limit) {
 
 SaveReport Checkpointer::finish() { return impl_->finish(); }
 
-std::optional<Meta> Checkpointer::load_newest(const std::string& expected_model) {
-  return impl_->load_newest(expected_model);
+std::optional<Meta> Checkpointer::load_newest(const std::string& expected_model,
+                                              const std::optional<Exchange>& exchange) {
+  return impl_->load_newest(expected_model, exchange);
 }
+
+const LoadReport& Checkpointer::loaded() const { return impl_->load_report; }
 
 }  // namespace strake::checkpoint

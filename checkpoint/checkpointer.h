@@ -25,6 +25,7 @@
 #include "checkpoint/failpoint.h"
 #include "checkpoint/folder_lock.h"
 #include "checkpoint/meta.h"
+#include "checkpoint/pass_on.h"
 #include "checkpoint/shard_writer.h"
 #include "checkpoint/strategy.h"
 #include "comm/control.h"
@@ -45,6 +46,7 @@ struct Options {
   Failpoints* failpoints = nullptr;
   StrategyKind strategy = StrategyKind::kSync;
   bool paranoid = false;  // what is written is compared with what the device held: image_proof.h
+  int read_threads = 1;  // of loading
 };
 
 // Times of one save since it was called, on the host's monotonic clock.
@@ -53,6 +55,16 @@ struct SaveReport {
   double snapshot_s = 0;    // until host memory held the state
   double durable_s = 0;     // until the commit record and its folder were synced: only now there is a checkpoint
   std::uint64_t bytes = 0;  // written by this rank; 0 if this step was committed already
+};
+
+// What loading took of this rank.
+struct LoadReport {
+  std::uint64_t read_bytes = 0;  // from files of the checkpoint, its manifest not among them
+  std::size_t files = 0;         // opened for that
+  std::uint64_t held_bytes = 0;  // of the state on this rank
+  bool passed_on = false;        // what several ranks hold, one of them has read
+  double read_s = 0;             // until all was proven
+  double seconds = 0;            // until the tensors were complete
 };
 
 // What must hold before a state is worth writing; throws where it does not, on every rank or on none. Called by the
@@ -115,9 +127,13 @@ class Checkpointer {
   // set aside (renamed `.bad-...`) with one log line and the next older is tried. nullopt: there is none and never was.
   // Throws NoCheckpointError if there were some and none is valid; IncompatibleCheckpointError with the
   // differences if names, shapes or dtypes, or `expected_model`, are not ours. Device memory is written only after
-  // every byte of the checkpoint was verified by some rank.
+  // every byte of the checkpoint was verified by some rank. Each rank reads what it would write, and with an `exchange`
+  // passes on what others hold too; without one, each reads that once more, checking again.
   // REQUIRES: nothing enqueued still uses the tensors. Ordering: they are complete when this returns.
-  std::optional<Meta> load_newest(const std::string& expected_model);
+  std::optional<Meta> load_newest(const std::string& expected_model,
+                                  const std::optional<Exchange>& exchange = std::nullopt);
+  // Of the checkpoint that load_newest() gave last.
+  const LoadReport& loaded() const;
 
  private:
   struct Impl;

@@ -93,37 +93,48 @@ std::vector<std::vector<WantedRange>> wanted_by_file(const Manifest& manifest, c
 }  // namespace
 
 ChunkReader::ChunkReader(Files& files, const fs::path& folder, const FileRecord& record)
-    : record_(record),
-      file_(damage_as_corrupt([&] { return files.open(folder / record.name, OpenMode::kRead); })),
-      buffer_(static_cast<std::size_t>(std::min(record.chunk_bytes, record.size_bytes))) {}
+    : record_(record), file_(damage_as_corrupt([&] { return files.open(folder / record.name, OpenMode::kRead); })) {}
 
 std::span<const std::byte> ChunkReader::read(std::size_t chunk) {
+  buffer_.resize(static_cast<std::size_t>(std::min(record_.chunk_bytes, record_.size_bytes)));
   const std::uint64_t begin = chunk * record_.chunk_bytes;
   const std::span<std::byte> bytes =
       std::span(buffer_).first(static_cast<std::size_t>(std::min(record_.chunk_bytes, record_.size_bytes - begin)));
+  read_into(bytes, chunk);
+  return bytes;
+}
+
+void ChunkReader::read_into(std::span<std::byte> bytes, std::size_t first) const {
+  std::uint64_t begin = first * record_.chunk_bytes;
   const std::size_t got = damage_as_corrupt([&] { return file_->read(bytes, begin); });
   if (got != bytes.size()) {
     throw CorruptError(
         fmt::format("{}: ends at byte {} of {}", file_->path().string(), begin + got, record_.size_bytes),
         file_->path().string(), begin + got);
   }
-  if (crc32c(bytes) != record_.chunk_crcs[chunk]) {
-    throw CorruptError(fmt::format("{}: checksum of chunk {} (bytes {} to {}) does not match", file_->path().string(),
-                                   chunk, begin, begin + bytes.size()),
-                       file_->path().string(), begin);
+  for (std::size_t chunk = first; !bytes.empty(); ++chunk) {
+    const std::span<const std::byte> content = bytes.first(std::min<std::size_t>(bytes.size(), record_.chunk_bytes));
+    if (crc32c(content) != record_.chunk_crcs[chunk]) {
+      throw CorruptError(fmt::format("{}: checksum of chunk {} (bytes {} to {}) does not match", file_->path().string(),
+                                     chunk, begin, begin + content.size()),
+                         file_->path().string(), begin);
+    }
+    begin += content.size();
+    bytes = bytes.subspan(content.size());
   }
-  return bytes;
+}
+
+void check_size(Files& files, const fs::path& folder, const FileRecord& record) {
+  const auto size_bytes = files.file_size_bytes(folder / record.name);
+  if (size_bytes == record.size_bytes) return;
+  const std::string path = (folder / record.name).string();
+  throw CorruptError(size_bytes ? fmt::format("{}: {} bytes, {} were written", path, *size_bytes, record.size_bytes)
+                                : fmt::format("{}: missing", path),
+                     path, 0);
 }
 
 void check_sizes(Files& files, const fs::path& folder, const Manifest& manifest) {
-  for (const FileRecord& record : manifest.files) {
-    const auto size_bytes = files.file_size_bytes(folder / record.name);
-    if (size_bytes == record.size_bytes) continue;
-    const std::string path = (folder / record.name).string();
-    throw CorruptError(size_bytes ? fmt::format("{}: {} bytes, {} were written", path, *size_bytes, record.size_bytes)
-                                  : fmt::format("{}: missing", path),
-                       path, 0);
-  }
+  for (const FileRecord& record : manifest.files) check_size(files, folder, record);
 }
 
 void check_chunks(Files& files, const fs::path& folder, const Manifest& manifest, std::size_t part, std::size_t parts) {
@@ -136,23 +147,28 @@ void check_chunks(Files& files, const fs::path& folder, const Manifest& manifest
   }
 }
 
-void load_tensors(Files& files, const fs::path& folder, const Manifest& manifest, const TensorTable& table,
-                  Stream& stream, const Tensor& staging) {
+ReadTotals load_tensors(Files& files, const fs::path& folder, const Manifest& manifest, const TensorTable& table,
+                        Stream& stream, const Tensor& staging) {
   const std::span<std::byte> host = host_bytes(staging);
   STRAKE_CHECK(!host.empty(), "loading needs staging memory");
   const DrainOnError drain(stream);
   std::size_t filled = 0;
+  ReadTotals totals;
   const auto wanted = wanted_by_file(manifest, table);
   for (std::size_t f = 0; f < manifest.files.size(); ++f) {
     if (wanted[f].empty()) continue;
     const FileRecord& record = manifest.files[f];
     ChunkReader reader(files, folder, record);
+    ++totals.files;
     std::size_t chunk_read = SIZE_MAX;
     std::span<const std::byte> chunk;
     for (WantedRange range : wanted[f]) {
       while (range.length_bytes > 0) {
         const auto index = static_cast<std::size_t>(range.offset_bytes / record.chunk_bytes);
-        if (index != chunk_read) chunk = reader.read(chunk_read = index);
+        if (index != chunk_read) {
+          chunk = reader.read(chunk_read = index);
+          totals.bytes += chunk.size();
+        }
         if (filled == host.size()) {
           stream.synchronize();  // the copies have left the staging memory
           filled = 0;
@@ -171,6 +187,7 @@ void load_tensors(Files& files, const fs::path& folder, const Manifest& manifest
     }
   }
   stream.synchronize();
+  return totals;
 }
 
 }  // namespace strake::checkpoint

@@ -24,6 +24,8 @@ class ChunkReader {
   ChunkReader(Files& files, const std::filesystem::path& folder, const FileRecord& record);
   // Valid until the next call. REQUIRES: chunk < record.chunk_crcs.size().
   std::span<const std::byte> read(std::size_t chunk);
+  // Chunk `first` and those behind it that `bytes` holds, which are whole; undefined on errors. Any thread.
+  void read_into(std::span<std::byte> bytes, std::size_t first) const;
 
  private:
   const FileRecord& record_;
@@ -31,16 +33,23 @@ class ChunkReader {
   std::vector<std::byte> buffer_;
 };
 
-// Is every file there with its exact size?
+// Is the file there with its exact size?
+void check_size(Files& files, const std::filesystem::path& folder, const FileRecord& record);
+// Is every file?
 void check_sizes(Files& files, const std::filesystem::path& folder, const Manifest& manifest);
 // Checks chunks part, part + parts, part + 2 * parts, ... of all files counted through.
 void check_chunks(Files& files, const std::filesystem::path& folder, const Manifest& manifest, std::size_t part,
                   std::size_t parts);
 
+struct ReadTotals {
+  std::uint64_t bytes = 0;  // from files
+  std::size_t files = 0;
+};
+
 // Fills the tensors of the table from whatever shards hold them; bytes are checked as they are read. `staging` is host
 // memory of any size. Returns when the tensors are complete. REQUIRES: the manifest covers the table
 // (compatibility.h); nothing enqueued anywhere still uses tensors or staging.
-void load_tensors(Files& files, const std::filesystem::path& folder, const Manifest& manifest, const TensorTable& table,
-                  Stream& stream, const Tensor& staging);
+ReadTotals load_tensors(Files& files, const std::filesystem::path& folder, const Manifest& manifest,
+                        const TensorTable& table, Stream& stream, const Tensor& staging);
 
 }  // namespace strake::checkpoint

@@ -17,6 +17,9 @@
 namespace strake::launch {
 namespace {
 
+// More do not make a disk faster, nor the page cache of one machine.
+constexpr int kMostReadThreads = 8;
+
 // A run that has checkpoints, damaged ones too, is none that begins.
 bool begins_with_other_weights(const Config& config, Files& files) {
   const auto checkpoints = checkpoint_folder(config.run.dir);
@@ -73,7 +76,8 @@ void make_trainer(OpenRun& run, const Config& config, const RankParts& parts) {
          .write = write_options(config, parts, *run.trainer, usable_cores(RankEnvironment::detect())),
          .log = [log = parts.log](std::string_view line) { log.write(LogLevel::kWarning, line); },
          .strategy = run.checkpoint_strategy,
-         .paranoid = config.checkpoint.paranoid});
+         .paranoid = config.checkpoint.paranoid,
+         .read_threads = std::min(usable_cores(RankEnvironment::detect()), kMostReadThreads)});
   });
   take_memory(parts.control, parts.device, *run.trainer);
   parts.log.debug("memory of each rank:\n{}", run.trainer->memory_table().describe());

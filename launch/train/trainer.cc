@@ -169,7 +169,7 @@ void Trainer::register_memory() {
 }
 
 std::optional<checkpoint::Meta> Trainer::load_newest(const std::string& model) {
-  std::optional<checkpoint::Meta> meta = checkpointer().load_newest(model);
+  std::optional<checkpoint::Meta> meta = checkpointer().load_newest(model, checkpoint::Exchange{communicator_, *comm_});
   if (meta.has_value()) parameters_->publish();
   return meta;
 }

@@ -34,39 +34,6 @@ using test::save_steps;
 using test::ScratchFolder;
 using test::SyntheticRank;
 
-class Reshard : public ::testing::TestWithParam<std::tuple<int, int>> {};
-INSTANTIATE_TEST_SUITE_P(Ranks, Reshard, ::testing::Combine(::testing::Range(1, 5), ::testing::Range(1, 5)));
-
-// What N ranks saved, M ranks load and save, and N ranks load again: the same bytes each time.
-TEST_P(Reshard, IsExactForAnyNumberOfRanks) {
-  const auto [n, m] = GetParam();
-  MemoryFiles files;
-  ASSERT_TRUE(test::all_done(save_steps(files, n, options_in("/run/ckpt"), {7})));
-  const LoadResult loaded = test::load_newest(files, m, options_in("/run/ckpt"));
-  ASSERT_TRUE(test::all_done(loaded.ends)) << test::describe(loaded.ends);
-  EXPECT_EQ(loaded.step, 7);
-  EXPECT_TRUE(loaded.exact);
-
-  const auto again = run_ranks(m, [&, m = m](int rank, comm::Control& control) {
-    SyntheticRank state(rank, m);
-    auto from = state.make_checkpointer(files, control, options_in("/run/ckpt"));
-    from->load_newest(test::model_text());
-    // What was loaded, not what an update computed, is saved again.
-    Event loaded_state = state.device().make_event("loaded");
-    state.compute().record(loaded_state);
-    Arena host("staging", MemoryKind::kHost);
-    Checkpointer to(files, control, state.device(), state.copy_out(), {host}, state.table(), options_in("/run/again"));
-    host.allocate(state.device());
-    to.save(loaded_state, test::meta_at(7));
-  });
-  ASSERT_TRUE(test::all_done(again)) << test::describe(again);
-  const LoadResult back = test::load_newest(files, n, options_in("/run/again"));
-  EXPECT_EQ(back.step, 7);
-  EXPECT_TRUE(back.exact);
-  // A file for each rank that wrote, and nothing else.
-  EXPECT_EQ(files.list("/run/again/step-00000007").size(), static_cast<std::size_t>(m) + 1);
-}
-
 TEST(ShardPlan, CutsEqualBytesAndCoversEachElementOnce) {
   for (int ranks = 1; ranks <= 8; ++ranks) {
     std::vector<std::vector<HeldRange>> held(static_cast<std::size_t>(ranks));

@@ -34,6 +34,23 @@ struct SyntheticTensor {
   DType dtype;
   std::vector<std::int64_t> shape;
   bool partitioned = false;  // each rank holds a range of its own
+  // What a rank holds if it is neither of these.
+  struct Held {
+    std::int64_t begin_elems, end_elems;  // equal: nothing
+    bool replicated;                      // other ranks hold the same range
+  };
+  std::function<Held(int rank, int ranks)> held = {};
+
+  std::int64_t elems() const {
+    std::int64_t elems = 1;
+    for (const std::int64_t extent : shape) elems *= extent;
+    return elems;
+  }
+  Held held_by(int rank, int ranks) const {
+    if (held) return held(rank, ranks);
+    if (!partitioned) return {0, elems(), true};
+    return {elems() * rank / ranks, elems() * (rank + 1) / ranks, false};
+  }
 };
 
 // Uneven on purpose: nothing divides by 2, 3 or 4.
@@ -78,13 +95,12 @@ class SyntheticRank {
         compute_(device_.make_stream("compute", StreamPriority::kNormal)),
         copy_out_(device_.make_stream("copy_out", StreamPriority::kNormal)) {
     for (const SyntheticTensor& tensor : tensors) {
-      std::int64_t elems = 1;
-      for (const std::int64_t extent : tensor.shape) elems *= extent;
-      const std::int64_t begin = tensor.partitioned ? elems * rank / ranks : 0;
-      const std::int64_t end = tensor.partitioned ? elems * (rank + 1) / ranks : elems;
-      const std::vector<std::int64_t> shape = tensor.partitioned ? std::vector{end - begin} : tensor.shape;
+      const auto [begin, end, replicated] = tensor.held_by(rank, ranks);
+      if (begin == end) continue;
+      const bool whole = end - begin == tensor.elems();
+      const std::vector<std::int64_t> shape = whole ? tensor.shape : std::vector{end - begin};
       table_.entries.push_back(
-          {tensor.name, tensor.shape, Tensor::reserve(state_, tensor.dtype, shape), begin, !tensor.partitioned});
+          {tensor.name, tensor.shape, Tensor::reserve(state_, tensor.dtype, shape), begin, replicated});
     }
     for (const auto& entry : table_.entries) views_.push_back(entry.view);
     state_.allocate(device_);
@@ -182,15 +198,16 @@ struct RankEnd {
   std::string message;
 };
 
-// Runs `body(rank, control)` on `ranks` threads (on the calling thread for one rank) and tells how each ended.
-inline std::vector<RankEnd> run_ranks(int ranks, const std::function<void(int, comm::Control&)>& body) {
+// Runs `body(rank, control, world)` on `ranks` threads (on the calling thread for one rank) and tells how each ended.
+inline std::vector<RankEnd> run_ranks_of_world(
+    int ranks, const std::function<void(int, comm::Control&, comm::ThreadsWorld&)>& body) {
   comm::ThreadsWorld world(ranks);
   std::vector<RankEnd> ends(static_cast<std::size_t>(ranks));
   const auto run = [&](int rank) {
     const auto control = world.make_control(rank);
     RankEnd& end = ends[static_cast<std::size_t>(rank)];
     try {
-      body(rank, *control);
+      body(rank, *control, world);
     } catch (const SimulatedCrash&) {
       end.kind = RankEnd::Kind::kCrash;
       world.fail(rank, "it crashed");
@@ -210,6 +227,10 @@ inline std::vector<RankEnd> run_ranks(int ranks, const std::function<void(int, c
   for (int rank = 0; rank < ranks; ++rank) threads.emplace_back(run, rank);
   for (std::thread& thread : threads) thread.join();
   return ends;
+}
+
+inline std::vector<RankEnd> run_ranks(int ranks, const std::function<void(int, comm::Control&)>& body) {
+  return run_ranks_of_world(ranks, [&](int rank, comm::Control& control, comm::ThreadsWorld&) { body(rank, control); });
 }
 
 inline bool all_done(const std::vector<RankEnd>& ends) {
