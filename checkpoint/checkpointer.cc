@@ -204,8 +204,8 @@ struct Checkpointer::Impl {
   }
 
   // `state_final`: where the state has not left yet.
-  void persist(comm::Control& ranks, const Meta& meta, const Proof& proof, const Event* state_final) {
-    if (proof) proof(ranks);
+  void persist(comm::Control& ranks, Meta meta, const Proof& proof, const Event* state_final) {
+    if (proof) proof(ranks, meta);
     if (agree_on_root(ranks, [&] { return prepare(meta.step); }) == "committed") return;
     bool committed = false;  // on rank 0
     try {

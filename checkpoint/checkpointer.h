@@ -42,11 +42,11 @@ struct Options {
   int keep_best = 0;                // so many with the lowest held-out loss
   std::int64_t attempt = 1;
   WriteOptions write = {};
-  Log log = {};                          // lines for people, on rank 0; empty: standard error
+  Log log = {};  // lines for people, on rank 0; empty: standard error
   Failpoints* failpoints = nullptr;
   StrategyKind strategy = StrategyKind::kSync;
   bool paranoid = false;  // what is written is compared with what the device held: image_proof.h
-  int read_threads = 1;  // of loading
+  int read_threads = 1;   // of loading
 };
 
 // Times of one save since it was called, on the host's monotonic clock.
@@ -67,9 +67,10 @@ struct LoadReport {
   double seconds = 0;            // until the tensors were complete
 };
 
-// What must hold before a state is worth writing; throws where it does not, on every rank or on none. Called by the
-// thread that writes, with the control that it votes on.
-using Proof = std::function<void(comm::Control& control)>;
+// What must hold before a state is worth writing; throws where it does not, on every rank or on none. What is known
+// only then it adds to `meta`, of which rank 0's counts. Called by the thread that writes, with the control that it
+// votes on.
+using Proof = std::function<void(comm::Control& control, Meta& meta)>;
 
 // Where a save's copies of this rank's part of the state lie; allocated later.
 struct SaveMemory {

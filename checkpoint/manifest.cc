@@ -163,6 +163,7 @@ class Parser {
     if (minor >= 1) meta.config = text(body, "config");
     meta.config_hash = text(body, "config_hash");
     if (minor >= 2) meta.held_out_loss = number_or_none(text(body, "held_out_loss"), "held_out_loss");
+    if (minor >= 2) meta.step_metrics = text(body, "step_metrics");
     meta.world_size = static_cast<int>(integer(member(body, "world", Json::value_t::object), "size", 1, kMaxFiles));
   }
 
@@ -301,6 +302,7 @@ std::string serialize(const Manifest& manifest) {
       {"config", meta.config},
       {"config_hash", meta.config_hash},
       {"held_out_loss", text_of(meta.held_out_loss)},
+      {"step_metrics", meta.step_metrics},
       {"files", Json::array()},
       {"tensors", Json::array()},
   };

@@ -18,6 +18,7 @@ struct Meta {
   std::string choices;       // everything chosen by measurement, JSON
   std::string config;        // of the run that wrote it, JSON; empty: none, or an older program
   std::string config_hash;
+  std::string step_metrics;                  // what the step itself has measured, JSON; empty: none, or an older program
   std::optional<double> held_out_loss = {};  // of this very state, finite; nullopt: it was not computed before the save
   int world_size = 1;                        // that wrote it; set by the Checkpointer
 

@@ -19,7 +19,7 @@
 namespace strake::checkpoint {
 
 struct WriteOptions {
-  std::uint64_t chunk_bytes = 16 << 20;  // of one checksum
+  std::uint64_t chunk_bytes = 1 << 20;  // of one checksum, and the least that loading reads
   int writers = 1;                       // threads that write, the caller's among them; >= 1
   bool direct_io = false;                // where the file system can
 };

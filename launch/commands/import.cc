@@ -169,7 +169,8 @@ int import_weights(const ImportArguments& arguments) {
                   .model = shape.to_json(),
                   .choices = "{}",
                   .config = "",
-                  .config_hash = ""});
+                  .config_hash = "",
+                  .step_metrics = ""});
   fmt::print("{}: {} tensors, {} parameters\n", source_path.string(), tensors.size(), imported_elems);
   ModelKeys keys = keys_of(shape);
   std::erase_if(keys, [](const auto& entry) { return entry.second.empty(); });

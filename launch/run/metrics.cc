@@ -19,7 +19,9 @@ constexpr std::uint64_t kLargestMetricsBytes = std::uint64_t{4} << 30;
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 double ms_of(std::chrono::nanoseconds duration) { return static_cast<double>(duration.count()) / 1e6; }
-std::chrono::nanoseconds from_milliseconds(double value) { return std::chrono::nanoseconds(std::llround(value * 1e6)); }
+std::chrono::nanoseconds from_milliseconds(double value) {
+  return std::chrono::nanoseconds(std::isfinite(value) ? std::llround(value * 1e6) : 0);
+}
 
 // As many digits as give back the same bits, so that losses of two runs can be compared for equality.
 // JSON has no NaN: null stands for it.
@@ -50,12 +52,15 @@ MetricsFile::MetricsFile(Files& files, const std::filesystem::path& path) {
 }
 
 void MetricsFile::append(const StepMetrics& m) {
+  const auto ms = [&](std::chrono::nanoseconds time) {
+    return m.wall.count() == 0 ? std::string("null") : fmt::format("{:.6f}", ms_of(time));
+  };
   std::string line = fmt::format(
-      R"({{"step": {}, "attempt": {}, "loss": {}, "lr": {}, "grad_norm": {}, "tokens_per_s": {}, "mfu": {}, "step_ms": {:.6f})",
+      R"({{"step": {}, "attempt": {}, "loss": {}, "lr": {}, "grad_norm": {}, "tokens_per_s": {}, "mfu": {}, "step_ms": {})",
       m.step, m.attempt, real(m.loss), real(m.learning_rate), real(m.grad_norm), real(std::round(m.tokens_per_s)),
-      real(m.mfu), ms_of(m.wall));
+      real(m.mfu), ms(m.wall));
   for (std::size_t i = 0; i < kStepClasses; ++i) {
-    line += fmt::format(R"(, "{}_ms": {:.6f})", name_of(static_cast<StepClass>(i)), ms_of(m.durations[i]));
+    line += fmt::format(R"(, "{}_ms": {})", name_of(static_cast<StepClass>(i)), ms(m.durations[i]));
   }
   file_->append(line + "}\n");
 }

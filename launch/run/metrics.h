@@ -20,10 +20,10 @@ struct StepMetrics {
   double loss = 0;
   double learning_rate = 0;
   double grad_norm = 0;
-  double tokens_per_s = 0;  // over all ranks
-  double mfu = 0;           // 0..1; 0: the device's peak is not known
-  std::chrono::nanoseconds wall{0};
-  StepDurations durations{};  // of rank 0
+  double tokens_per_s = 0;           // over all ranks
+  double mfu = 0;                    // 0..1; 0: the device's peak is not known
+  std::chrono::nanoseconds wall{0};  // 0: times are not known, nor what follows from them
+  StepDurations durations{};         // of rank 0
 };
 
 struct EvalMetrics {

@@ -61,11 +61,17 @@ RunFolder RunFolder::start(Files& files, const std::filesystem::path& path, Resu
     Metrics metrics = read_metrics(files, metrics_path(path));
     earlier.attempt = std::max(earlier.attempt, metrics.highest_attempt);
     folder.evaluations_ = std::move(metrics.evals);
+    for (const StepMetrics& step : metrics.steps) folder.attempts_.emplace_back(step.step, step.attempt);
   }
   if (has_run) earlier.attempt = std::max<std::int64_t>(earlier.attempt, 1);
   folder.attempt_ = earlier.attempt + 1;
   folder.run_ = earlier.run != 0 ? earlier.run : new_run();
   return folder;
+}
+
+std::int64_t RunFolder::attempt_of(std::int64_t step) const {
+  const auto found = std::ranges::lower_bound(attempts_, step, {}, [](const auto& line) { return line.first; });
+  return found != attempts_.end() && found->first == step ? found->second : 0;
 }
 
 std::filesystem::path metrics_path(const std::filesystem::path& run_folder) { return run_folder / "metrics.jsonl"; }

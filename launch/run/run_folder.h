@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "checkpoint/folder_lock.h"
@@ -36,6 +37,8 @@ class RunFolder {
   std::uint64_t run() const { return run_; }
   // Of the attempts before: of redone ones the last.
   const std::vector<EvalMetrics>& evaluations() const { return evaluations_; }
+  // Who wrote the last line of `step` in metrics.jsonl; 0: nobody.
+  std::int64_t attempt_of(std::int64_t step) const;
 
  private:
   RunFolder() = default;
@@ -44,6 +47,7 @@ class RunFolder {
   std::int64_t attempt_ = 1;
   std::uint64_t run_ = 0;
   std::vector<EvalMetrics> evaluations_;
+  std::vector<std::pair<std::int64_t, std::int64_t>> attempts_;  // step and attempt of its line, by step
   std::unique_ptr<checkpoint::FolderLock> lock_;
 };
 

@@ -61,6 +61,7 @@ checkpoint::Meta meta_behind(std::int64_t step, const Config& config, const Rank
           .choices = choices_of(run, parts, peak_flops),
           .config = config_to_json(config),
           .config_hash = config_hash(config),
+          .step_metrics = {},  // the step has not ended
           .world_size = parts.control.size()};
 }
 

@@ -10,6 +10,7 @@
 #include "launch/job/rank_environment.h"
 #include "launch/run/manifest.h"
 #include "launch/run/resume.h"
+#include "launch/run/step_numbers.h"
 
 namespace strake::launch {
 namespace {
@@ -59,8 +60,20 @@ std::string describe(const checkpoint::LoadReport& loaded) {
       loaded.read_s, loaded.passed_on ? "; what ranks hold alike one has read and passed on" : "");
 }
 
+// A run that ended between its checkpoint and the line of that step has a hole in metrics.jsonl, which nobody would do
+// again: the checkpoint tells what belongs there.
+void close_hole(const checkpoint::Meta& meta, const RankParts& parts, const OpenRun& run) {
+  agree(parts.control, [&] {
+    if (!parts.leads()) return;
+    const std::optional<StepNumbers> numbers = step_numbers_from_json(meta.step_metrics);
+    if (numbers.has_value() && run.folder.taken->attempt_of(meta.step) != meta.attempt)
+      run.log->restore(meta.step, meta.attempt, *numbers);
+  });
+}
+
 RunStart resumed(const checkpoint::Meta& meta, const Config& config, const RankParts& parts, const OpenRun& run) {
   agree(parts.control, [&] { require_data_of(meta, config, run.inputs); });
+  close_hole(meta, parts, run);
   const bool imported = meta.data_cursor.empty();
   const RunStart start{.step = meta.step,
                        .sample = imported ? 0 : data::cursor_from_json(meta.data_cursor).next_sample,

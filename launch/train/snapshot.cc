@@ -5,6 +5,7 @@
 #include <bit>
 #include <chrono>
 #include <cmath>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -12,20 +13,27 @@
 #include "checkpoint/image_proof.h"
 #include "checkpoint/staging.h"
 #include "kernels/fingerprint.h"
+#include "launch/run/step_numbers.h"
 #include "launch/train/replicas.h"
 #include "runtime/base/error.h"
 
 namespace strake::launch {
+namespace {
+
+// Values of the mailbox.
+constexpr std::size_t kLoss = 0, kNorm = 1, kMeasured = 2;
+
+}  // namespace
 
 Snapshot::Snapshot(Device& device, Stream& compute, Stream& copy_out, comm::Communicator& communicator,
                    comm::Control& control, Files& files, checkpoint::Options options, std::vector<Replica> replicas,
-                   TensorTable table, Tensor norm, Memory memory)
+                   TensorTable table, Measured measured, Memory memory)
     : device_(device),
       compute_(compute),
       communicator_(communicator),
       replicas_(std::move(replicas)),
-      norm_(std::move(norm)),
-      norm_told_(reserve_norm(memory, norm_.dtype())),
+      measured_(std::move(measured)),
+      measured_told_(reserve_measured(memory, measured_.norm.dtype())),
       looked_at_(device.make_event("weights looked at")),
       checkpointer_(files, control, device, copy_out, memory.state, std::move(table), std::move(options)) {
   if (control.size() == 1) return;
@@ -41,34 +49,39 @@ ScalarMailbox Snapshot::reserve_mailbox(const Memory& memory, std::size_t replic
   return {memory.host, DType::kI64, replicas, 1};
 }
 
-ScalarMailbox Snapshot::reserve_norm(const Memory& memory, DType norm) { return {memory.host, norm, 1, 1}; }
+ScalarMailbox Snapshot::reserve_measured(const Memory& memory, DType measured) {
+  return {memory.host, measured, kMeasured, 1};
+}
 
 void Snapshot::reserve(checkpoint::StrategyKind strategy, bool paranoid, std::span<const Replica> replicas,
-                       const TensorTable& table, std::span<const checkpoint::PlannedRange> planned, DType norm,
+                       const TensorTable& table, std::span<const checkpoint::PlannedRange> planned, DType measured,
                        int ranks, Memory memory) {
   checkpoint::reserve_staging(memory.state.host, table, planned);
   if (strategy == checkpoint::StrategyKind::kDevice) {
     checkpoint::reserve_shard(*memory.state.device, table, planned);
   }
   if (paranoid) checkpoint::ImageProof::reserve(*memory.state.scalars, memory.state.host, planned.size());
-  reserve_norm(memory, norm);
+  reserve_measured(memory, measured);
   if (ranks == 1) return;
   reserve_fingerprints(memory, replicas.size());
   reserve_mailbox(memory, replicas.size());
 }
 
-void Snapshot::begin(const Event& updated, const checkpoint::Meta& meta) {
+void Snapshot::begin(const Event& updated, const checkpoint::Meta& meta, double learning_rate) {
   look();
   checkpointer_.look(compute_);
-  checkpointer_.begin(updated, meta, [this, step = meta.step](comm::Control& control) {
+  checkpointer_.begin(updated, meta, [this, learning_rate](comm::Control& control, checkpoint::Meta& kept) {
     await_look();
-    require_sound(control, step);
+    require_sound(control, kept.step);
+    kept.step_metrics = to_json(
+        {.loss = whole_loss(control), .learning_rate = learning_rate, .grad_norm = measured_told_.look(0, kNorm)});
   });
 }
 
 // On the compute stream, behind the update: stream order is what keeps the next one from the weights meanwhile.
 void Snapshot::look() {
-  norm_told_.post(compute_, {"norm of the checkpoint to host", Phase::kCheckpoint}, 0, 0, norm_);
+  measured_told_.post(compute_, {"loss of the checkpoint to host", Phase::kCheckpoint}, 0, kLoss, measured_.loss);
+  measured_told_.post(compute_, {"norm of the checkpoint to host", Phase::kCheckpoint}, 0, kNorm, measured_.norm);
   if (told_ != nullptr) {
     for (std::size_t part = 0; part < replicas_.size(); ++part) {
       const Tensor fingerprint = fingerprints_.flat(static_cast<std::int64_t>(part), 1);
@@ -92,7 +105,7 @@ void Snapshot::await_look() {
 }
 
 void Snapshot::require_sound(comm::Control& control, std::int64_t step) {
-  const double norm = norm_told_.look(0, 0);
+  const double norm = measured_told_.look(0, kNorm);
   if (told_ != nullptr) {
     // With the norm, so that all ranks find it finite or none does.
     constexpr std::uint64_t kNotFinite = ~std::uint64_t{0};
@@ -108,6 +121,14 @@ void Snapshot::require_sound(comm::Control& control, std::int64_t step) {
                     "Resume from the last one with a lower optimizer.learning_rate",
                     step));
   }
+}
+
+// Added up in the order of ranks, as StepExchange does: the same bits as in the step's line.
+double Snapshot::whole_loss(comm::Control& control) const {
+  double loss = 0;
+  for (const std::string& share : control.all_gather(fmt::format("{}", measured_told_.look(0, kLoss))))
+    loss += std::stod(share);
+  return loss;
 }
 
 }  // namespace strake::launch

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <limits>
 
 #include "launch/report/mfu.h"
 #include "launch/run/run_folder.h"
@@ -60,6 +61,17 @@ void StepLog::step(const StepReport& report, double loss, const Trainer& trainer
                     .mfu = mfu(tokens_per_s, flops_per_token_, peak_flops_, ranks_),
                     .wall = report.times.wall,
                     .durations = record.durations});
+}
+
+void StepLog::restore(std::int64_t step, std::int64_t attempt, const StepNumbers& numbers) {
+  constexpr double kNotKnown = std::numeric_limits<double>::quiet_NaN();
+  metrics_->append(StepMetrics{.step = step,
+                               .attempt = attempt,
+                               .loss = numbers.loss,
+                               .learning_rate = numbers.learning_rate,
+                               .grad_norm = numbers.grad_norm,
+                               .tokens_per_s = kNotKnown,
+                               .mfu = kNotKnown});
 }
 
 void StepLog::evaluation(std::int64_t step, double loss, std::int64_t tokens) {

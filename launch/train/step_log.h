@@ -10,6 +10,7 @@
 #include "checkpoint/checkpointer.h"
 #include "launch/run/metrics.h"
 #include "launch/run/shared_folder.h"
+#include "launch/run/step_numbers.h"
 #include "launch/train/trainer.h"
 #include "runtime/io/files.h"
 #include "runtime/telemetry/step_record.h"
@@ -23,7 +24,8 @@ class StepLog {
 
   // `loss`: of all ranks.
   void step(const StepReport& report, double loss, const Trainer& trainer);
-  // On rank 0 only.
+  // On rank 0 only. The first: what the checkpoint of a step tells of it, whose line was not written.
+  void restore(std::int64_t step, std::int64_t attempt, const StepNumbers& numbers);
   void evaluation(std::int64_t step, double loss, std::int64_t tokens);
   void checkpoint(std::int64_t step, const checkpoint::SaveReport& report, std::chrono::duration<double> waited);
 

@@ -140,9 +140,9 @@ StepPlan Trainer::plan(const Job& job, comm::Communicator& communicator, TokenSo
 }
 
 void Trainer::keep_checkpoints(Files& files, comm::Control& control, checkpoint::Options options) {
-  snapshot_ =
-      std::make_unique<Snapshot>(device_, *compute_, *copy_out_, communicator_, control, files, std::move(options),
-                                 replicas(), state_table(), optimizer_.norm(), memory_of_checkpoints());
+  snapshot_ = std::make_unique<Snapshot>(device_, *compute_, *copy_out_, communicator_, control, files,
+                                         std::move(options), replicas(), state_table(),
+                                         Snapshot::Measured{loss_total_, optimizer_.norm()}, memory_of_checkpoints());
 }
 
 void Trainer::reserve_checkpoints(checkpoint::StrategyKind strategy, bool paranoid,
@@ -253,7 +253,7 @@ void Trainer::save(const checkpoint::Meta& meta) {
   account_.mark(StepClass::kHostGap);
   parameters_->wait_whole();
   saved_[static_cast<std::size_t>(last_step_) % kSlots] = true;
-  snapshot_->begin(updated_, meta);
+  snapshot_->begin(updated_, meta, schedule_.at(last_step_));
   if (checkpointer().holds() == checkpoint::Holds::kNextStep) checkpointer().fence(*compute_);
   account_.mark(StepClass::kCheckpoint);
 }

@@ -242,7 +242,7 @@ TEST_P(Beside, AStateThatIsNotWorthItIsNotWritten) {
     auto checkpointer = state.make_checkpointer(files, control, options());
     state.save(*checkpointer, 10);
     const auto training = std::this_thread::get_id();
-    state.begin(*checkpointer, 20, [&](comm::Control& votes) {
+    state.begin(*checkpointer, 20, [&](comm::Control& votes, Meta&) {
       EXPECT_NE(std::this_thread::get_id(), training);
       EXPECT_NE(&votes, &control);
       if (votes.all_gather("worth").size() == 2) throw NonFiniteError("not worth it");

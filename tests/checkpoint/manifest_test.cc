@@ -27,6 +27,7 @@ Manifest example() {
                    .choices = "",
                    .config = R"({"train": {"steps": 7}})",
                    .config_hash = "abcd",
+                   .step_metrics = R"({"loss": 2.5})",
                    .held_out_loss = 2.0625,
                    .world_size = 2};
   manifest.files = {{"rank-0000.h5", 10'000, 4096, {1, 2, 4'294'967'295}}, {"rank-0001.h5", 5'000, 4096, {7, 8}}};
@@ -87,16 +88,21 @@ TEST(Manifest, VersionOneZeroHadNoConfig) {
   Json body = body_of(example());
   body["format"]["minor"] = 0;
   body.erase("config");
+  body.erase("step_metrics");
   const Manifest manifest = parse_manifest(sealed(body.dump()), "m");
   EXPECT_EQ(manifest.meta.config, "");
   EXPECT_EQ(manifest.meta.config_hash, example().meta.config_hash);
 }
 
-TEST(Manifest, VersionOneOneHadNoHeldOutLoss) {
+TEST(Manifest, VersionOneOneHadNeitherHeldOutLossNorStepMetrics) {
   Json body = body_of(example());
   body["format"]["minor"] = 1;
   body.erase("held_out_loss");
-  EXPECT_EQ(parse_manifest(sealed(body.dump()), "m").meta.held_out_loss, std::nullopt);
+  body.erase("step_metrics");
+  const Manifest manifest = parse_manifest(sealed(body.dump()), "m");
+  EXPECT_EQ(manifest.meta.held_out_loss, std::nullopt);
+  EXPECT_EQ(manifest.meta.step_metrics, "");
+  EXPECT_EQ(manifest.meta.config, example().meta.config);
 }
 
 TEST(Manifest, AHeldOutLossIsKeptToTheLastBitOrNotAtAll) {

@@ -101,7 +101,7 @@ constexpr std::int64_t kUntouched = 999'999;
 
 Options with_chunks(const fs::path& folder, std::uint64_t chunk_bytes = kMinChunkBytes) {
   Options options = options_in(folder);
-  options.chunk_bytes = chunk_bytes;
+  options.write.chunk_bytes = chunk_bytes;
   return options;
 }
 

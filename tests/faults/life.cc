@@ -122,7 +122,7 @@ class Life {
     checkpoint::Options options = options_in(folder);
     options.keep = plan_.keep;
     options.attempt = plan_.attempt;
-    options.chunk_bytes = plan_.chunk_bytes;
+    options.write.chunk_bytes = plan_.chunk_bytes;
     options.strategy = plan_.strategy;
     options.failpoints = &places_;
     checkpointer_ = state_.make_checkpointer(files_, control_, options);

@@ -66,11 +66,9 @@ class ProgramJob {
   SmallJob job_;
 };
 
-// Losses, learning rates, gradient norms and held-out losses of every step, all digits. `most_lost`: how many steps may
-// have no line: one a kill, if that came between the step's checkpoint and its line (docs/formats.md).
-inline void expect_equal_metrics(const launch::Metrics& metrics, const launch::Metrics& expected,
-                                 std::size_t most_lost = 0) {
-  ASSERT_GE(metrics.steps.size() + most_lost, expected.steps.size());
+// Losses, learning rates, gradient norms and held-out losses of every step, all digits.
+inline void expect_equal_metrics(const launch::Metrics& metrics, const launch::Metrics& expected) {
+  ASSERT_EQ(metrics.steps.size(), expected.steps.size());
   ASSERT_EQ(metrics.steps.back().step, expected.steps.back().step);
   for (const launch::StepMetrics& mine : metrics.steps) {
     const auto found = std::find_if(expected.steps.begin(), expected.steps.end(),

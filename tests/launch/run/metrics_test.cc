@@ -98,6 +98,23 @@ TEST(Metrics, WritesNullForWhatIsNotFinite) {
   EXPECT_TRUE(std::isnan(read_metrics(files, "/m").steps.at(0).loss));
 }
 
+// Of a step that another attempt did: its checkpoint knows what it measured, and nobody how long it took.
+TEST(Metrics, TimesThatAreNotKnownAreNull) {
+  test::MemoryFiles files;
+  StepMetrics metrics = step_metrics(1);
+  metrics.wall = nanoseconds(0);
+  metrics.tokens_per_s = metrics.mfu = std::numeric_limits<double>::quiet_NaN();
+  MetricsFile(files, "/m").append(metrics);
+  const auto line = nlohmann::json::parse(contents(files));
+  for (const char* name : {"step_ms", "data_wait_ms", "forward_ms", "other_ms", "tokens_per_s", "mfu"})
+    EXPECT_TRUE(line.at(name).is_null()) << name;
+  const StepMetrics read = read_metrics(files, "/m").steps.at(0);
+  EXPECT_EQ(read.wall, nanoseconds(0));
+  EXPECT_EQ(read.durations, StepDurations{});
+  EXPECT_TRUE(std::isnan(read.tokens_per_s));
+  EXPECT_EQ(read.loss, step_metrics(1).loss);
+}
+
 TEST(Metrics, AnyTornTailIsIgnoredByTheReaderAndCutByTheWriter) {
   test::MemoryFiles whole;
   {

@@ -80,6 +80,21 @@ TEST(RunFolder, KnowsTheHeldOutLossesOfEarlierAttempts) {
   EXPECT_EQ(folder.evaluations()[1].val_loss, 2.5);
 }
 
+TEST(RunFolder, KnowsWhoWroteTheLineOfAStep) {
+  test::MemoryFiles files;
+  EXPECT_EQ(RunFolder::start(files, "/r", Resume::kAuto).attempt_of(1), 0);
+  {
+    MetricsFile metrics(files, "/r/metrics.jsonl");
+    for (const auto& [step, attempt] : {std::pair(1, 1), {2, 1}, {4, 1}, {2, 2}})
+      metrics.append(StepMetrics{.step = step, .attempt = attempt});
+  }
+  const RunFolder folder = RunFolder::start(files, "/r", Resume::kAuto);
+  EXPECT_EQ(folder.attempt_of(1), 1);
+  EXPECT_EQ(folder.attempt_of(2), 2);
+  EXPECT_EQ(folder.attempt_of(3), 0);
+  EXPECT_EQ(folder.attempt_of(5), 0);
+}
+
 TEST(RunFolder, ADamagedManifestIsNoObstacle) {
   test::MemoryFiles files;
   files.make_directory("/r");
