@@ -84,7 +84,8 @@ class FileBytes {
   std::vector<Payload> payloads_;  // in the order of the file
 };
 
-// One file that is being written. Chunks are independent of each other: run() is called by each thread.
+// One file that is being written, move by move: a chunk, or several. They are independent of each other: run() is
+// called by each thread.
 class Writing {
  public:
   Writing(File& file, const FileBytes& content, const WriteOptions& options, Failpoints* failpoints)
@@ -93,22 +94,34 @@ class Writing {
         chunk_bytes_(options.chunk_bytes),
         failpoints_(failpoints),
         direct_io_(options.direct_io && options.chunk_bytes % File::kDirectBytes == 0 && file.bypass_cache(true)),
+        move_chunks_(direct_io_ ? std::max<std::size_t>(1, options.direct_move_bytes / chunk_bytes_) : 1),
         crcs_(static_cast<std::size_t>((content.size_bytes() + chunk_bytes_ - 1) / chunk_bytes_)) {}
 
-  std::size_t chunks() const { return crcs_.size(); }
+  std::size_t moves() const { return (crcs_.size() + move_chunks_ - 1) / move_chunks_; }
 
-  // Writes chunks that nobody has begun, until none is left or any thread has failed.
+  // Makes moves that nobody has begun, until none is left or any thread has failed.
   void run() noexcept {
     try {
       std::optional<AlignedBuffer> buffer;
-      if (direct_io_) buffer.emplace(static_cast<std::size_t>(std::min(chunk_bytes_, content_.size_bytes())));
+      if (direct_io_) {
+        buffer.emplace(static_cast<std::size_t>(std::min(move_chunks_ * chunk_bytes_, content_.size_bytes())));
+      }
       while (!failed_.load(std::memory_order_relaxed)) {
-        const std::size_t chunk = next_.fetch_add(1, std::memory_order_relaxed);
-        if (chunk >= crcs_.size()) return;
-        const std::uint64_t begin = chunk * chunk_bytes_;
-        const std::uint64_t end = std::min(begin + chunk_bytes_, content_.size_bytes());
-        crcs_[chunk] = buffer.has_value() ? write_direct_io(begin, end, buffer->bytes()) : write(begin, end);
-        hit(failpoints_, fmt::format("ckpt.write.{}", chunk));
+        const std::size_t first = next_.fetch_add(1, std::memory_order_relaxed) * move_chunks_;
+        if (first >= crcs_.size()) return;
+        const std::size_t last = std::min(first + move_chunks_, crcs_.size());
+        if (buffer.has_value()) {
+          for (std::size_t chunk = first; chunk < last; ++chunk) {
+            crcs_[chunk] =
+                assemble(begin_of(chunk), begin_of(chunk + 1),
+                         buffer->bytes().subspan(static_cast<std::size_t>(begin_of(chunk) - begin_of(first))));
+          }
+          write_whole(begin_of(first),
+                      buffer->bytes().first(static_cast<std::size_t>(begin_of(last) - begin_of(first))));
+        } else {
+          crcs_[first] = write(begin_of(first), begin_of(last));
+        }
+        for (std::size_t chunk = first; chunk < last; ++chunk) hit(failpoints_, fmt::format("ckpt.write.{}", chunk));
       }
     } catch (...) {
       if (!failed_.exchange(true)) failure_ = std::current_exception();
@@ -135,7 +148,10 @@ class Writing {
     return crc;
   }
 
-  std::uint32_t write_direct_io(std::uint64_t begin, std::uint64_t end, std::span<std::byte> buffer) {
+  // Of the last chunk's successor: where the file ends.
+  std::uint64_t begin_of(std::size_t chunk) const { return std::min(chunk * chunk_bytes_, content_.size_bytes()); }
+
+  std::uint32_t assemble(std::uint64_t begin, std::uint64_t end, std::span<std::byte> buffer) {
     std::uint32_t crc = 0;
     content_.pieces(begin, end, [&](std::span<const std::byte> piece, std::uint64_t at) {
       while (!piece.empty()) {
@@ -147,14 +163,15 @@ class Writing {
         at += copy.size();
       }
     });
-    const auto size_bytes = static_cast<std::size_t>(end - begin);
-    const std::size_t whole_bytes = size_bytes - size_bytes % File::kDirectBytes;
-    if (whole_bytes > 0) write_direct(buffer.first(whole_bytes), begin);
-    if (whole_bytes < size_bytes) {  // the last chunk
-      const std::span<std::byte> tail = buffer.subspan(whole_bytes, size_bytes - whole_bytes);
-      tail_.assign(tail.begin(), tail.end());
-    }
     return crc;
+  }
+
+  void write_whole(std::uint64_t begin, std::span<const std::byte> bytes) {
+    const std::size_t whole_bytes = bytes.size() - bytes.size() % File::kDirectBytes;
+    if (whole_bytes > 0) write_direct(bytes.first(whole_bytes), begin);
+    if (whole_bytes == bytes.size()) return;
+    const std::span<const std::byte> tail = bytes.subspan(whole_bytes);  // of the last move
+    tail_.assign(tail.begin(), tail.end());
   }
 
   // Some file systems find out only here that they cannot.
@@ -173,6 +190,7 @@ class Writing {
   const std::uint64_t chunk_bytes_;
   Failpoints* const failpoints_;
   const bool direct_io_;
+  const std::size_t move_chunks_;
   std::vector<std::uint32_t> crcs_;
   std::vector<std::byte> tail_;  // what direct I/O cannot write: the end of the file
   std::atomic<std::size_t> next_{0};
@@ -192,7 +210,7 @@ FileRecord write_shard_file(Files& files, const fs::path& path, const H5Image& i
   Writing writing(*file, content, options, failpoints);
   {
     std::vector<std::jthread> others;  // joined here
-    const std::size_t useful = std::min(static_cast<std::size_t>(options.writers), writing.chunks());
+    const std::size_t useful = std::min(static_cast<std::size_t>(options.writers), writing.moves());
     try {
       for (std::size_t i = 1; i < useful; ++i) others.emplace_back([&writing] { writing.run(); });
     } catch (const std::system_error&) {  // no more threads: fewer do it too

@@ -21,7 +21,7 @@ namespace strake::launch {
 namespace {
 
 // Values of the mailbox.
-constexpr std::size_t kLoss = 0, kNorm = 1, kMeasured = 2;
+constexpr std::size_t kToldLoss = 0, kToldNorm = 1, kToldValues = 2;
 
 }  // namespace
 
@@ -50,7 +50,7 @@ ScalarMailbox Snapshot::reserve_mailbox(const Memory& memory, std::size_t replic
 }
 
 ScalarMailbox Snapshot::reserve_measured(const Memory& memory, DType measured) {
-  return {memory.host, measured, kMeasured, 1};
+  return {memory.host, measured, kToldValues, 1};
 }
 
 void Snapshot::reserve(checkpoint::StrategyKind strategy, bool paranoid, std::span<const Replica> replicas,
@@ -74,14 +74,14 @@ void Snapshot::begin(const Event& updated, const checkpoint::Meta& meta, double 
     await_look();
     require_sound(control, kept.step);
     kept.step_metrics = to_json(
-        {.loss = whole_loss(control), .learning_rate = learning_rate, .grad_norm = measured_told_.look(0, kNorm)});
+        {.loss = whole_loss(control), .learning_rate = learning_rate, .grad_norm = measured_told_.look(0, kToldNorm)});
   });
 }
 
 // On the compute stream, behind the update: stream order is what keeps the next one from the weights meanwhile.
 void Snapshot::look() {
-  measured_told_.post(compute_, {"loss of the checkpoint to host", Phase::kCheckpoint}, 0, kLoss, measured_.loss);
-  measured_told_.post(compute_, {"norm of the checkpoint to host", Phase::kCheckpoint}, 0, kNorm, measured_.norm);
+  measured_told_.post(compute_, {"loss of the checkpoint to host", Phase::kCheckpoint}, 0, kToldLoss, measured_.loss);
+  measured_told_.post(compute_, {"norm of the checkpoint to host", Phase::kCheckpoint}, 0, kToldNorm, measured_.norm);
   if (told_ != nullptr) {
     for (std::size_t part = 0; part < replicas_.size(); ++part) {
       const Tensor fingerprint = fingerprints_.flat(static_cast<std::int64_t>(part), 1);
@@ -105,7 +105,7 @@ void Snapshot::await_look() {
 }
 
 void Snapshot::require_sound(comm::Control& control, std::int64_t step) {
-  const double norm = measured_told_.look(0, kNorm);
+  const double norm = measured_told_.look(0, kToldNorm);
   if (told_ != nullptr) {
     // With the norm, so that all ranks find it finite or none does.
     constexpr std::uint64_t kNotFinite = ~std::uint64_t{0};
@@ -126,7 +126,7 @@ void Snapshot::require_sound(comm::Control& control, std::int64_t step) {
 // Added up in the order of ranks, as StepExchange does: the same bits as in the step's line.
 double Snapshot::whole_loss(comm::Control& control) const {
   double loss = 0;
-  for (const std::string& share : control.all_gather(fmt::format("{}", measured_told_.look(0, kLoss))))
+  for (const std::string& share : control.all_gather(fmt::format("{}", measured_told_.look(0, kToldLoss))))
     loss += std::stod(share);
   return loss;
 }

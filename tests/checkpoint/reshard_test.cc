@@ -96,7 +96,7 @@ constexpr bool kSanitized = true;
 #else
 constexpr bool kSanitized = false;
 #endif
-constexpr std::int64_t kStep = 7;
+constexpr std::int64_t kReshardedStep = 7;
 constexpr std::int64_t kUntouched = 999'999;
 
 Options with_chunks(const fs::path& folder, std::uint64_t chunk_bytes = kMinChunkBytes) {
@@ -109,7 +109,7 @@ void save(Files& files, int ranks, const std::vector<SyntheticTensor>& tensors, 
   const auto ends = test::run_ranks(ranks, [&](int rank, comm::Control& control) {
     SyntheticRank state(rank, ranks, tensors);
     auto checkpointer = state.make_checkpointer(files, control, options);
-    state.save(*checkpointer, kStep);
+    state.save(*checkpointer, kReshardedStep);
   });
   ASSERT_TRUE(test::all_done(ends)) << test::describe(ends);
 }
@@ -133,7 +133,7 @@ Loaded load(Files& files, int ranks, const std::vector<SyntheticTensor>& tensors
     if (passes == Passes::kYes) exchange.emplace(*communicator, *comm);
     try {
       const auto meta = checkpointer->load_newest(test::model_text(), exchange);
-      exact[index] = meta.has_value() && meta->step == kStep && state.holds(kStep);
+      exact[index] = meta.has_value() && meta->step == kReshardedStep && state.holds(kReshardedStep);
     } catch (const Error&) {
       exact[index] = state.holds(kUntouched);
       throw;
@@ -146,22 +146,23 @@ Loaded load(Files& files, int ranks, const std::vector<SyntheticTensor>& tensors
     Arena host("staging", MemoryKind::kHost);
     Checkpointer to(files, control, state.device(), state.copy_out(), {host}, state.table(), with_chunks(save_to));
     host.allocate(state.device());
-    to.save(ready, test::meta_at(kStep));
+    to.save(ready, test::meta_at(kReshardedStep));
   });
   for (const char each : exact) loaded.exact = loaded.exact && each != 0;
   return loaded;
 }
 
 std::uint64_t bytes_of_files(Files& files, const fs::path& folder) {
-  return read_manifest(files, folder / step_name(kStep)).total_bytes();
+  return read_manifest(files, folder / step_name(kReshardedStep)).total_bytes();
 }
 
 // ---- Bytes.
 
 class Reshard : public ::testing::TestWithParam<std::tuple<int, int>> {};
-constexpr std::array kWorlds{1, 2, 3, 4, 8};
+constexpr std::array kReshardedWorlds{1, 2, 3, 4, 8};
 INSTANTIATE_TEST_SUITE_P(Ranks, Reshard,
-                         ::testing::Combine(::testing::ValuesIn(kWorlds), ::testing::ValuesIn(kWorlds)));
+                         ::testing::Combine(::testing::ValuesIn(kReshardedWorlds),
+                                            ::testing::ValuesIn(kReshardedWorlds)));
 
 // What N ranks saved in some cuts, M ranks load in others and save, and N ranks load again in the first: the same bytes
 // each time, those of the files too.
@@ -183,10 +184,10 @@ TEST_P(Reshard, IsExactForAnyNumberOfRanksAndAnyCuts) {
       ASSERT_TRUE(test::all_done(back.ends)) << test::describe(back.ends);
       EXPECT_TRUE(back.exact);
       // A file for each rank that wrote, and the round trip leaves what it began with.
-      EXPECT_EQ(files.list("/run/there" / fs::path(step_name(kStep))).size(), static_cast<std::size_t>(m) + 1);
-      for (const std::string& name : files.list("/run/ckpt" / fs::path(step_name(kStep)))) {
-        EXPECT_EQ(read_file(files, "/run/ckpt" / fs::path(step_name(kStep)) / name, 1 << 26),
-                  read_file(files, "/run/back" / fs::path(step_name(kStep)) / name, 1 << 26))
+      EXPECT_EQ(files.list("/run/there" / fs::path(step_name(kReshardedStep))).size(), static_cast<std::size_t>(m) + 1);
+      for (const std::string& name : files.list("/run/ckpt" / fs::path(step_name(kReshardedStep)))) {
+        EXPECT_EQ(read_file(files, "/run/ckpt" / fs::path(step_name(kReshardedStep)) / name, 1 << 26),
+                  read_file(files, "/run/back" / fs::path(step_name(kReshardedStep)) / name, 1 << 26))
             << name;
       }
     }
@@ -251,7 +252,8 @@ TEST(Loading, ReadsAreCoalesced) {
   save(files, 1, tensors, with_chunks("/run/ckpt"));
   const Loaded loaded = load(files, 2, tensors, with_chunks("/run/ckpt"), Passes::kYes);
   ASSERT_TRUE(loaded.exact);
-  ASSERT_GT(read_manifest(files, fs::path("/run/ckpt") / step_name(kStep)).files.front().chunk_crcs.size(), 3000u);
+  ASSERT_GT(read_manifest(files, fs::path("/run/ckpt") / step_name(kReshardedStep)).files.front().chunk_crcs.size(),
+            3000u);
   for (const RankLoad& rank : loaded.ranks) EXPECT_LE(rank.reads, 4);
 }
 
@@ -265,7 +267,7 @@ TEST(Loading, OnSeveralThreadsGivesTheSame) {
   options.read_threads = 3;
   EXPECT_TRUE(load(files, 1, tensors, options, Passes::kYes).exact);
   // The first damage in the order of files is the one that is told, whoever finds which.
-  const fs::path folder = fs::path("/run/ckpt") / step_name(kStep);
+  const fs::path folder = fs::path("/run/ckpt") / step_name(kReshardedStep);
   for (const auto& [name, chunk] : {std::pair("rank-0001.h5", 1), std::pair("rank-0000.h5", 10)})
     files.open(folder / name, OpenMode::kUpdate)->write(bytes_of("damage"), static_cast<std::uint64_t>(chunk) << 20);
   const Loaded refused = load(files, 1, tensors, options, Passes::kYes);
@@ -282,7 +284,7 @@ TEST(Loading, AnyDamagedChunkIsFoundBeforeDeviceMemoryIsWritten) {
   for (const Cuts cuts : kCuts) {
     MemoryFiles whole;
     save(whole, 2, state_in(cuts), with_chunks("/run/ckpt", 4096));
-    const fs::path folder = fs::path("/run/ckpt") / step_name(kStep);
+    const fs::path folder = fs::path("/run/ckpt") / step_name(kReshardedStep);
     std::mt19937 random(static_cast<unsigned>(cuts) + 1);
     for (const FileRecord& record : read_manifest(whole, folder).files) {
       const std::string content = read_file(whole, folder / record.name, 1 << 26);
@@ -301,7 +303,7 @@ TEST(Loading, AnyDamagedChunkIsFoundBeforeDeviceMemoryIsWritten) {
               << end.message;
         }
         EXPECT_TRUE(loaded.exact) << "device memory was written";
-        whole.rename("/run/ckpt/.bad-" + step_name(kStep), folder);
+        whole.rename("/run/ckpt/.bad-" + step_name(kReshardedStep), folder);
         whole.open(folder / record.name, OpenMode::kReplace)->write(bytes_of(content), 0);
       }
     }
@@ -329,7 +331,7 @@ TEST(LoadPlan, CoversEveryChunkAndEachByteOfTheStateOnce) {
   for (const Cuts saved : kCuts) {
     MemoryFiles files;
     save(files, 3, state_in(saved), with_chunks("/run/ckpt", 4096));
-    const Manifest manifest = read_manifest(files, fs::path("/run/ckpt") / step_name(kStep));
+    const Manifest manifest = read_manifest(files, fs::path("/run/ckpt") / step_name(kReshardedStep));
     for (const Cuts cuts : kCuts) {
       for (const int ranks : {1, 2, 5, 8, 13}) {
         SCOPED_TRACE(fmt::format("cuts {} to {}, {} ranks", static_cast<int>(saved), static_cast<int>(cuts), ranks));

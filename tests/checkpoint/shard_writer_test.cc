@@ -22,6 +22,7 @@ namespace strake::checkpoint {
 namespace {
 
 constexpr std::uint64_t kShardChunk = 8192;
+constexpr std::uint64_t kShardMove = 3 * kShardChunk + 1;  // three chunks
 constexpr const char* kShardPath = "/c/rank-0000.h5";
 
 // Payloads that begin and end anywhere in chunks: small ones, one of many chunks, and a last one.
@@ -106,7 +107,10 @@ TEST(ShardWriter, HoweverManyWriteAndWhicheverWayTheFileIsTheSame) {
       test::MemoryFiles memory;
       memory.make_directory("/c");
       DirectFiles files(memory);
-      EXPECT_TRUE(written(files, {.chunk_bytes = kShardChunk, .writers = writers, .direct_io = direct_io}) == expected);
+      EXPECT_TRUE(written(files, {.chunk_bytes = kShardChunk,
+                                  .writers = writers,
+                                  .direct_io = direct_io,
+                                  .direct_move_bytes = kShardMove}) == expected);
       EXPECT_EQ(files.misaligned, 0);
       if (direct_io) {
         EXPECT_GT(files.direct_bytes, 0);
@@ -122,7 +126,8 @@ TEST(ShardWriter, HoweverManyWriteAndWhicheverWayTheFileIsTheSame) {
 // when it is written to, and a write that stops in the middle of a block.
 TEST(ShardWriter, FallsBackToTheCache) {
   const std::string expected = plainly_written();
-  const WriteOptions options{.chunk_bytes = kShardChunk, .writers = 2, .direct_io = true};
+  const WriteOptions options{
+      .chunk_bytes = kShardChunk, .writers = 2, .direct_io = true, .direct_move_bytes = kShardMove};
   test::MemoryFiles none;
   none.make_directory("/c");
   EXPECT_TRUE(written(none, options) == expected);
@@ -147,7 +152,7 @@ TEST(ShardWriter, OddChunksGoThroughTheCache) {
   test::MemoryFiles memory;
   memory.make_directory("/c");
   DirectFiles files(memory);
-  written(files, {.chunk_bytes = 4097, .writers = 2, .direct_io = true});
+  written(files, {.chunk_bytes = 4097, .writers = 2, .direct_io = true, .direct_move_bytes = kShardMove});
   EXPECT_EQ(files.misaligned, 0);
   EXPECT_EQ(files.direct_bytes, 0);
 }
@@ -160,8 +165,9 @@ TEST(ShardWriter, TheOperatingSystemsFilesAreTheSame) {
     const test::ScratchFolder folder(where);
     PosixFiles files;
     const auto path = folder.path() / "rank-0000.h5";
-    const FileRecord record = write_shard_file(files, path, content.image, content.views,
-                                               {.chunk_bytes = kShardChunk, .writers = 3, .direct_io = true}, nullptr);
+    const FileRecord record = write_shard_file(
+        files, path, content.image, content.views,
+        {.chunk_bytes = kShardChunk, .writers = 3, .direct_io = true, .direct_move_bytes = kShardMove}, nullptr);
     EXPECT_TRUE(read_file(files, path, 1 << 24) == expected);
     EXPECT_EQ(record.size_bytes, content.image.size_bytes);
   }
@@ -175,7 +181,8 @@ TEST(ShardWriter, AFailureOnAnyThreadEndsAll) {
     memory.make_directory("/c");
     DirectFiles direct(memory);
     test::FaultyFiles files(direct);
-    const WriteOptions options{.chunk_bytes = kShardChunk, .writers = 3, .direct_io = direct_io};
+    const WriteOptions options{
+        .chunk_bytes = kShardChunk, .writers = 3, .direct_io = direct_io, .direct_move_bytes = kShardMove};
     const auto write = [&] {
       files.restart_count();
       memory.remove(kShardPath);
