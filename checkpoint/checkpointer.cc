@@ -73,7 +73,8 @@ struct Checkpointer::Impl {
         table(std::move(table_in)),
         options(std::move(options_in)) {
     STRAKE_CHECK(options.keep >= 1, "at least one checkpoint is kept");
-    STRAKE_CHECK(options.write.chunk_bytes >= kMinChunkBytes && options.write.chunk_bytes <= kMaxChunkBytes, "chunk size");
+    STRAKE_CHECK(options.write.chunk_bytes >= kMinChunkBytes && options.write.chunk_bytes <= kMaxChunkBytes,
+                 "chunk size");
     if (!options.log) options.log = [](std::string_view line) { Logger().write(LogLevel::kWarning, line); };
     agree_on_root(control, [&] {
       use_folder(fmt::format("the checkpoint folder {}", options.directory.string()), [&] {

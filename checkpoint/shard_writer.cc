@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "runtime/base/check.h"
+#include "runtime/base/signals_blocked.h"
 #include "runtime/io/crc32c.h"
 
 namespace strake::checkpoint {
@@ -212,7 +213,10 @@ FileRecord write_shard_file(Files& files, const fs::path& path, const H5Image& i
     std::vector<std::jthread> others;  // joined here
     const std::size_t useful = std::min(static_cast<std::size_t>(options.writers), writing.moves());
     try {
-      for (std::size_t i = 1; i < useful; ++i) others.emplace_back([&writing] { writing.run(); });
+      for (std::size_t i = 1; i < useful; ++i) {
+        const SignalsBlocked blocked;
+        others.emplace_back([&writing] { writing.run(); });
+      }
     } catch (const std::system_error&) {  // no more threads: fewer do it too
     }
     writing.run();

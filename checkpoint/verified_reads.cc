@@ -2,13 +2,14 @@
 
 #include <algorithm>
 #include <atomic>
-#include <csignal>
 #include <cstring>
 #include <exception>
 #include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include "runtime/base/signals_blocked.h"
 
 namespace strake::checkpoint {
 namespace {
@@ -90,16 +91,12 @@ class VerifiedReads {
   ReadTotals read(int threads) {
     for (const FileReads& reads : reads_) check_size(files_, folder_, manifest_.files[reads.file]);
     {
-      // Signals are for the training thread.
-      sigset_t all, before;
-      sigfillset(&all);
-      pthread_sigmask(SIG_SETMASK, &all, &before);
       std::vector<std::jthread> others;
-      for (std::size_t thread = 1; thread < std::min(runs_.size(), static_cast<std::size_t>(std::max(threads, 1)));
-           ++thread) {
+      const std::size_t useful = std::min(runs_.size(), static_cast<std::size_t>(std::max(threads, 1)));
+      for (std::size_t thread = 1; thread < useful; ++thread) {
+        const SignalsBlocked blocked;
         others.emplace_back([this] { read_runs(); });
       }
-      pthread_sigmask(SIG_SETMASK, &before, nullptr);
       read_runs();
     }
     if (failure_ != nullptr) std::rethrow_exception(failure_);

@@ -10,13 +10,13 @@
 #include <array>
 #include <atomic>
 #include <climits>
-#include <csignal>
 #include <exception>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "runtime/base/check.h"
+#include "runtime/base/signals_blocked.h"
 #include "runtime/device/host_memory.h"
 
 namespace strake::data {
@@ -186,12 +186,8 @@ Loader::Impl::~Impl() {
 
 void Loader::Impl::start() {
   if (thread_.joinable()) return;
-  // Signals are for the training thread.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const SignalsBlocked blocked;
   thread_ = std::thread([this] { prefetch(); });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 bool Loader::Impl::filled(std::uint64_t index) const {

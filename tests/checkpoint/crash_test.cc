@@ -46,6 +46,13 @@ constexpr StrategyKind kWriters[] = {StrategyKind::kSync, StrategyKind::kLazy};
 // ---- Errors.
 
 enum class Trouble { kOnce, kDiskFull };
+// A full disk and a full quota are one to threads and memory.
+const std::vector<std::pair<int, Trouble>> kTroubles = {{EIO, Trouble::kOnce},
+                                                        {ENOSPC, Trouble::kDiskFull},
+#ifndef STRAKE_SANITIZED
+                                                        {EDQUOT, Trouble::kDiskFull}
+#endif
+};
 
 // Saves step 10, then step 20 with call `number` failing, then step 30 in health, as one run. Returns the changing
 // calls that saving step 20 made.
@@ -102,8 +109,7 @@ std::int64_t save_through_error(StrategyKind strategy, int ranks, std::int64_t n
 TEST(Errors, AtEveryCallCostOneCheckpointAndNothingElse) {
   for (const StrategyKind strategy : kWriters) {
     for (const int ranks : kWorlds) {
-      for (const auto& [error_number, trouble] : {std::pair{EIO, Trouble::kOnce}, std::pair{ENOSPC, Trouble::kDiskFull},
-                                                  std::pair{EDQUOT, Trouble::kDiskFull}}) {
+      for (const auto& [error_number, trouble] : kTroubles) {
         std::int64_t number = 1;
         while (true) {
           SCOPED_TRACE(fmt::format("{}, {} ranks, errno {}, call {}", name_of(strategy), ranks, error_number, number));
@@ -197,6 +203,9 @@ TEST(PowerLoss, AtEveryCallLeavesWhatWasReportedDurable) {
 
 // The test above is worth something: with any one sync turned into a lie it finds damage.
 TEST(PowerLoss, EverySyncIsNeeded) {
+#ifdef STRAKE_TSAN
+  GTEST_SKIP() << "a question of disks, not of threads";
+#endif
   for (const StrategyKind strategy : kWriters) {
     std::int64_t calls = 0;
     std::int64_t syncs = 0;

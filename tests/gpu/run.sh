@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # run.sh PACK [OUT]: every GPU test on a machine with one or more GPUs, from what pack.sh put into PACK. Prints a line an item,
-# PASS, FAIL or SKIP with the reason; the logs are in OUT (default: ./gpu-tests). Exits 1 if anything failed. About 6 minutes, and 4 more where there are two GPUs.
+# PASS, FAIL or SKIP with the reason; the logs are in OUT (default: ./gpu-tests). Exits 1 if anything failed. About 10 minutes, and 4 more where there are two GPUs.
 # ITEMS=REGEX in the environment: only items with such a name.
 # What needs one GPU only runs while the sanitizers take another, where there is one.
 set -uo pipefail
@@ -140,10 +140,10 @@ sanitizers() {  # TOOL
   sanitized "$1-train-f32" 100 "$1" "$pack/bin/strake" train "$out/small.toml" "run.dir=$out/run-$1-f32" train.dtype=f32 \
     train.global_batch=4
   # The products are cuBLASLt's, bf16 attention is cuDNN's.
-  sanitized "$1-kernels" 240 "$1" "$pack/bin/cuda_tests" --gtest_filter='-*Linear*:*Attention/bf16*:MatmulChoices*'
+  sanitized "$1-kernels" 400 "$1" "$pack/bin/cuda_tests" --gtest_filter='-*Linear*:*Products*:*Attention/bf16*:MatmulChoices*'
 }
 on_one_gpu() {
-  item kernels 120 by_gtest "$pack/bin/cuda_tests"
+  item kernels 240 by_gtest "$pack/bin/cuda_tests"
   item device 120 by_gtest "$pack/bin/cuda_device_tests" --gtest_filter='Devices/*:CudaDevice.*'
   item beside-the-cpu 90 by_gtest "$pack/bin/cuda_run_tests" --gtest_filter='BesideTheCpu.*'
   item memory-table 60 by_gtest "$pack/bin/cuda_run_tests" --gtest_filter='MemoryTable.*'
@@ -162,6 +162,50 @@ resumed_run() {
   train "run.dir=$out/run-cut" checkpoint.every=8 train.stop_at=3
   train "run.dir=$out/run-cut" checkpoint.every=8 checkpoint.resume=true comm.overlap=false comm.bucket_mib=10
   python3 "$here/compare_runs.py" "$out/run-uncut" "$out/run-cut"
+}
+# Checkpoints of every strategy, behind every step, each proven by fingerprints: whoever goes on from one, by another strategy,
+# ends as the run that was never cut; all of them are whole; and from a run whose processes were killed while they wrote the next
+# start goes on.
+checkpointed_runs() {
+  set -e
+  local ranks=$((gpus > 1 ? 2 : 1)) strategies=(sync pinned lazy device) shard strategy next name pid
+  train() {
+    mpirun --bind-to none -n "$ranks" "$pack/bin/strake" train "$out/small.toml" train.global_batch=$((8 * ranks)) \
+      comm.bucket_mib=0.2 checkpoint.every=1 checkpoint.keep=100 checkpoint.paranoid=true "$@"
+  }
+  rm -rf "$out"/run-kept-*
+  for shard in none optimizer; do
+    [ "$shard" = none ] || [ "$ranks" -gt 1 ] || continue
+    for strategy in "${strategies[@]}"; do
+      name="$out/run-kept-$shard-$strategy"
+      train "run.dir=$name" "train.shard=$shard" "checkpoint.strategy=$strategy" train.steps=8
+      "$pack/bin/strake" ckpt verify "$name"
+      # Bytes of every step are those that a run has which waits for each.
+      for step in "$name"/ckpt/step-*; do
+        "$pack/bin/strake" ckpt diff "$out/run-kept-none-sync/ckpt/${step##*/}" "$step" > /dev/null
+      done
+      case $strategy in sync) next=device ;; pinned) next=sync ;; lazy) next=pinned ;; device) next=lazy ;; esac
+      train "run.dir=$name-cut" "train.shard=$shard" "checkpoint.strategy=$strategy" train.steps=8 train.stop_at=3
+      train "run.dir=$name-cut" "train.shard=$shard" "checkpoint.strategy=$next" train.steps=8 checkpoint.resume=true
+      python3 "$here/compare_runs.py" "$out/run-kept-none-sync" "$name-cut"
+    done
+  done
+  for strategy in "${strategies[@]}"; do
+    name="$out/run-kept-killed-$strategy"
+    train "run.dir=$name" "checkpoint.strategy=$strategy" train.steps=1000000 checkpoint.keep=2 > "$name.log" 2>&1 &
+    pid=$!
+    until [ -s "$name/metrics.jsonl" ] && [ "$(wc -l < "$name/metrics.jsonl")" -ge 30 ]; do
+      kill -0 "$pid" 2> /dev/null || { tail -1 "$name.log"; return 1; }
+      sleep 0.1
+    done
+    pkill -KILL -P "$pid" -x strake || true
+    kill -KILL "$pid" 2> /dev/null || true
+    wait "$pid" || true
+    "$pack/bin/strake" ckpt verify "$name"
+    train "run.dir=$name" "checkpoint.strategy=$strategy" train.steps=1000000 train.stop_at=40 checkpoint.keep=2 \
+      checkpoint.resume=true
+  done
+  echo "every strategy: the bytes of sync, resumed by another, killed and gone on, ${ranks} rank(s)"
 }
 # Ranks are processes that share a GPU, which is refused unless it is asked for: overlapped, serial with other buckets, and
 # cut and resumed, a run has every bit of the uncut one.
@@ -247,7 +291,7 @@ lost_rank() {  # SIGNAL WANTED_CODE WORDS [key=value...]
   grep -Eq "$words" "$log" || { echo "ended with $code, but nothing in the log says '$words'"; return 1; }
   echo "ended with $code $((SECONDS - begin)) s after SIG$signal: $(grep -E -m1 "$words" "$log")"
 }
-export -f resumed_run staged_run lost_rank switched_runs
+export -f resumed_run checkpointed_runs staged_run lost_rank switched_runs
 export pack out here gpus
 
 rm -rf "$out"/run-*
@@ -270,8 +314,10 @@ item equal-bits-two-gpus 180 by_gtest "$pack/bin/cuda_run_tests" --gtest_filter=
 item runs-on-two-gpus 180 by_gtest "$pack/bin/cuda_run_tests" --gtest_filter='RunsOnTwoGpus.*'
 if [ "$gpus" -eq 0 ]; then
   result SKIP resumed-processes 0 "no GPU"
+  result SKIP checkpointed-runs 0 "no GPU"
 else
   item resumed-processes 90 by_exit_code bash -c resumed_run
+  item checkpointed-runs 300 by_exit_code bash -c checkpointed_runs
 fi
 if [ "$gpus" -lt 2 ]; then
   result SKIP stopped-rank 0 "needs 2 GPUs"

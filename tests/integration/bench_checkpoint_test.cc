@@ -84,7 +84,8 @@ TEST_P(BenchCheckpoint, RefusesWhatItSetsItself) {
               std::string::npos)
         << end.output;
   }
-  const ProgramEnd end = bench({"--folder", "nosuch", "train.seed=1"});  // what follows is no second folder
+  // What follows a folder is no second one.
+  const ProgramEnd end = bench({"--folder", job_.folder().string(), "train.seed=1"});
   EXPECT_EQ(end.exit_code, static_cast<int>(ExitCode::kConfig)) << end.output;
   EXPECT_NE(end.output.find("train.seed"), std::string::npos) << end.output;
   const ProgramEnd typing = bench({"--folder", "nosuch"});
