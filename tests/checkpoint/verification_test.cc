@@ -42,7 +42,7 @@ std::string verification_of(Files& files, int threads) {
 }
 
 #ifdef STRAKE_SANITIZED
-constexpr std::uint64_t kStrideBytes = 9'973;
+constexpr std::uint64_t kStrideBytes = 4'999;
 #else
 constexpr std::uint64_t kStrideBytes = 499;
 #endif
