@@ -76,7 +76,10 @@ TEST_P(BenchCheckpoint, PrintsATable) {
   EXPECT_TRUE(leftovers().empty()) << leftovers().front();
 }
 
-TEST_P(BenchCheckpoint, RefusesWhatItSetsItself) {
+// Before any rank says anything to another.
+class BenchCheckpointAlone : public BenchCheckpoint {};
+
+TEST_P(BenchCheckpointAlone, RefusesWhatItSetsItself) {
   for (const char* key : {"checkpoint.every=4", "checkpoint.strategy=sync", "checkpoint.at_end=true"}) {
     const ProgramEnd end = bench({"--every", "3", key});
     EXPECT_EQ(end.exit_code, static_cast<int>(ExitCode::kConfig)) << end.output;
@@ -95,6 +98,7 @@ TEST_P(BenchCheckpoint, RefusesWhatItSetsItself) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Ranks, BenchCheckpoint, testing::Values(0, 2), ranks_name);
+INSTANTIATE_TEST_SUITE_P(Ranks, BenchCheckpointAlone, testing::Values(0), ranks_name);
 
 }  // namespace
 }  // namespace strake::test
