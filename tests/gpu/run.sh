@@ -198,8 +198,7 @@ checkpointed_runs() {
       kill -0 "$pid" 2> /dev/null || { tail -1 "$name.log"; return 1; }
       sleep 0.1
     done
-    pkill -KILL -P "$pid" -x strake || true
-    kill -KILL "$pid" 2> /dev/null || true
+    pkill -KILL -P "$(pgrep -P "$pid" | head -1)" -x strake  # below the shell of train() and mpirun
     wait "$pid" || true
     "$pack/bin/strake" ckpt verify "$name"
     train "run.dir=$name" "checkpoint.strategy=$strategy" train.steps=1000000 train.stop_at=40 checkpoint.keep=2 \
