@@ -137,16 +137,6 @@ void check_sizes(Files& files, const fs::path& folder, const Manifest& manifest)
   for (const FileRecord& record : manifest.files) check_size(files, folder, record);
 }
 
-void check_chunks(Files& files, const fs::path& folder, const Manifest& manifest, std::size_t part, std::size_t parts) {
-  std::size_t counted = 0;
-  for (const FileRecord& record : manifest.files) {
-    ChunkReader reader(files, folder, record);
-    for (std::size_t chunk = 0; chunk < record.chunk_crcs.size(); ++chunk) {
-      if (counted++ % parts == part) reader.read(chunk);
-    }
-  }
-}
-
 ReadTotals load_tensors(Files& files, const fs::path& folder, const Manifest& manifest, const TensorTable& table,
                         Stream& stream, const Tensor& staging) {
   const std::span<std::byte> host = host_bytes(staging);

@@ -37,9 +37,6 @@ class ChunkReader {
 void check_size(Files& files, const std::filesystem::path& folder, const FileRecord& record);
 // Is every file?
 void check_sizes(Files& files, const std::filesystem::path& folder, const Manifest& manifest);
-// Checks chunks part, part + parts, part + 2 * parts, ... of all files counted through.
-void check_chunks(Files& files, const std::filesystem::path& folder, const Manifest& manifest, std::size_t part,
-                  std::size_t parts);
 
 struct ReadTotals {
   std::uint64_t bytes = 0;  // from files

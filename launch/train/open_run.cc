@@ -65,6 +65,7 @@ void make_trainer(OpenRun& run, const Config& config, const RankParts& parts) {
   const StrategyChoice strategy = choose_strategy(config.checkpoint.strategy, parts, *run.trainer);
   run.checkpoint_strategy = strategy.kind;
   if (!strategy.why.empty()) parts.log.info("checkpoints: {}, since {}", name_of(strategy.kind), strategy.why);
+  const int cores = usable_cores(RankEnvironment::detect());
   as_agreed([&] {
     run.trainer->keep_checkpoints(
         parts.files, parts.control,
@@ -73,11 +74,11 @@ void make_trainer(OpenRun& run, const Config& config, const RankParts& parts) {
          .keep_every = config.checkpoint.keep_every,
          .keep_best = static_cast<int>(config.checkpoint.keep_best),
          .attempt = run.folder.attempt,
-         .write = write_options(config, parts, *run.trainer, usable_cores(RankEnvironment::detect())),
+         .write = write_options(config, parts, *run.trainer, cores),
          .log = [log = parts.log](std::string_view line) { log.write(LogLevel::kWarning, line); },
          .strategy = run.checkpoint_strategy,
          .paranoid = config.checkpoint.paranoid,
-         .read_threads = std::min(usable_cores(RankEnvironment::detect()), kMostReadThreads)});
+         .read_threads = std::min(cores, kMostReadThreads)});
   });
   take_memory(parts.control, parts.device, *run.trainer);
   parts.log.debug("memory of each rank:\n{}", run.trainer->memory_table().describe());

@@ -150,7 +150,7 @@ RankRun::RankRun(const Config& config, const RankParts& parts, const TrainHooks&
       exchange_(parts, trainer_),
       breakdown_(parts.control.size()) {
   result_.first_step = result_.steps_done = start.step;
-  result_.load_s = start.load_s;
+  result_.load_s = trainer_.checkpointer().loaded().seconds;
   if (start.same_held_out) held_out_.compare_with_earlier(start.step);
   result_.best_held_out = held_out_.best();
 }

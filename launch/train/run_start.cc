@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <chrono>
 #include <string>
 
 #include "data/data_cursor.h"
@@ -119,11 +118,8 @@ RunStart initialized(const Config& config, const RankParts& parts, OpenRun& run)
 
 RunStart resume_or_initialize(const Config& config, const RankParts& parts, OpenRun& run) {
   const std::string model = run.inputs.job.shape.to_json();
-  const auto begin = std::chrono::steady_clock::now();
   const std::optional<checkpoint::Meta> meta = as_agreed([&] { return run.trainer->load_newest(model); });
-  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
   RunStart start = meta.has_value() ? resumed(*meta, config, parts, run) : initialized(config, parts, run);
-  if (meta.has_value()) start.load_s = took.count();
   run.trainer->seek(start.sample);
   return start;
 }

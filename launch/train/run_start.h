@@ -16,7 +16,6 @@ struct RunStart {
   std::int64_t sample = 0, tokens = 0;  // trained on before: an earlier attempt may have had another batch
   bool same_held_out = false;           // as in the attempt that wrote the checkpoint, so that losses compare
   std::optional<WeightsOrigin> origin;  // on rank 0: where the run's first weights came from, if not from its seed
-  double load_s = 0;                    // that the checkpoint took; 0: there was none
 
   // After `steps_done` steps of the run, over all attempts.
   std::int64_t samples_behind(std::int64_t steps_done, const Config& config) const {
